@@ -1,0 +1,74 @@
+"""Train the default model: a class-conditional DDPM of scikit-learn's digits; or retrain it without one class.
+
+python scripts/train_digits_ddpm.py --output_dir digits-ddpm
+python scripts/train_digits_ddpm.py --output_dir digits-ddpm-without-3 --exclude_class 3
+"""
+
+import argparse
+
+import torch
+from diffusers import DDIMScheduler, UNet2DModel
+from transformers import set_seed
+
+from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, NoisePrediction, UnlearnConfig, UnlearnTrainer, digits
+from hf_unlearn.data import split_by_label
+
+
+def build_pipeline() -> ClassConditionalDDPMPipeline:
+    """The untrained pipeline: 0.40M weights, ten classes and a null class, cosine noise schedule."""
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(24, 48),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=8,
+        num_class_embeds=11,
+    )
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing", clip_sample=True
+    )
+    return ClassConditionalDDPMPipeline(unet, scheduler, null_class=10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--exclude_class", type=int, help="leave this class out: the retrained reference")
+    parser.add_argument("--max_train_steps", type=int, default=4500)
+    parser.add_argument("--train_batch_size", type=int, default=64)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    set_seed(options.seed)
+    pipeline = build_pipeline()
+    data = digits()
+    if options.exclude_class is not None:
+        _, data = split_by_label(data, options.exclude_class)
+    trainer = UnlearnTrainer(
+        NoisePrediction(pipeline, label_dropout=0.1, antithetic=True),
+        UnlearnConfig(
+            output_dir=options.output_dir,
+            max_steps=options.max_train_steps,
+            per_device_train_batch_size=options.train_batch_size,
+            learning_rate=options.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=options.max_train_steps // 10,
+            logging_steps=250,
+            guard_steps=0,
+            seed=options.seed,
+            use_cpu=not torch.cuda.is_available(),
+        ),
+        method=FineTune(),
+        retain_dataset=data,
+    )
+    trainer.train()
+    trainer.save_model()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (ROOT / "src/hf_unlearn/__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+EVAL = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
+REPORT = ["matplotlib>=3.8"]
+DEMO = ["scikit-learn>=1.4", "scipy>=1.11", *REPORT]
+TEST = [*DEMO, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
+
+setup(
+    name="hf-unlearn",
+    version=VERSION,
+    description="Machine unlearning for Hugging Face models: forget a class, images or a concept; keep the rest",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={"hf_unlearn": ["py.typed", "assets/**/*"]},
+    install_requires=[
+        "torch>=2.4",
+        "diffusers>=0.35",
+        "transformers>=5.0",
+        "accelerate>=1.10",
+        "peft>=0.18",
+        "datasets>=3.0",
+        "huggingface_hub>=1.0",
+        "safetensors>=0.4.5",
+        "pyyaml>=6.0",
+    ],
+    extras_require={
+        "eval": EVAL,
+        "report": REPORT,
+        "nsfw": ["nudenet>=3.4"],
+        "xformers": ["xformers>=0.0.28"],
+        "demo": DEMO,
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.9", "pre-commit>=4.0"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,25 @@
+"""Machine unlearning for Hugging Face models."""
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "callbacks": ("DivergenceError",),
+    "config": ("UnlearnConfig",),
+    "data": ("ForgetRetainDataset", "digits", "load_images", "split_by_index", "split_by_label"),
+    "methods": ("METHODS", "FineTune", "GradientAscent", "NegGradPlus", "SFRon"),
+    "objectives": ("NoisePrediction",),
+    "pipelines": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
+    "saliency": ("Masks", "density_masks", "fisher", "load_masks", "ratio_masks"),
+    "trainer": ("UnlearnTrainer",),
+}
+__all__ = ["__version__", *(name for names in _EXPORTS.values() for name in names)]
+
+
+def __getattr__(name: str):
+    # torch, diffusers and transformers are imported when the first name is used, not by `import hf_unlearn`.
+    from importlib import import_module
+
+    for module, names in _EXPORTS.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,60 @@
+"""Training arguments: transformers' own, with defaults that unlearning needs, and the two-sided early stop."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class UnlearnConfig(TrainingArguments):
+    """`max_steps` counts *outer* steps: the method's fast steps, the final step and the slow merge are one.
+
+    Methods with fast steps need `gradient_accumulation_steps=1`.
+    """
+
+    output_dir: str | None = field(default="unlearned", metadata={"help": "where the result is written"})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "forget and retain samples per device"})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "evaluation batch per device"})
+    max_steps: int = field(default=50, metadata={"help": "outer steps"})
+    learning_rate: float = field(default=2e-4, metadata={"help": "rate of the retain steps"})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "schedule of both learning rates"})
+    logging_steps: float = field(default=10, metadata={"help": "outer steps between log lines"})
+    save_strategy: str = field(default="no", metadata={"help": "no, steps, epoch or best: checkpoints that resume"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False: batches are nested"})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "see transformers"})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "see transformers"})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "False: a diverging run must say so"})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "set True with a GPU"})
+
+    hub_strategy: str = field(default="end", metadata={"help": "only end: checkpoints stay local"})
+
+    target_forget: float | None = field(
+        default=None,
+        metadata={"help": "stop once eval_forget_score, the share of forget samples still known, is at most this"},
+    )
+    max_retain_drift: float | None = field(
+        default=None,
+        metadata={"help": "stop once the retain evaluation loss is this share above the original's (0.05 is 5 %)"},
+    )
+    guard_steps: int = field(
+        default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 switches them off"}
+    )
+    max_loss_ratio: float = field(
+        default=20.0, metadata={"help": "a retain loss this many times its first value counts as divergence"}
+    )
+    verify_mask_steps: int = field(
+        default=25, metadata={"help": "outer steps between measurements of the drift outside the mask; 0 is never"}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be False: forget and retain batches are nested")
+        if str(getattr(self.hub_strategy, "value", self.hub_strategy)) != "end":
+            raise ValueError(
+                "hub_strategy must be 'end': checkpoints hold masks and optimizer states, which stay local"
+            )
+        if self.eval_strategy == "no" and (self.target_forget is not None or self.max_retain_drift is not None):
+            raise ValueError(
+                "target_forget and max_retain_drift are read at evaluations: set eval_strategy and eval_steps"
+            )

@@ -1,0 +1,255 @@
+"""From images to forget/retain batches: datasets, splits, pairing and collation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class ArrayDataset(Dataset):
+    """Images in memory: `pixel_values` (N, C, H, W) in [-1, 1] and optional `labels` (N,)."""
+
+    def __init__(self, pixel_values: Tensor, labels: Tensor | None = None):
+        self.pixel_values, self.label_tensor = pixel_values, labels
+
+    def __len__(self) -> int:
+        return len(self.pixel_values)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        item = {"pixel_values": self.pixel_values[i]}
+        if self.label_tensor is not None:
+            item["labels"] = self.label_tensor[i]
+        return item
+
+    @property
+    def labels(self) -> list[int] | None:
+        return None if self.label_tensor is None else self.label_tensor.tolist()
+
+
+class ImageDataset(Dataset):
+    """Images of a `datasets.Dataset` as the model takes them: resized, its number of channels, in [-1, 1].
+
+    Args:
+        rows: has `image_column` (PIL images) and, if `label_column` is given, integer labels.
+        size: height and width after resizing; None keeps the image's own.
+        channels: 1 (grey) or 3 (RGB).
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        size: int | None,
+        channels: int,
+        image_column: str = "image",
+        label_column: str | None = None,
+        center_crop: bool = False,
+    ):
+        for column in filter(None, (image_column, label_column)):
+            if column not in rows.column_names:
+                raise ValueError(f"column {column!r} is not in the data, which has {', '.join(rows.column_names)}")
+        if channels not in (1, 3):
+            raise ValueError(f"images have 1 or 3 channels, the model asks for {channels}")
+        self.rows, self.size, self.channels = rows, size, channels
+        self.image_column, self.label_column, self.center_crop = image_column, label_column, center_crop
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        row = self.rows[int(i)]
+        item = {"pixel_values": to_pixels(row[self.image_column], self.size, self.channels, self.center_crop)}
+        if self.label_column is not None:
+            item["labels"] = torch.tensor(row[self.label_column])
+        return item
+
+    @property
+    def labels(self) -> list[int] | None:
+        return None if self.label_column is None else list(self.rows[self.label_column])
+
+
+def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: bool = False) -> Tensor:
+    """(C, H, W) float in [-1, 1]. Resizes the shorter side and crops with `center_crop`, else squeezes to a square."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None and image.size != (size, size):
+        if center_crop:
+            factor = size / min(image.size)
+            wide, high = (max(size, round(side * factor)) for side in image.size)
+            image = image.resize((wide, high), Image.Resampling.LANCZOS)
+            left, top = (wide - size) // 2, (high - size) // 2
+            image = image.crop((left, top, left + size, top + size))
+        else:
+            image = image.resize((size, size), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+
+
+def labels_of(dataset: Dataset) -> list[int] | None:
+    """Labels of a dataset or Subset without loading its images, or None if it has none."""
+    if isinstance(dataset, Subset):
+        labels = labels_of(dataset.dataset)
+        return None if labels is None else [labels[i] for i in dataset.indices]
+    if isinstance(dataset, (ArrayDataset, ImageDataset)):
+        return dataset.labels
+    if len(dataset) == 0 or "labels" not in dataset[0]:
+        return None
+    return [int(dataset[i]["labels"]) for i in range(len(dataset))]
+
+
+def split_by_index(dataset: Dataset, forget: Sequence[int]) -> tuple[Subset, Subset]:
+    """(forget, retain) subsets; `forget` lists positions in `dataset`.
+
+    Raises:
+        ValueError: an index out of range, an empty forget set, or nothing left to retain.
+    """
+    outside = [i for i in forget if not 0 <= i < len(dataset)]
+    if outside:
+        raise ValueError(f"forget indices {outside[:5]} are out of range: the data has {len(dataset)} samples")
+    chosen = set(forget)
+    if not chosen:
+        raise ValueError("the forget set is empty: name at least one sample to forget")
+    if len(chosen) == len(dataset):
+        raise ValueError("the retain set is empty: every sample is to be forgotten")
+    return Subset(dataset, sorted(chosen)), Subset(dataset, [i for i in range(len(dataset)) if i not in chosen])
+
+
+def split_by_label(dataset: Dataset, labels: int | Sequence[int]) -> tuple[Subset, Subset]:
+    """(forget, retain) subsets; forget holds every sample of the given class or classes.
+
+    Raises:
+        ValueError: the data has no labels, or a class has no sample (the message lists those there are).
+    """
+    wanted = {labels} if isinstance(labels, int) else set(labels)
+    present = labels_of(dataset)
+    if present is None:
+        raise ValueError("the data has no labels, so a class cannot be forgotten: give a forget set of images instead")
+    unknown = sorted(wanted - set(present))
+    if unknown:
+        raise ValueError(f"class {unknown[0]} is not in the data, whose classes are {sorted(set(present))}")
+    return split_by_index(dataset, [i for i, label in enumerate(present) if label in wanted])
+
+
+def load_images(
+    source: str | Path | Any,
+    size: int | None,
+    channels: int,
+    image_column: str = "image",
+    label_column: str | None = "label",
+    split: str = "train",
+    config_name: str | None = None,
+    center_crop: bool = False,
+) -> ImageDataset:
+    """An imagefolder directory, a Hub id or a `datasets.Dataset` as an ImageDataset.
+
+    A directory with one folder per class gets its labels from the folders. A label column that is not there is
+    an error unless it is the default name, which unlabelled data need not have.
+
+    Raises:
+        ValueError: no image in the directory, or a column that is not there.
+    """
+    import datasets
+
+    rows = source
+    if isinstance(source, (str, Path)):
+        folder = Path(source)
+        if folder.is_dir():
+            if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
+                raise ValueError(f"no image in {folder}: put images in it, or one folder of images per class")
+            rows = datasets.load_dataset("imagefolder", data_dir=str(folder), split=split)
+        else:
+            rows = datasets.load_dataset(str(source), config_name, split=split)
+    if label_column == "label" and "label" not in rows.column_names:
+        label_column = None
+    return ImageDataset(rows, size, channels, image_column, label_column, center_crop)
+
+
+def digits() -> ArrayDataset:
+    """scikit-learn's 1,797 handwritten digits as (1, 8, 8) images in [-1, 1] with labels 0-9 (BSD-3)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
+    return ArrayDataset(pixels, torch.tensor(bunch.target, dtype=torch.int64))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` positions spread evenly over `length`."""
+    count = min(length, count)
+    return [i * length // count for i in range(count)]
+
+
+class ForgetRetainDataset(Dataset):
+    """Pairs for one outer step. Item i holds forget[i % F] and `retain_batches` retain samples.
+
+    The k-th retain sample is retain[(i + k * stride) % R] with stride = R // retain_batches, so that every retain
+    sample is met in each of the K places. Nothing is drawn here: workers, processes and resumed runs agree.
+
+    Args:
+        forget: or None for methods that take no forget data.
+        retain: or None for methods that take no retain data.
+        multiple: the length is rounded up to a multiple of this (the global batch); positions wrap around, so
+            that every batch is whole and small sets are legal.
+
+    Raises:
+        ValueError: a set is empty, or the two are the same data (overlap).
+    """
+
+    def __init__(self, forget: Dataset | None, retain: Dataset | None, retain_batches: int = 1, multiple: int = 1):
+        for name, part in (("forget", forget), ("retain", retain)):
+            if part is not None and len(part) == 0:
+                raise ValueError(f"the {name} set is empty: give at least one sample")
+        if forget is None and retain is None:
+            raise ValueError("neither a forget nor a retain set was given")
+        overlap = _overlap(forget, retain)
+        if overlap:
+            raise ValueError(f"{overlap} samples are in both the forget and the retain set: remove them from retain")
+        self.forget, self.retain, self.retain_batches = forget, retain, retain_batches
+        longest = max(len(part) for part in (forget, retain) if part is not None)
+        self.length = -(-longest // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        item: dict[str, Any] = {}
+        if self.forget is not None:
+            item["forget"] = self.forget[i % len(self.forget)]
+        if self.retain is not None:
+            size, stride = len(self.retain), max(1, len(self.retain) // self.retain_batches)
+            item["retain"] = [self.retain[(i + k * stride) % size] for k in range(self.retain_batches)]
+        return item
+
+
+def _overlap(forget: Dataset | None, retain: Dataset | None) -> int:
+    """Number of shared samples, as far as positions tell (Subsets of one dataset, or one dataset given twice)."""
+    if forget is None or retain is None:
+        return 0
+    if forget is retain:
+        return len(forget)
+    if isinstance(forget, Subset) and isinstance(retain, Subset) and forget.dataset is retain.dataset:
+        return len(set(forget.indices) & set(retain.indices))
+    return 0
+
+
+def collate(items: list[Any]) -> Any:
+    """Stack dicts of tensors or numbers; nested dicts and lists keep their shape."""
+    first = items[0]
+    if isinstance(first, dict):
+        return {key: collate([item[key] for item in items]) for key in first}
+    if isinstance(first, (list, tuple)):
+        return [collate([item[k] for item in items]) for k in range(len(first))]
+    return torch.stack([torch.as_tensor(item) for item in items])
+
+
+def mixed_batch(forget: dict[str, Tensor], retain: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """One batch of both, and the sample mask (B,) that is True on forget rows."""
+    mixed = {key: torch.cat([forget[key], retain[key]]) for key in forget}
+    sizes = [len(next(iter(part.values()))) for part in (forget, retain)]
+    mask = torch.arange(sum(sizes), device=next(iter(mixed.values())).device) < sizes[0]
+    return mixed, mask

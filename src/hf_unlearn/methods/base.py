@@ -1,0 +1,77 @@
+"""The contract between a method and the loop: two functions, and five names of the loop that they may use."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from ..objectives import Baseline
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from ..objectives import Objective
+    from ..saliency import Masks
+
+
+class Loop(Protocol):
+    """All that a method sees of the trainer."""
+
+    progress: float  # share of the outer steps already done, in [0, 1)
+
+    def losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """Per-sample losses (B,) of the trained model, with gradient."""
+
+    def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
+        """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate."""
+
+    def baseline(self, batch: dict[str, Tensor]) -> Baseline:
+        """What the original model loses on these samples at these timesteps."""
+
+    def record(self, name: str, value: Tensor) -> None:
+        """Average `value` into the log until the next log line."""
+
+
+@dataclass
+class Method:
+    """Base of all methods. A subclass is a dataclass: its fields are the CLI flags and the card's entries.
+
+    Class attributes say what the trainer must prepare; SFRon overrides them by fields.
+    """
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    streams: ClassVar[tuple[str, ...]] = ("forget", "retain")  # data that the batches must hold
+    fast_steps: ClassVar[bool] = False  # takes optimizer steps of its own before the final one
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @property
+    def retain_batches(self) -> int:
+        """Retain batches that one outer step consumes."""
+        return 1
+
+    @property
+    def optimizer(self) -> dict[str, Any]:
+        """`forget_optim`, `forget_learning_rate`, `slow_rate`, `slow_form` and `hard_mask` for the trainer."""
+        return {
+            "forget_optim": "shared",
+            "forget_learning_rate": None,
+            "slow_rate": 1.0,
+            "slow_form": "lookahead",
+            "hard_mask": True,
+        }
+
+    @property
+    def needs_baseline(self) -> bool:
+        return False
+
+    def masks(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> "Masks | None":
+        """Weight masks computed from the original model before the first step, or None for all weights."""
+        return None
+
+    def before_step(self, loop: Loop, batch: dict[str, Any]) -> None:
+        """Fast optimizer steps ahead of the final one."""
+
+    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
+        """Scalar loss of the final step. `batch["forget"]` is a batch, `batch["retain"]` a list of them."""
+        raise NotImplementedError

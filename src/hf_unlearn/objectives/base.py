@@ -1,0 +1,77 @@
+"""What a model loses on each sample, with everything random passed in.
+
+An objective registers only the network that is trained. The pipeline around it is a plain attribute: it is
+neither trained nor put in train mode nor checkpointed, yet `save_pretrained` exports all of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Baseline:
+    """What the original model loses on the samples of one batch, at their timesteps.
+
+    own: (B,) under their own label; other: (B,) under another label, the level at which a sample counts as
+    forgotten.
+    """
+
+    own: Tensor
+    other: Tensor
+
+
+class Objective(nn.Module):
+    """Base class. A family implements `draw`, `forward`, `check` and the two pipeline methods.
+
+    `forward(**batch)` returns per-sample losses `(B,)` in fp32 and is deterministic: the batch carries its draws.
+    Its arguments are named, because transformers' Trainer scales losses differently for a `**kwargs` forward.
+    """
+
+    network: nn.Module
+    batch_keys: tuple[str, ...] = ()
+
+    def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
+        """Random inputs of `forward` for this process's part of a global batch (CPU tensors).
+
+        Draws for the whole global batch and returns the rows of `rank`, so that neither the number of processes
+        nor that of data-loader workers changes what a sample sees.
+        """
+        raise NotImplementedError
+
+    def forget_draw(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Change the draws of a forget batch (the denoising family switches label dropout off)."""
+        return draws
+
+    def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
+        """Raise ValueError if `example` (one item, no batch axis) or the labels do not fit the model."""
+        raise NotImplementedError
+
+    def baseline_profile(self, batches: list[dict[str, Tensor]]) -> Tensor:
+        """Table of what the *original* model loses on forget data, measured once before the first step."""
+        raise NotImplementedError(f"{type(self).__name__} has no baseline: set adaptive and bound options off")
+
+    def baseline(self, profile: Tensor, batch: dict[str, Tensor]) -> Baseline:
+        """Rows of `profile` that belong to the samples of `batch`."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str, **kwargs: Any) -> None:
+        """Export everything a user loads with plain diffusers or transformers classes."""
+        raise NotImplementedError
+
+    def reload_network(self, folder: str) -> nn.Module:
+        """The trained network as a stranger would load it from `folder`, for the check after saving."""
+        raise NotImplementedError
+
+    def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
+        """Arguments of one small forward of the network, for the check after saving."""
+        raise NotImplementedError
+
+    # Trainer calls these on the model when activation_checkpointing=True; the network knows how.
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        self.network.enable_gradient_checkpointing()
+
+    def activation_checkpointing_disable(self) -> None:
+        self.network.disable_gradient_checkpointing()

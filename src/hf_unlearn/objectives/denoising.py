@@ -1,0 +1,176 @@
+"""Noise prediction for `UNet2DModel` pipelines: class-conditional, or unconditional as in DDPMPipeline."""
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from .base import Baseline, Objective
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+class NoisePrediction(Objective):
+    """Per-sample squared error of a denoiser, averaged over channels and pixels (DDPM, arXiv 2006.11239, eq. 14).
+
+    l_i = mean_pixels (target(x_0, ε, t) - f_θ(√ᾱ_t x_0 + √(1-ᾱ_t) ε, t, c))²,   target = ε, v or x_0
+
+    Args:
+        pipeline: has `.unet` (UNet2DModel) and `.scheduler`; class-conditional if the UNet embeds classes.
+        label_dropout: probability of the null label on a retain sample (classifier-free guidance). Never applied
+            to a forget sample unless `forget_label_dropout`: ascent on the null class hurts every class.
+        null_class: the label that means "no class"; default what the pipeline says, or none.
+        antithetic: draw timesteps in pairs (t, T-1-t), which lowers the variance of the batch mean.
+        timestep_bins: bins of the table of the original model's losses (`baseline_profile`).
+    """
+
+    batch_keys = ("pixel_values", "labels")
+
+    def __init__(
+        self,
+        pipeline: Any,
+        label_dropout: float = 0.1,
+        null_class: int | None = None,
+        antithetic: bool = False,
+        forget_label_dropout: bool = False,
+        timestep_bins: int = 10,
+    ):
+        super().__init__()
+        self.pipeline = pipeline
+        self.network = pipeline.unet
+        scheduler = pipeline.scheduler.config
+        self.prediction_type = scheduler.prediction_type
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ValueError(f"prediction_type {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
+        self.num_timesteps = scheduler.num_train_timesteps
+        self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone().float(), persistent=False)
+        self.num_classes = self.network.config.num_class_embeds
+        self.null_class = null_class if null_class is not None else getattr(pipeline, "null_class", None)
+        if self.null_class is not None and not 0 <= self.null_class < (self.num_classes or 0):
+            raise ValueError(
+                f"null_class {self.null_class} is not one of the model's {self.num_classes or 0} class embeddings"
+            )
+        self.label_dropout = label_dropout if self.null_class is not None else 0.0
+        self.forget_label_dropout = forget_label_dropout
+        self.antithetic = antithetic
+        self.timestep_bins = timestep_bins
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.num_classes)
+
+    @property
+    def class_labels(self) -> list[int]:
+        """Labels a sample may carry (the null class is not one)."""
+        return [c for c in range(self.num_classes or 0) if c != self.null_class]
+
+    # ---- losses ------------------------------------------------------------------------------------------------
+    def forward(
+        self,
+        pixel_values: Tensor,  # (B, C, H, W) in [-1, 1]
+        noise: Tensor,  # (B, C, H, W)
+        timesteps: Tensor,  # (B,) int64
+        labels: Tensor | None = None,  # (B,) int64
+        drop_labels: Tensor | None = None,  # (B,) bool
+    ) -> Tensor:
+        """Per-sample losses (B,), fp32."""
+        alphas = self.alphas[timesteps].view(-1, *[1] * (pixel_values.ndim - 1))
+        noisy = alphas.sqrt() * pixel_values + (1 - alphas).sqrt() * noise
+        if self.prediction_type == "epsilon":
+            target = noise
+        elif self.prediction_type == "sample":
+            target = pixel_values
+        else:  # v = √ᾱ ε - √(1-ᾱ) x_0  (arXiv 2202.00512)
+            target = alphas.sqrt() * noise - (1 - alphas).sqrt() * pixel_values
+        prediction = self.network(noisy, timesteps, class_labels=self._labels(labels, drop_labels)).sample
+        return (prediction.float() - target.float()).pow(2).flatten(1).mean(1)
+
+    def _labels(self, labels: Tensor | None, drop: Tensor | None) -> Tensor | None:
+        if not self.conditional:
+            return None
+        if drop is None or self.null_class is None:
+            return labels
+        return torch.where(drop, self.null_class, labels)
+
+    # ---- randomness --------------------------------------------------------------------------------------------
+    def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
+        images = batch["pixel_values"]
+        size, total = len(images), len(images) * world
+        mine = slice(rank * size, (rank + 1) * size)
+        noise = torch.randn((total, *images.shape[1:]), generator=generator)
+        if self.antithetic:
+            half = torch.randint(self.num_timesteps, ((total + 1) // 2,), generator=generator)
+            timesteps = torch.cat([half, self.num_timesteps - 1 - half])[:total]
+        else:
+            timesteps = torch.randint(self.num_timesteps, (total,), generator=generator)
+        draws = {"noise": noise[mine], "timesteps": timesteps[mine]}
+        if self.conditional:
+            draws["drop_labels"] = (torch.rand(total, generator=generator) < self.label_dropout)[mine]
+        return draws
+
+    def forget_draw(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "drop_labels" in draws and not self.forget_label_dropout:
+            draws["drop_labels"] = torch.zeros_like(draws["drop_labels"])
+        return draws
+
+    # ---- the original model's losses -----------------------------------------------------------------------------
+    def _bins(self, timesteps: Tensor) -> Tensor:
+        return timesteps * self.timestep_bins // self.num_timesteps
+
+    @torch.no_grad()
+    def baseline_profile(self, batches: list[dict[str, Tensor]]) -> Tensor:
+        """(2, bins): mean loss under the own label and under other labels, by timestep bin.
+
+        "Other" is the next class label (c+1 modulo the classes); without classes it equals the own row, because an
+        unconditional model has no other condition to compare with.
+        """
+        sums = torch.zeros(3, self.timestep_bins, dtype=torch.float64)
+        for batch in batches:
+            bins = self._bins(batch["timesteps"]).cpu()
+            own = self(**batch).double().cpu()
+            other = own
+            if self.conditional:
+                classes = torch.tensor(self.class_labels, device=batch["labels"].device)
+                following = classes.roll(-1)[torch.searchsorted(classes, batch["labels"])]
+                other = self(**{**batch, "labels": following}).double().cpu()
+            for row, values in enumerate((own, other, torch.ones_like(own))):
+                sums[row].index_add_(0, bins, values)
+        if (sums[2] == 0).any():
+            raise ValueError("too few forget samples to fill every timestep bin: lower timestep_bins")
+        return (sums[:2] / sums[2]).float()
+
+    def baseline(self, profile: Tensor, batch: dict[str, Tensor]) -> Baseline:
+        own, other = profile.to(batch["timesteps"].device)[:, self._bins(batch["timesteps"])]
+        return Baseline(own=own, other=other)
+
+    # ---- input check, export -------------------------------------------------------------------------------------
+    def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
+        config = self.network.config
+        shape = tuple(example["pixel_values"].shape)
+        size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size,) * 2
+        if shape[0] != config.in_channels:
+            raise ValueError(f"images have {shape[0]} channels but the model takes {config.in_channels}")
+        if config.sample_size is not None and shape[1:] != tuple(size):
+            raise ValueError(f"images are {shape[1]}x{shape[2]} but the model takes {size[0]}x{size[1]}: resize them")
+        if self.conditional:
+            if labels is None:
+                raise ValueError("the model is class-conditional but the data has no labels: name a label column")
+            outside = sorted(set(labels) - set(self.class_labels))
+            if outside:
+                raise ValueError(
+                    f"labels {outside[:5]} are out of range: the model has {len(self.class_labels)} classes"
+                )
+
+    def save_pretrained(self, folder: str, **kwargs: Any) -> None:
+        self.pipeline.save_pretrained(folder, safe_serialization=True, **kwargs)
+
+    def reload_network(self, folder: str) -> UNet2DModel:
+        return UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
+
+    def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
+        config = self.network.config
+        size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size or 32,) * 2
+        noisy = torch.randn((2, config.in_channels, *size), generator=generator)
+        labels = torch.tensor(self.class_labels[:2] * 2)[:2] if self.conditional else None
+        return (noisy, torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])), {"class_labels": labels}

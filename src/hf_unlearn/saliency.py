@@ -1,0 +1,207 @@
+"""Which weights matter for the forget data: diagonal Fishers and the weight masks made from them.
+
+A Fisher and a mask are dicts keyed by parameter name of the trained network. Masks are bool, True where the
+forget step may move the weight, and stored as safetensors with what they were made from.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import Dataset
+
+from .data import collate, spread
+from .losses import global_sum, world_size
+from .objectives import Objective
+
+Fisher = dict[str, Tensor]
+
+
+@dataclass
+class Masks:
+    """Weight masks by parameter name, and the metadata that says what made them."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def density(self) -> float:
+        """Share of all weights that the forget step may move."""
+        return sum(int(m.sum()) for m in self.tensors.values()) / sum(m.numel() for m in self.tensors.values())
+
+    def table(self) -> list[tuple[str, int, float]]:
+        """Rows (parameter name, number of weights, share that is salient)."""
+        return [(name, m.numel(), m.float().mean().item()) for name, m in self.tensors.items()]
+
+    def aligned(self, network: nn.Module) -> list[Tensor]:
+        """Masks in the order of the network's trainable parameters.
+
+        Raises:
+            ValueError: names or shapes differ. Nothing is matched loosely: a mask that silently applies to nothing
+                is how a released script lost its mask.
+        """
+        parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        missing, extra = parameters.keys() - self.tensors.keys(), self.tensors.keys() - parameters.keys()
+        if missing or extra:
+            raise ValueError(
+                f"the masks do not belong to this model: {len(missing)} parameters without a mask "
+                f"{sorted(missing)[:2]}, {len(extra)} masks without a parameter {sorted(extra)[:2]}"
+            )
+        for name, p in parameters.items():
+            if p.shape != self.tensors[name].shape:
+                raise ValueError(
+                    f"mask {name} has shape {tuple(self.tensors[name].shape)}, the model's is {tuple(p.shape)}"
+                )
+        return [self.tensors[name].to(p.device, torch.bool) for name, p in parameters.items()]
+
+    def save(self, path: str | Path) -> None:
+        """Write bool tensors (one byte a weight) and the metadata as safetensors."""
+        save_file({n: m.bool().contiguous().cpu() for n, m in self.tensors.items()}, path, metadata=self.metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Masks":
+        """Read what `save` wrote. Raises ValueError for anything else."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                metadata = file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} is not a readable mask file (safetensors): {error}") from error
+        wrong = [n for n, m in tensors.items() if m.dtype != torch.bool]
+        if wrong or not tensors:
+            raise ValueError(f"{path} holds no weight masks (bool tensors by parameter name)")
+        return cls(tensors, metadata)
+
+
+def fingerprint(dataset: Dataset, samples: int = 64) -> str:
+    """Short hash of a dataset: its length and `samples` items spread over it."""
+    digest = hashlib.sha256(str(len(dataset)).encode())
+    for i in spread(len(dataset), samples):
+        for key, value in sorted(dataset[i].items()):
+            digest.update(key.encode())
+            digest.update(torch.as_tensor(value).contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def fisher(
+    objective: Objective,
+    dataset: Dataset,
+    forget: bool,
+    estimator: Literal["sample", "batch"] = "sample",
+    max_samples: int = 512,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> tuple[Fisher, dict[str, str]]:
+    """Diagonal empirical Fisher of the training loss: never clipped, unguided, in eval mode, fp32 on device.
+
+        sample: F_j = mean_i (∂l_i/∂θ_j)²               per-sample gradients
+        batch:  F_j = mean_b (∂ mean_{i in b} l_i/∂θ_j)²   what released code computes; ≈ F/B + (1-1/B) μ²,
+                so that gamma then depends on the batch size
+
+    Args:
+        dataset: items as the objective's batches without draws.
+        forget: whose draws: a forget batch has no label dropout.
+        max_samples: evenly spread over the dataset; 0 takes all.
+
+    Returns:
+        The Fisher by parameter name (sums over processes), and metadata for the mask file.
+    """
+    if estimator not in ("sample", "batch"):
+        raise ValueError(f"fisher estimator must be 'sample' or 'batch', got {estimator!r}")
+    indices = spread(len(dataset), max_samples or len(dataset))
+    parameters = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
+    sums = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
+    rank = torch.distributed.get_rank() if world_size() > 1 else 0
+    training = objective.training
+    objective.eval()
+    for number, start in enumerate(range(0, len(indices), batch_size)):
+        if number % world_size() != rank:
+            continue
+        batch = collate([dataset[i] for i in indices[start : start + batch_size]])
+        draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
+        batch.update(objective.forget_draw(draws) if forget else draws)
+        batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
+        _accumulate(sums, objective, parameters, batch, estimator)
+    objective.train(training)
+    count = len(indices) if estimator == "sample" else -(-len(indices) // batch_size)
+    metadata = {
+        "estimator": estimator,
+        "samples": str(len(indices)),
+        "batch_size": str(batch_size),
+        "data": fingerprint(dataset),
+    }
+    return {n: global_sum(s) / count for n, s in sums.items()}, metadata
+
+
+def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, estimator: str) -> None:
+    """Add the squared gradients of one batch to `sums`."""
+    if estimator == "batch":
+        gradients = torch.autograd.grad(objective(**batch).mean(), list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, gradients):
+            if gradient is not None:
+                sums[name].add_(gradient.float() ** 2)
+        return
+
+    # One backward pass for the whole chunk. SDPA's fused kernels have no batching rule, its plain form does.
+    def sample_loss(values: Fisher, one: dict) -> Tensor:
+        single = {k: v.unsqueeze(0) for k, v in one.items()}
+        return functional_call(objective, {f"network.{n}": v for n, v in values.items()}, kwargs=single).sum()
+
+    values = {n: p.detach() for n, p in parameters.items()}
+    with sdpa_kernel(SDPBackend.MATH):
+        gradients = vmap(grad(sample_loss), in_dims=(None, 0))(values, batch)
+    for name, gradient in gradients.items():  # (B, *shape)
+        sums[name].add_(gradient.float().pow(2).sum(0))
+
+
+def ratio_masks(
+    forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], gamma: float = 1.0
+) -> Masks:
+    """S = [F_f > 0 and F_f >= gamma F_r] (SFR-on; dead weights, zero in both, are not salient)."""
+    if gamma < 0:
+        raise ValueError(f"gamma must not be negative, got {gamma}")
+    tensors = {n: (f > 0) & (f >= gamma * retain[0][n]) for n, f in forget[0].items()}
+    return Masks(tensors, _provenance(forget[1], retain[1], gamma=str(gamma)))
+
+
+def density_masks(
+    forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], density: float
+) -> Masks:
+    """The `density` share of all weights with the largest F_f / F_r; dead weights are not salient."""
+    if not 0 < density <= 1:
+        raise ValueError(f"mask density must lie in (0, 1], got {density}")
+    tiny = torch.finfo(torch.float32).tiny
+    scores = {n: torch.where(f > 0, f / retain[0][n].clamp(min=tiny), -1.0) for n, f in forget[0].items()}
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    keep = max(1, round(density * flat.numel()))
+    threshold = flat.kthvalue(flat.numel() - keep + 1).values
+    tensors = {n: (s >= threshold) & (s > 0) for n, s in scores.items()}
+    return Masks(tensors, _provenance(forget[1], retain[1], density=str(density)))
+
+
+def _provenance(forget: dict[str, str], retain: dict[str, str], **rule: str) -> dict[str, str]:
+    return {**rule, "forget": json.dumps(forget), "retain": json.dumps(retain)}
+
+
+def load_masks(path: str | Path, network: nn.Module) -> Masks:
+    """Masks from a file, checked against the model: every name and shape must match."""
+    masks = Masks.load(path)
+    masks.aligned(network)
+    return masks
+
+
+def masks_from(value: Any, network: nn.Module) -> Masks | None:
+    """Accept Masks, a dict of tensors or a path; None stays None."""
+    if value is None:
+        return None
+    masks = value if isinstance(value, Masks) else Masks(dict(value)) if isinstance(value, dict) else Masks.load(value)
+    masks.aligned(network)
+    return masks

@@ -1,0 +1,86 @@
+"""What a run writes besides the exported pipeline: resumable checkpoints, and the check after a save."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .objectives import Objective
+from .saliency import Masks
+
+MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
+
+
+def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """State dict that safetensors takes: contiguous, and without a second name for the same storage."""
+    state, seen = {}, set()
+    for name, value in module.state_dict().items():
+        key = (value.data_ptr(), value.shape)
+        if value.numel() and key in seen:
+            continue
+        seen.add(key)
+        state[name] = value.detach().contiguous().cpu()
+    return state
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write the weights under a temporary name and rename, so that a torn file never has the final name."""
+    partial = path.with_suffix(".partial")
+    save_file(contiguous_state(module), partial, metadata={"format": "pt"})
+    partial.replace(path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load what `save_weights` wrote; every name that is not tied to another must be there."""
+    result = module.load_state_dict(load_file(path), strict=False)
+    tied = set(module.state_dict()) - set(contiguous_state(module))
+    if result.unexpected_keys or set(result.missing_keys) - tied:
+        raise ValueError(f"{path} does not belong to this model: {result}")
+
+
+def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, profile: Any, state: dict) -> None:
+    """The weights under the name that Trainer resumes from, and what `_prepare` made, so that it is not redone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(objective, folder / "model.safetensors")
+    if masks is not None:
+        masks.save(folder / MASKS_FILE)
+    if profile is not None:
+        save_file({"profile": profile}, folder / PROFILE_FILE)
+    (folder / STATE_FILE).write_text(json.dumps(state, indent=2))
+
+
+def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
+    """(masks, profile, state) of `save_checkpoint`."""
+    if not (folder / STATE_FILE).is_file():
+        raise ValueError(f"{folder} is not a checkpoint of UnlearnTrainer: {STATE_FILE} is missing")
+    masks = Masks.load(folder / MASKS_FILE) if (folder / MASKS_FILE).is_file() else None
+    profile = load_file(folder / PROFILE_FILE)["profile"] if (folder / PROFILE_FILE).is_file() else None
+    return masks, profile, json.loads((folder / STATE_FILE).read_text())
+
+
+@torch.no_grad()
+def check_reload(objective: Objective, folder: str) -> None:
+    """Load the saved network as a stranger would and compare weights and one forward.
+
+    Raises:
+        RuntimeError: anything differs; the folder must not be shipped.
+    """
+    live = objective.network
+    loaded = objective.reload_network(folder).to(next(live.parameters()).device)
+    saved = loaded.state_dict()
+    for name, value in live.state_dict().items():
+        if name not in saved or not torch.equal(saved[name], value):
+            raise RuntimeError(f"{folder} does not reload to what was saved: {name} differs")
+    device = next(live.parameters()).device
+    args, kwargs = objective.probe(torch.Generator().manual_seed(0))
+    args = tuple(a.to(device) for a in args)
+    kwargs = {k: v.to(device) if v is not None else None for k, v in kwargs.items()}
+    training = live.training
+    outputs = [network.eval()(*args, **kwargs, return_dict=False)[0] for network in (live, loaded)]
+    live.train(training)
+    difference = (outputs[0] - outputs[1]).abs().max().item()
+    if not difference <= 1e-5 * max(1.0, outputs[0].abs().max().item()):
+        raise RuntimeError(f"{folder} does not reload to what was saved: one forward differs by {difference:.3g}")
