@@ -6,8 +6,8 @@ python scripts/train_digits_ddpm.py --output_dir digits-ddpm-without-3 --exclude
 
 import argparse
 
-import torch
 from diffusers import DDIMScheduler, UNet2DModel
+from safetensors.torch import save_file
 from transformers import set_seed
 
 from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, NoisePrediction, UnlearnConfig, UnlearnTrainer, digits
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--max_train_steps", type=int, default=4500)
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--half_weights", help="also write the UNet's weights, in half precision, to this file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -61,13 +62,14 @@ def main() -> None:
             logging_steps=250,
             guard_steps=0,
             seed=options.seed,
-            use_cpu=not torch.cuda.is_available(),
         ),
         method=FineTune(),
         retain_dataset=data,
     )
     trainer.train()
     trainer.save_model()
+    if options.half_weights:
+        save_file({name: value.half() for name, value in pipeline.unet.state_dict().items()}, options.half_weights)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """From images to forget/retain batches: datasets, splits, pairing and collation."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,16 @@ class ImageDataset(Dataset):
     @property
     def labels(self) -> list[int] | None:
         return None if self.label_column is None else list(self.rows[self.label_column])
+
+    def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
+        """The images as they are stored (files or encoded bytes), without decoding them."""
+        import datasets
+
+        column = self.rows.select_columns([self.image_column])
+        column = column.cast_column(self.image_column, datasets.Image(decode=False))
+        for i in positions:
+            stored = column[int(i)][self.image_column]
+            yield stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
 
 
 def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: bool = False) -> Tensor:
@@ -178,12 +189,6 @@ def digits() -> ArrayDataset:
     return ArrayDataset(pixels, torch.tensor(bunch.target, dtype=torch.int64))
 
 
-def spread(length: int, count: int) -> list[int]:
-    """At most `count` positions spread evenly over `length`."""
-    count = min(length, count)
-    return [i * length // count for i in range(count)]
-
-
 class ForgetRetainDataset(Dataset):
     """Pairs for one outer step. Item i holds forget[i % F] and `retain_batches` retain samples.
 
@@ -227,14 +232,32 @@ class ForgetRetainDataset(Dataset):
 
 
 def _overlap(forget: Dataset | None, retain: Dataset | None) -> int:
-    """Number of shared samples, as far as positions tell (Subsets of one dataset, or one dataset given twice)."""
+    """Number of forget samples that are in the retain set too.
+
+    By position where both are Subsets of one dataset, by content where both can be read without decoding.
+    """
     if forget is None or retain is None:
         return 0
     if forget is retain:
         return len(forget)
     if isinstance(forget, Subset) and isinstance(retain, Subset) and forget.dataset is retain.dataset:
         return len(set(forget.indices) & set(retain.indices))
-    return 0
+    ours, theirs = _contents(forget), _contents(retain)
+    return len(ours & theirs) if ours is not None and theirs is not None else 0
+
+
+def _contents(dataset: Dataset) -> set[bytes] | None:
+    """Hashes of the stored images, or None for data that this module did not make."""
+    positions: Sequence[int] = range(len(dataset))
+    if isinstance(dataset, Subset):
+        dataset, positions = dataset.dataset, dataset.indices
+    if isinstance(dataset, ArrayDataset):
+        stored = (dataset.pixel_values[i].numpy().tobytes() for i in positions)
+    elif isinstance(dataset, ImageDataset):
+        stored = dataset.stored_bytes(positions)
+    else:
+        return None
+    return {hashlib.sha256(content).digest() for content in stored}
 
 
 def collate(items: list[Any]) -> Any:
@@ -253,3 +276,26 @@ def mixed_batch(forget: dict[str, Tensor], retain: dict[str, Tensor]) -> tuple[d
     sizes = [len(next(iter(part.values()))) for part in (forget, retain)]
     mask = torch.arange(sum(sizes), device=next(iter(mixed.values())).device) < sizes[0]
     return mixed, mask
+
+
+def forget_and_retain(
+    everything: Dataset,
+    classes: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
+    images: Dataset | None = None,
+) -> tuple[Dataset, Dataset]:
+    """(forget, retain) from exactly one of: classes of `everything`, positions in it, or a set of images.
+
+    With `images`, `everything` is the retain set and must not hold them: compared by content.
+
+    Raises:
+        ValueError: none or several of the three are given, or what the splits raise.
+    """
+    given = [name for name, value in (("class", classes), ("indices", indices), ("data_dir", images)) if value]
+    if len(given) != 1:
+        raise ValueError("say what to forget with one of --forget_class, --forget_indices or --forget_data_dir")
+    if classes:
+        return split_by_label(everything, list(classes))
+    if indices:
+        return split_by_index(everything, list(indices))
+    return images, everything

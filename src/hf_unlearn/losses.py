@@ -80,3 +80,9 @@ def adaptive_mean(
     Σ w_i l_i with the weights of `adaptive_weights`; `exponent=0` is the plain mean.
     """
     return (adaptive_weights(losses, exponent, floor, scale, active, eps) * losses).sum() * world_size()
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` positions spread evenly over `length`."""
+    count = min(length, count)
+    return [i * length // count for i in range(count)]

@@ -58,7 +58,7 @@ class FastSlow(Optimizer):
     def _merged(self) -> list[Tensor]:
         return self.parameters + self.buffers
 
-    # ---- steps -------------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------
     @contextmanager
     def forget_phase(
         self, masks: list[Tensor | None] | None, scale: float = 1.0, hard: bool = True, verify: bool = False
@@ -118,7 +118,7 @@ class FastSlow(Optimizer):
                 drift = (p - old).abs().masked_fill(m, 0).max().item()
                 self.mask_drift = max(self.mask_drift, drift)
 
-    # ---- slow weights ------------------------------------------------------------------------------------------
+    # ---- slow weights ----------------------------------------------------------------------------
     @property
     def has_slow(self) -> bool:
         return self.form == "ema" or self.rate < 1
@@ -158,13 +158,20 @@ class FastSlow(Optimizer):
             self._swap()
 
     @torch.no_grad()
+    def finish(self) -> None:
+        """Leave the weights to keep in the model: the slow ones of `form="ema"`. A later run starts a new average."""
+        if self.form == "ema" and self._slow is not None:
+            torch._foreach_copy_(self._merged, self._slow)
+            self._slow = None
+
+    @torch.no_grad()
     def _swap(self) -> None:
         for live, slow in zip(self._merged, self._slow):
             held = live.detach().clone()
             live.copy_(slow)
             slow.copy_(held)
 
-    # ---- plumbing ----------------------------------------------------------------------------------------------
+    # ---- plumbing --------------------------------------------------------------------------------
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.base.zero_grad(set_to_none=set_to_none)
 

@@ -18,8 +18,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 
-from .data import collate, spread
-from .losses import global_sum, world_size
+from .data import collate
+from .losses import global_sum, spread, world_size
 from .objectives import Objective
 
 Fisher = dict[str, Tensor]

@@ -17,8 +17,8 @@ from transformers.trainer_callback import ProgressCallback
 
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .config import UnlearnConfig
-from .data import ForgetRetainDataset, collate, labels_of, spread
-from .losses import global_sum
+from .data import ForgetRetainDataset, collate, labels_of
+from .losses import global_sum, spread
 from .methods import Method, SFRon
 from .objectives import Baseline, NoisePrediction, Objective
 from .optim import FastSlow
@@ -65,6 +65,7 @@ class UnlearnTrainer(Trainer):
                 f"{self.method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 "
                 "and per_device_train_batch_size to the batch you want"
             )
+        self.method.prepare(self.objective)
         streams = {"forget": forget_dataset, "retain": retain_dataset}
         for name in self.method.streams:
             if streams[name] is None:
@@ -73,6 +74,9 @@ class UnlearnTrainer(Trainer):
         for part in (forget_dataset, retain_dataset):
             if part is not None and len(part):
                 self.objective.check(part[0], labels_of(part))
+        if forget_dataset is not None and self.objective.conditional:
+            kept = labels_of(retain_dataset) if retain_dataset is not None else []
+            self.objective.choose_anchors(set(labels_of(forget_dataset)) - set(kept or []))
         used = {name: streams[name] if name in self.method.streams else None for name in streams}
         ForgetRetainDataset(forget_dataset, retain_dataset)  # empty or overlapping sets, whatever the method uses
         train = ForgetRetainDataset(
@@ -107,7 +111,7 @@ class UnlearnTrainer(Trainer):
         self._micro_step = (0, 0)
         self._wrapped: nn.Module = self.objective
 
-    # ---- preparation -----------------------------------------------------------------------------------------------
+    # ---- preparation -----------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """Unlearn. `resume_from_checkpoint` is a folder, or True for the newest one in output_dir.
 
@@ -121,6 +125,7 @@ class UnlearnTrainer(Trainer):
         else:
             self._resume(Path(checkpoint))
         output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        self.fast_slow.finish()
         self.early_stop.restore()
         return output
 
@@ -192,7 +197,8 @@ class UnlearnTrainer(Trainer):
         if wishes["forget_optim"] == "separate":
             rate = wishes["forget_learning_rate"] or self.args.learning_rate
             groups = [{"params": group["params"]} for group in base.param_groups]
-            forget = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0)
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            forget = torch.optim.AdamW(groups, lr=rate, betas=betas, eps=self.args.adam_epsilon, weight_decay=0.0)
         buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
         self.optimizer = self.fast_slow = FastSlow(base, forget, wishes["slow_rate"], wishes["slow_form"], buffers)
         if self.masks is not None:
@@ -204,7 +210,7 @@ class UnlearnTrainer(Trainer):
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self.objective.network.parameters() if p.requires_grad]
 
-    # ---- one outer step ----------------------------------------------------------------------------------------------
+    # ---- one outer step --------------------------------------------------------------------------
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Draws for every part of the batch, the method's fast steps, then the stock step (forward and backward)."""
         self._wrapped = model
@@ -244,13 +250,16 @@ class UnlearnTrainer(Trainer):
         draws = self.objective.forget_draw(draws) if forget else draws
         return self._prepare_input({**batch, **draws})
 
-    # ---- what a method may use (methods.base.Loop) ---------------------------------------------------------------------
+    # ---- what a method may use (methods.base.Loop) -----------------------------------------------
     @property
     def progress(self) -> float:
         return self.state.global_step / max(self.state.max_steps, 1)
 
     def losses(self, batch: dict[str, Tensor]) -> Tensor:
         return self._wrapped(**batch)
+
+    def matching_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        return self._wrapped(**batch, **self.objective.anchor(batch))
 
     def baseline(self, batch: dict[str, Tensor]) -> Baseline:
         return self.objective.baseline(self.profile, batch)
@@ -281,7 +290,7 @@ class UnlearnTrainer(Trainer):
     def record(self, name: str, value: Tensor) -> None:
         self._recorded.setdefault(name, []).append(value.detach())
 
-    # ---- evaluation and logs -------------------------------------------------------------------------------------------
+    # ---- evaluation and logs ---------------------------------------------------------------------
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             for name, values in self._recorded.items():
@@ -334,7 +343,7 @@ class UnlearnTrainer(Trainer):
             self._seen += len(losses)
         return losses.mean(), None, None
 
-    # ---- saving --------------------------------------------------------------------------------------------------------
+    # ---- saving ----------------------------------------------------------------------------------
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Export the whole pipeline and check that it reloads; checkpoints keep the layout that resumes."""
         folder = Path(output_dir or self.args.output_dir)

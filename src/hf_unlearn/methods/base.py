@@ -1,4 +1,4 @@
-"""The contract between a method and the loop: two functions, and five names of the loop that they may use."""
+"""The contract between a method and the loop: two functions, and six names of the loop that they may use."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -21,6 +21,9 @@ class Loop(Protocol):
 
     def losses(self, batch: dict[str, Tensor]) -> Tensor:
         """Per-sample losses (B,) of the trained model, with gradient."""
+
+    def matching_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B,) squared distance to what the network predicts, without gradient, under another label or the anchor."""
 
     def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
         """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate."""
@@ -64,6 +67,9 @@ class Method:
     @property
     def needs_baseline(self) -> bool:
         return False
+
+    def prepare(self, objective: "Objective") -> None:
+        """Raise ValueError, with what to set, if the options do not fit the model. Called once, at construction."""
 
     def masks(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> "Masks | None":
         """Weight masks computed from the original model before the first step, or None for all weights."""

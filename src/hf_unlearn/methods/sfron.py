@@ -1,4 +1,4 @@
-"""SFR-on: adaptively weighted, masked ascent on forget data, fast retain steps, merge into slow weights."""
+"""SFR-on: a masked forget step on adaptively weighted losses, fast retain steps, merge into slow weights."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,97 +10,102 @@ from ..losses import adaptive_mean
 from ..saliency import Masks, fisher, ratio_masks
 from .base import Loop, Method
 
+CHOICES = {
+    "forget_loss": ("auto", "match", "ascent"),
+    "alpha_on": ("step", "loss"),
+    "forget_schedule": ("cosine", "constant"),
+    "bound": ("auto", "other", "own", "none"),
+    "forget_optim": ("separate", "shared"),
+    "mask_mode": ("update", "gradient"),
+    "fisher": ("sample", "batch"),
+    "slow_form": ("lookahead", "ema"),
+}
+
+# What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
+REFERENCE = {
+    "forget_loss": "ascent",
+    "forget_alpha": 10.0,
+    "retain_steps": 1,
+    "alpha_on": "loss",
+    "bound": "none",
+    "loss_floor": 0.0,
+    "timestep_normalise": False,
+    "forget_optim": "shared",
+    "mask_mode": "gradient",
+    "fisher": "batch",
+}
+# The algorithm as written, with a merge that merges.
+PAPER = {
+    "forget_loss": "ascent",
+    "forget_alpha": 1.0,
+    "retain_steps": 1,
+    "bound": "none",
+    "loss_floor": 0.0,
+    "timestep_normalise": False,
+    "forget_optim": "shared",
+    "slow_rate": 0.5,
+}
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
 
 @dataclass
 class SFRon(Method):
     """One outer step t of T (Huang et al., NeurIPS 2024, arXiv 2409.19732, algorithm 1):
 
-        fast <- slow_t + S * update(alpha_t, clip(grad Σ_i w_i l_i)),   w_i ∝ 1 / (l_i^λ + eps)     (forget)
-        fast <- fast - eta grad L_retain,   K times, unmasked                                          (retain)
-        slow_{t+1} <- slow_t + beta (fast - slow_t)                                                     (merge)
+        fast <- slow_t + S * update(alpha_t, clip(-grad L_forget))          forget, masked
+        fast <- fast - eta grad L_retain,   K times                          retain, unmasked
+        slow_{t+1} <- slow_t + beta (fast - slow_t)                          merge
 
     with the mask S = [F_forget > 0 and F_forget >= gamma F_retain] from diagonal Fishers of the original model.
+
+    `forget_loss="ascent"`: L_forget = -Σ_i w_i l_i with w_i ∝ 1 / (l_i^λ + eps), the paper's form for classifiers
+    and DDPM. `"match"`: what the network predicts for a forget image under its label is matched to what it predicts,
+    without gradient, for the same noisy image under another label: the paper's form for text-to-image. Ascent has
+    no end and what it draws instead is arbitrary; matching stops by itself. `"auto"`: match where the model has
+    labels, else ascent.
     """
 
     name: ClassVar[str] = "sfron"
     paper: ClassVar[str] = "2409.19732"
     fast_steps: ClassVar[bool] = True
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # What the released code does for DDPM: one Adam, gradient mask, no live merge, alpha inside the clipped loss.
-        "reference": {
-            "forget_alpha": 10.0,
-            "alpha_on": "loss",
-            "forget_optim": "shared",
-            "mask_mode": "gradient",
-            "fisher": "batch",
-            "loss_floor": 0.0,
-            "timestep_normalise": False,
-            "slow_rate": 1.0,
-            "bound": "none",
-        },
-        # The algorithm as written, with a merge that merges.
-        "paper": {
-            "forget_alpha": 1.0,
-            "alpha_on": "step",
-            "forget_optim": "shared",
-            "mask_mode": "update",
-            "fisher": "sample",
-            "loss_floor": 0.0,
-            "timestep_normalise": False,
-            "slow_rate": 0.5,
-            "bound": "none",
-        },
-        "stable": {},
-    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"reference": REFERENCE, "paper": PAPER, "stable": {}}
 
-    preset: str = field(
-        default="stable", metadata={"help": "starting values: reference (released code), paper, stable"}
-    )
-    retain_steps: int = field(default=1, metadata={"help": "K, retain steps after each forget step"})
-    forget_alpha: float = field(
-        default=1.0,
-        metadata={"help": "alpha, forget strength. On the loss it hardly acts under Adam with clipping: use the step"},
-    )
-    alpha_on: str = field(default="step", metadata={"help": "alpha multiplies the forget 'step' or the 'loss'"})
-    forget_schedule: str = field(default="cosine", metadata={"help": "alpha_t: cosine to 0 over the run, or constant"})
-    adaptive_exponent: float = field(default=0.5, metadata={"help": "lambda of the adaptive weights; 0 is the mean"})
-    loss_floor: float = field(default=1e-4, metadata={"help": "lower bound under the (normalised) losses in w_i"})
-    timestep_normalise: bool = field(
-        default=True, metadata={"help": "divide losses by the original model's mean loss at the timestep before w_i"}
-    )
-    bound: str = field(
-        default="other",
-        metadata={"help": "none, or other: a sample whose loss reaches what another label gives is left alone"},
-    )
-    forget_max_norm: float = field(default=1.0, metadata={"help": "clip of the forget gradient's norm; 0 is none"})
-    forget_optim: str = field(default="separate", metadata={"help": "separate Adam for the forget step, or shared"})
-    forget_learning_rate: float | None = field(default=None, metadata={"help": "default: learning_rate"})
-    use_mask: bool = field(default=True, metadata={"help": "restrict the forget step to salient weights"})
-    mask_threshold: float = field(default=1.0, metadata={"help": "gamma: salient where F_forget >= gamma F_retain"})
-    mask_mode: str = field(default="update", metadata={"help": "update (weights stay bit-identical) or gradient"})
-    fisher: str = field(default="sample", metadata={"help": "sample or batch: whose gradients are squared"})
-    fisher_samples: int = field(default=512, metadata={"help": "samples of each set for the Fisher; 0 is all"})
-    fisher_batch_size: int = field(default=32, metadata={"help": "samples a chunk in the Fisher pass"})
-    slow_rate: float = field(default=1.0, metadata={"help": "beta, the slow rate; 1 is no slow weights"})
-    slow_form: str = field(default="lookahead", metadata={"help": "lookahead or ema"})
+    preset: str = _flag("stable", "starting values: reference (released code), paper, stable")
+    forget_loss: str = _flag("auto", "match (another label's prediction), ascent, or auto: match if there are labels")
+    retain_steps: int = _flag(2, "K, retain steps after each forget step")
+    forget_alpha: float = _flag(1.5, "alpha. On the loss it hardly acts under Adam with clipping: use the step")
+    alpha_on: str = _flag("step", "alpha multiplies the forget 'step' or the 'loss'")
+    forget_schedule: str = _flag("cosine", "alpha_t: cosine to 0 over the run, or constant")
+    adaptive_exponent: float = _flag(0.5, "lambda of the adaptive weights of the ascent; 0 is the plain mean")
+    loss_floor: float = _flag(1e-4, "lower bound under the (normalised) losses in the adaptive weights")
+    timestep_normalise: bool = _flag(True, "weigh losses relative to the original's mean at the timestep")
+    bound: str = _flag("auto", "where ascent stops: the original's loss under other or own label; auto, or none")
+    bound_margin: float | None = _flag(None, "the bound is this many times that loss; default 1 for other, 2 for own")
+    forget_max_norm: float = _flag(1.0, "clip of the forget gradient's norm; 0 is none")
+    forget_optim: str = _flag("separate", "separate Adam for the forget step, or shared with the retain steps")
+    forget_learning_rate: float | None = _flag(None, "of the separate optimizer; default learning_rate")
+    use_mask: bool = _flag(True, "restrict the forget step to salient weights")
+    mask_threshold: float = _flag(1.0, "gamma: salient where F_forget >= gamma F_retain")
+    mask_mode: str = _flag("update", "update (masked-out weights stay bit-identical) or gradient")
+    fisher: str = _flag("sample", "whose gradients are squared: each sample's, or each batch's")
+    fisher_samples: int = _flag(512, "samples of each set for the Fisher; 0 is all")
+    fisher_batch_size: int = _flag(32, "samples a chunk in the Fisher pass")
+    slow_rate: float = _flag(1.0, "beta, the slow rate; 1 is no slow weights")
+    slow_form: str = _flag("lookahead", "lookahead or ema")
 
     def __post_init__(self):
         if self.preset not in self.presets:
             raise ValueError(f"preset {self.preset!r} is not one of {', '.join(self.presets)}")
-        choices = {
-            "alpha_on": ("step", "loss"),
-            "forget_schedule": ("cosine", "constant"),
-            "bound": ("none", "other"),
-            "forget_optim": ("separate", "shared"),
-            "mask_mode": ("update", "gradient"),
-            "fisher": ("sample", "batch"),
-            "slow_form": ("lookahead", "ema"),
-        }
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.retain_steps < 1:
             raise ValueError(f"retain_steps must be at least 1, got {self.retain_steps}")
+        # Resolved by `prepare`, when the model is known.
+        self._match, self._bound = self.forget_loss == "match", self.bound
 
     @classmethod
     def from_preset(cls, preset: str = "stable", **overrides: Any) -> "SFRon":
@@ -108,6 +113,15 @@ class SFRon(Method):
         if preset not in cls.presets:
             raise ValueError(f"preset {preset!r} is not one of {', '.join(cls.presets)}")
         return cls(preset=preset, **{**cls.presets[preset], **overrides})
+
+    def prepare(self, objective: Any) -> None:
+        if self.forget_loss == "match" and not objective.conditional:
+            raise ValueError("forget_loss='match' needs a model with labels: set forget_loss='ascent'")
+        self._match = objective.conditional and self.forget_loss != "ascent"
+        if self.bound == "other" and not objective.conditional:
+            raise ValueError("bound='other' needs a model with labels: set bound='own' or 'none'")
+        if self.bound == "auto":
+            self._bound = "other" if objective.conditional else "own"
 
     @property
     def retain_batches(self) -> int:
@@ -125,7 +139,7 @@ class SFRon(Method):
 
     @property
     def needs_baseline(self) -> bool:
-        return self.timestep_normalise or self.bound != "none"
+        return not self._match and (self.timestep_normalise or self._bound != "none")
 
     def masks(self, objective: Any, forget: Any, retain: Any, seed: int) -> Masks | None:
         if not self.use_mask:
@@ -141,26 +155,24 @@ class SFRon(Method):
         alpha = self.forget_alpha
         if self.forget_schedule == "cosine":
             alpha *= (1 + math.cos(math.pi * loop.progress)) / 2
-        losses = loop.losses(batch["forget"])
-        scale = active = None
-        if self.needs_baseline:
-            baseline = loop.baseline(batch["forget"])
-            if self.timestep_normalise:
-                scale = baseline.own
-            if self.bound == "other":
-                active = losses.detach() < baseline.other
-                loop.record("forget_active", active.float().mean())
-        ascent = -adaptive_mean(losses, self.adaptive_exponent, self.loss_floor, scale, active)
-        on_loss = alpha if self.alpha_on == "loss" else 1.0
-        loop.fast_step(
-            on_loss * ascent,
-            forget=True,
-            max_norm=self.forget_max_norm or None,
-            scale=alpha if self.alpha_on == "step" else 1.0,
-        )
-        loop.record("forget_loss", losses.detach().mean())
+        loss = loop.matching_losses(batch["forget"]).mean() if self._match else self._ascent(loop, batch["forget"])
+        loop.record("forget_loss", loss.detach())
+        on_loss, on_step = (alpha, 1.0) if self.alpha_on == "loss" else (1.0, alpha)
+        loop.fast_step(on_loss * loss, forget=True, max_norm=self.forget_max_norm or None, scale=on_step)
         for retain in batch["retain"][:-1]:
             loop.fast_step(loop.losses(retain).mean(), forget=False)
+
+    def _ascent(self, loop: Loop, forget: dict[str, Tensor]) -> Tensor:
+        """-Σ_i w_i l_i; samples that have reached the bound are left alone."""
+        losses = loop.losses(forget)
+        scale = active = None
+        if self.needs_baseline:
+            baseline = loop.baseline(forget)
+            scale = baseline.own if self.timestep_normalise else None
+            if self._bound != "none":
+                margin = self.bound_margin or (1.0 if self._bound == "other" else 2.0)
+                active = losses.detach() < margin * getattr(baseline, self._bound)
+        return -adaptive_mean(losses, self.adaptive_exponent, self.loss_floor, scale, active)
 
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
         losses = loop.losses(batch["retain"][-1])

@@ -31,7 +31,10 @@ class Objective(nn.Module):
     """
 
     network: nn.Module
-    batch_keys: tuple[str, ...] = ()
+
+    def __init__(self):
+        super().__init__()
+        self.anchors: dict[int, int] = {}  # label -> the label it is matched to
 
     def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
         """Random inputs of `forward` for this process's part of a global batch (CPU tensors).
@@ -44,6 +47,19 @@ class Objective(nn.Module):
     def forget_draw(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         """Change the draws of a forget batch (the denoising family switches label dropout off)."""
         return draws
+
+    @property
+    def conditional(self) -> bool:
+        """Whether samples carry a label that another one could replace."""
+        raise NotImplementedError
+
+    def choose_anchors(self, forgotten: set[int]) -> None:
+        """Choose what each forgotten label is matched to."""
+        raise NotImplementedError
+
+    def anchor(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Extra arguments of `forward` that turn its losses into matching losses."""
+        raise NotImplementedError
 
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         """Raise ValueError if `example` (one item, no batch axis) or the labels do not fit the model."""

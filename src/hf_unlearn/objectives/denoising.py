@@ -21,18 +21,16 @@ class NoisePrediction(Objective):
         label_dropout: probability of the null label on a retain sample (classifier-free guidance). Never applied
             to a forget sample unless `forget_label_dropout`: ascent on the null class hurts every class.
         null_class: the label that means "no class"; default what the pipeline says, or none.
-        antithetic: draw timesteps in pairs (t, T-1-t), which lowers the variance of the batch mean.
+        antithetic: draw timesteps in pairs (t, T-1-t), which lowers the variance of a batch.
         timestep_bins: bins of the table of the original model's losses (`baseline_profile`).
     """
-
-    batch_keys = ("pixel_values", "labels")
 
     def __init__(
         self,
         pipeline: Any,
         label_dropout: float = 0.1,
         null_class: int | None = None,
-        antithetic: bool = False,
+        antithetic: bool = True,
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
     ):
@@ -65,7 +63,7 @@ class NoisePrediction(Objective):
         """Labels a sample may carry (the null class is not one)."""
         return [c for c in range(self.num_classes or 0) if c != self.null_class]
 
-    # ---- losses ------------------------------------------------------------------------------------------------
+    # ---- losses ----------------------------------------------------------------------------------
     def forward(
         self,
         pixel_values: Tensor,  # (B, C, H, W) in [-1, 1]
@@ -73,8 +71,13 @@ class NoisePrediction(Objective):
         timesteps: Tensor,  # (B,) int64
         labels: Tensor | None = None,  # (B,) int64
         drop_labels: Tensor | None = None,  # (B,) bool
+        anchor_labels: Tensor | None = None,  # (B,) int64
     ) -> Tensor:
-        """Per-sample losses (B,), fp32."""
+        """Per-sample losses (B,), fp32.
+
+        With `anchor_labels` the target is what the network itself predicts for the same noisy image under that
+        label, without gradient: a matching loss (SFR-on's forget loss for text-to-image).
+        """
         alphas = self.alphas[timesteps].view(-1, *[1] * (pixel_values.ndim - 1))
         noisy = alphas.sqrt() * pixel_values + (1 - alphas).sqrt() * noise
         if self.prediction_type == "epsilon":
@@ -83,6 +86,9 @@ class NoisePrediction(Objective):
             target = pixel_values
         else:  # v = √ᾱ ε - √(1-ᾱ) x_0  (arXiv 2202.00512)
             target = alphas.sqrt() * noise - (1 - alphas).sqrt() * pixel_values
+        if anchor_labels is not None:
+            with torch.no_grad():
+                target = self.network(noisy, timesteps, class_labels=anchor_labels).sample
         prediction = self.network(noisy, timesteps, class_labels=self._labels(labels, drop_labels)).sample
         return (prediction.float() - target.float()).pow(2).flatten(1).mean(1)
 
@@ -93,7 +99,7 @@ class NoisePrediction(Objective):
             return labels
         return torch.where(drop, self.null_class, labels)
 
-    # ---- randomness --------------------------------------------------------------------------------------------
+    # ---- randomness ------------------------------------------------------------------------------
     def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
         images = batch["pixel_values"]
         size, total = len(images), len(images) * world
@@ -114,7 +120,27 @@ class NoisePrediction(Objective):
             draws["drop_labels"] = torch.zeros_like(draws["drop_labels"])
         return draws
 
-    # ---- the original model's losses -----------------------------------------------------------------------------
+    def anchor(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"anchor_labels": self.other_labels(batch["labels"])}
+
+    def other_labels(self, labels: Tensor) -> Tensor:
+        """For each label its anchor: another label that a sample may carry and that is retained."""
+        if not self.anchors:
+            raise ValueError("no label is retained, so there is none to match: set forget_loss='ascent', bound='own'")
+        table = torch.full((self.num_classes,), -1, device=labels.device)
+        for label, anchor in self.anchors.items():
+            table[label] = anchor
+        return table[labels]
+
+    def choose_anchors(self, forgotten: set[int]) -> None:
+        """The anchor of each label: the next retained one, round the end. None if every label is forgotten."""
+        kept = [label for label in self.class_labels if label not in forgotten]
+        self.anchors = {}
+        for label in self.class_labels if kept else ():
+            after = [k for k in kept if k > label] + [k for k in kept if k < label]
+            self.anchors[label] = after[0] if after else label
+
+    # ---- the original model's losses -------------------------------------------------------------
     def _bins(self, timesteps: Tensor) -> Tensor:
         return timesteps * self.timestep_bins // self.num_timesteps
 
@@ -131,9 +157,7 @@ class NoisePrediction(Objective):
             own = self(**batch).double().cpu()
             other = own
             if self.conditional:
-                classes = torch.tensor(self.class_labels, device=batch["labels"].device)
-                following = classes.roll(-1)[torch.searchsorted(classes, batch["labels"])]
-                other = self(**{**batch, "labels": following}).double().cpu()
+                other = self(**{**batch, "labels": self.other_labels(batch["labels"])}).double().cpu()
             for row, values in enumerate((own, other, torch.ones_like(own))):
                 sums[row].index_add_(0, bins, values)
         if (sums[2] == 0).any():
@@ -144,7 +168,7 @@ class NoisePrediction(Objective):
         own, other = profile.to(batch["timesteps"].device)[:, self._bins(batch["timesteps"])]
         return Baseline(own=own, other=other)
 
-    # ---- input check, export -------------------------------------------------------------------------------------
+    # ---- input check, export ---------------------------------------------------------------------
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         config = self.network.config
         shape = tuple(example["pixel_values"].shape)

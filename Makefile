@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both build .venv first.
+# A torch that is already importable (a GPU build, say) is kept: PYTHON=/path/to/python make demo
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test test-all lint bench env clean
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: setup.py pyproject.toml tools/setup_env.sh
+	PYTHON="$(PYTHON)" bash tools/setup_env.sh "$(VENV)"
+	touch $@
+
+demo: env
+	$(BIN)/python scripts/unlearn_ddpm.py --output_dir demo-output
+
+test: env
+	$(BIN)/python -m pytest -n 2 -m "not long and not gpu"
+
+test-all: env
+	$(BIN)/python -m pytest -n 2
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: env
+	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/ddpm_forget.py --quick
+
+clean:
+	rm -rf $(VENV) demo-output

@@ -1,0 +1,186 @@
+"""Forget each digit of the shipped DDPM with every method, preset and ablation; print one table.
+
+    python benchmarks/ddpm_forget.py --quick                 # digit 3, one seed, a few minutes
+    python benchmarks/ddpm_forget.py --variants stable       # the headline: 10 digits x 3 seeds, 500 samples a class
+    python benchmarks/ddpm_forget.py --seeds 0 --samples_per_class 100   # everything else, one seed
+
+Every cell (variant, digit, seed) is kept in --output and not computed again; an interrupted run goes on. All
+variants take 50 outer steps of batch 64 at learning rate 5e-4. Sampling noise is the same for all models.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+STEPS, LEARNING_RATE = 50, 5e-4
+
+# name -> (method, its options, training options)
+VARIANTS = {
+    "stable": ("sfron", {}, {}),
+    "paper": ("sfron", {"preset": "paper"}, {}),
+    "reference": ("sfron", {"preset": "reference"}, {}),
+    "stable, no mask": ("sfron", {"use_mask": False}, {}),
+    "stable, shared optimizer": ("sfron", {"forget_optim": "shared"}, {}),
+    "stable, beta 0.5": ("sfron", {"slow_rate": 0.5}, {}),
+    "stable, K 1": ("sfron", {"retain_steps": 1}, {}),
+    "stable, K 5": ("sfron", {"retain_steps": 5}, {}),
+    "bounded ascent": ("sfron", {"forget_loss": "ascent"}, {}),
+    "bounded ascent, no adaptive weights": ("sfron", {"forget_loss": "ascent", "adaptive_exponent": 0.0}, {}),
+    "bounded ascent, no timestep norm.": ("sfron", {"forget_loss": "ascent", "timestep_normalise": False}, {}),
+    "unbounded ascent": ("sfron", {"forget_loss": "ascent", "bound": "none"}, {}),
+    "unbounded ascent, two-sided stop": (
+        "sfron",
+        {"forget_loss": "ascent", "bound": "none"},
+        {"eval_strategy": "steps", "eval_steps": 5, "target_forget": 0.05, "max_retain_drift": 0.1},
+    ),
+    "finetune": ("finetune", {}, {}),
+    "gradient_ascent": ("gradient_ascent", {}, {}),
+    "neg_grad_plus": ("neg_grad_plus", {}, {}),
+}
+
+
+def unlearn(variant: str, digit: int, seed: int):
+    """(pipeline after, seconds of training with preparation)."""
+    from hf_unlearn import METHODS, NoisePrediction, UnlearnConfig, UnlearnTrainer, digits, load_ddpm_pipeline
+    from hf_unlearn.data import split_by_label
+    from hf_unlearn.evaluation import DIGITS_DDPM
+
+    name, options, training = VARIANTS[variant]
+    method = (
+        METHODS[name](**options) if name != "sfron" else METHODS[name].from_preset(**{"preset": "stable", **options})
+    )
+    pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
+    forget, retain = split_by_label(digits(), digit)
+    with tempfile.TemporaryDirectory() as folder:
+        config = UnlearnConfig(
+            output_dir=folder,
+            max_steps=STEPS,
+            learning_rate=LEARNING_RATE,
+            seed=seed,
+            disable_tqdm=True,
+            guard_steps=0,
+            max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
+            verify_mask_steps=0,
+            logging_strategy="no",
+            **training,
+        )
+        trainer = UnlearnTrainer(NoisePrediction(pipeline), config, method, forget, retain)
+        trainer.log = lambda *args, **kwargs: None
+        start = time.perf_counter()
+        trainer.train()
+        return pipeline, time.perf_counter() - start
+
+
+def measure(pipeline, digit: int, samples: int) -> dict:
+    from hf_unlearn import digits
+    from hf_unlearn.evaluation import SamplingConfig, digits_judge, evaluate_classes
+
+    real, config = digits(), SamplingConfig(samples_per_class=samples)
+    return asdict(evaluate_classes(pipeline, digits_judge(), [digit], real.pixel_values, real.label_tensor, config))
+
+
+def cell(variant: str, digit: int, seed: int, samples: int) -> dict:
+    """Figures of one run; "before" and "retrained" are the two that are not unlearned."""
+    import torch
+    from transformers.utils import logging
+
+    from hf_unlearn import load_ddpm_pipeline
+    from hf_unlearn.evaluation import DIGITS_DDPM, retrained_digits_ddpm
+
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    seconds = 0.0
+    if variant == "before":
+        pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
+    elif variant == "retrained":
+        pipeline = retrained_digits_ddpm(digit)
+    else:
+        pipeline, seconds = unlearn(variant, digit, seed)
+    return {**measure(pipeline, digit, samples), "seconds": seconds}
+
+
+def key(variant: str, digit: int, seed: int, samples: int) -> str:
+    """Name of a cell: its options and the weights it starts from; a change of either is a new cell."""
+    from hf_unlearn.evaluation import DIGITS_DDPM
+
+    weights = hashlib.sha256((DIGITS_DDPM / "unet/diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:12]
+    options = json.dumps(VARIANTS.get(variant, ""), sort_keys=True)
+    digest = hashlib.sha256(f"{options} {STEPS} {LEARNING_RATE} {weights}".encode()).hexdigest()[:12]
+    return f"{variant}|{digit}|{seed}|{samples}|{digest}"
+
+
+def interval(values: list[float], digits: int) -> str:
+    """Mean and half-width of a 95 % interval (Student), or the value alone."""
+    from scipy import stats
+
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.{digits}f}"
+    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    return f"{mean:.{digits}f} ± {stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5:.{digits}f}"
+
+
+def table(cells: dict, variants: list[str], digit_list: list[int], seeds: list[int], samples: int) -> str:
+    """Markdown: forgotten share, retained accuracy over the original's, Frechet distance over the retrained's."""
+    from hf_unlearn.evaluation import markdown_table
+
+    rows = []
+    for variant in ["retrained", *variants]:
+        forgotten, kept, ratio, met = [], [], [], 0
+        for digit in digit_list:
+            before, ideal = (cells[key(name, digit, 0, samples)] for name in ("before", "retrained"))
+            for seed in seeds if variant != "retrained" else [0]:
+                figures = cells[key(variant, digit, seed, samples)]
+                forgotten.append(100 * figures["forget_accuracy"])
+                kept.append(100 * figures["retain_accuracy"] / before["retain_accuracy"])
+                ratio.append(figures["frechet_distance"] / ideal["frechet_distance"])
+                met += forgotten[-1] < 2 and kept[-1] >= 98 and ratio[-1] <= 1.2
+        row = [variant, interval(forgotten, 1), f"{max(forgotten):.1f}", interval(kept, 1), f"{min(kept):.1f}"]
+        rows.append([*row, interval(ratio, 2), f"{max(ratio):.2f}", f"{met}/{len(ratio)}"])
+    header = ["method", "forgotten %", "max", "retained %", "min", "distance ratio", "max", "meets all three"]
+    return markdown_table(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--digits", nargs="+", type=int, default=list(range(10)))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--samples_per_class", type=int, default=500)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--output", default="benchmarks/results/ddpm_forget.json")
+    parser.add_argument("--quick", action="store_true", help="digit 3, seed 0, 100 samples a class")
+    options = parser.parse_args()
+    if options.quick:
+        options.digits, options.seeds, options.samples_per_class = [3], [0], 100
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from tqdm import tqdm
+
+    path, samples = Path(options.output), options.samples_per_class
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = json.loads(path.read_text()) if path.exists() else {}
+    wanted = [(v, d, s, samples) for v in options.variants for d in options.digits for s in options.seeds]
+    wanted = [(v, d, 0, samples) for v in ("before", "retrained") for d in options.digits] + wanted
+    missing = [c for c in wanted if key(*c) not in cells]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        running = {pool.submit(cell, *c): c for c in missing}
+        for done in tqdm(as_completed(running), total=len(missing), desc="cells", disable=not missing):
+            cells[key(*running[done])] = done.result()
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(cells, indent=1, sort_keys=True))
+            partial.replace(path)
+    text = table(cells, options.variants, options.digits, options.seeds, samples)
+    count = (
+        f"{len(options.digits)} digits x {len(options.seeds)} seeds, {samples} samples a class, {STEPS} outer steps"
+    )
+    print(f"\n{count}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Make a UNet2D diffusion pipeline forget a class or a set of images, show it, and save what plain diffusers loads.
+
+    python scripts/unlearn_ddpm.py                     # forgets one digit of the shipped model
+    python scripts/unlearn_ddpm.py --forget_class 7 --output_dir without-7
+    accelerate launch scripts/unlearn_ddpm.py --pretrained_model_name_or_path google/ddpm-cifar10-32 \\
+        --train_data_dir photos --forget_data_dir photos-to-forget
+"""
+
+from dataclasses import dataclass, field
+
+from transformers.trainer_utils import set_seed
+
+from hf_unlearn import NoisePrediction, UnlearnTrainer, cli, digits, load_ddpm_pipeline, load_images
+from hf_unlearn.arguments import TrainingFlags
+from hf_unlearn.data import forget_and_retain
+from hf_unlearn.evaluation import (
+    DIGITS_DDPM,
+    SamplingConfig,
+    compare_pipelines,
+    digits_judge,
+    figures_table,
+    frozen_copy,
+    losses_table,
+    picture,
+    retrained_digits_ddpm,
+)
+from hf_unlearn.hub import prepare_repo, push_folder, write_card
+
+
+@dataclass
+class ModelFlags:
+    pretrained_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "UNet2D pipeline: folder or Hub id; default the shipped digits DDPM"}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Hub revision of the model"})
+    label_dropout: float = field(default=0.1, metadata={"help": "null labels among retain samples"})
+    null_class: int | None = field(default=None, metadata={"help": "class embedding that means no class"})
+    antithetic: bool = field(default=False, metadata={"help": "timesteps in pairs t, T-1-t"})
+
+
+@dataclass
+class DataFlags:
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the training images"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of that data set"})
+    train_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the training images"})
+    forget_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the images to forget"})
+    forget_class: list[int] | None = field(default=None, metadata={"help": "class or classes to forget"})
+    forget_indices: list[int] | None = field(default=None, metadata={"help": "positions in the training data"})
+    image_column: str = field(default="image", metadata={"help": "column of the images"})
+    label_column: str = field(default="label", metadata={"help": "column of the labels"})
+    resolution: int | None = field(default=None, metadata={"help": "default: the model's sample size"})
+    center_crop: bool = field(default=False, metadata={"help": "crop to a square instead of squeezing"})
+
+
+@dataclass
+class SamplingFlags:
+    eval_samples_per_class: int = field(default=100, metadata={"help": "samples for the table; 0 skips it"})
+    guidance_scale: float = field(default=1.5, metadata={"help": "of the samples in the table and the picture"})
+    num_inference_steps: int = field(default=10, metadata={"help": "of the samples in the table and the picture"})
+
+
+def load_data(data: DataFlags, unet_config, default: bool):
+    """(forget, retain) sets from the flags; the digits for the shipped model."""
+    source = data.train_data_dir or data.dataset_name
+    if source is None and not default:
+        raise ValueError("no data: set --train_data_dir or --dataset_name to the images the model was trained on")
+    if source is None:
+        if data.forget_class is None and data.forget_data_dir is None and data.forget_indices is None:
+            data.forget_class = [3]
+        everything = digits()
+    options = dict(
+        size=data.resolution or unet_config.sample_size,
+        channels=unet_config.in_channels,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        center_crop=data.center_crop,
+    )
+    if source is not None:
+        everything = load_images(source, config_name=data.dataset_config_name, **options)
+    chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
+    return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
+
+
+def main() -> None:
+    model, data, sampling, training, method = cli.parse(
+        (ModelFlags, DataFlags, SamplingFlags, TrainingFlags), description=__doc__.splitlines()[0]
+    )
+    default = model.pretrained_model_name_or_path is None
+    if training.dry_run:
+        print(cli.resolved((model, data, sampling, training, method)), end="")
+        return
+    cli.check_writable(training.output_dir)
+    repo = prepare_repo(training) if training.push_to_hub else None
+    set_seed(training.seed)
+    pipeline = load_ddpm_pipeline(model.pretrained_model_name_or_path or str(DIGITS_DDPM), revision=model.revision)
+    forget, retain = load_data(data, pipeline.unet.config, default)
+    before = frozen_copy(pipeline)
+
+    trainer = UnlearnTrainer(
+        NoisePrediction(pipeline, model.label_dropout, model.null_class, model.antithetic),
+        training.config(),
+        method,
+        forget_dataset=forget,
+        retain_dataset=retain,
+        masks=training.mask_path,
+    )
+    judged = default and bool(data.forget_class) and sampling.eval_samples_per_class > 0
+    losses = {} if judged else {"before": trainer.evaluate()}
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+    if not judged:
+        losses["after"] = trainer.evaluate()
+    if not trainer.is_world_process_zero():
+        return
+
+    forgotten = data.forget_class or []
+    draw = SamplingConfig(
+        max(sampling.eval_samples_per_class, 4),
+        sampling.guidance_scale,
+        sampling.num_inference_steps,
+        training.seed,
+    )
+    pipelines = {"before": before, "after": pipeline}
+    if judged:
+        if len(forgotten) == 1:
+            pipelines["retrained"] = retrained_digits_ddpm(forgotten[0])
+        real = digits()
+        figures = compare_pipelines(
+            pipelines, digits_judge(), forgotten, real.pixel_values, real.label_tensor, training.output_dir, draw
+        )
+        table = figures_table(figures)
+    else:
+        table = losses_table(losses, training.output_dir)
+        picture(pipelines, f"{training.output_dir}/before_after.png", forgotten, draw)
+    write_card(training.output_dir, model.pretrained_model_name_or_path, method, table, trainer)
+    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
+    if repo is not None:
+        print(push_folder(training.output_dir, repo, training))
+
+
+if __name__ == "__main__":
+    cli.run(main)

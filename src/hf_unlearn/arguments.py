@@ -1,0 +1,88 @@
+"""Flags shared by the scripts, named as in diffusers' training scripts."""
+
+from dataclasses import dataclass, field
+
+from .config import UnlearnConfig
+
+
+@dataclass
+class TrainingFlags:
+    """diffusers' names for what UnlearnConfig (transformers' TrainingArguments) calls otherwise."""
+
+    output_dir: str = field(default="unlearned", metadata={"help": "where the result is written"})
+    train_batch_size: int = field(default=64, metadata={"help": "forget and retain samples per device"})
+    max_train_steps: int = field(default=50, metadata={"help": "outer steps"})
+    learning_rate: float = field(default=5e-4, metadata={"help": "rate of the retain steps"})
+    lr_scheduler: str = field(default="constant", metadata={"help": "schedule of both learning rates"})
+    lr_warmup_steps: int = field(default=0, metadata={"help": "outer steps of warm-up"})
+    adam_beta1: float = field(default=0.9, metadata={"help": "of the retain optimizer"})
+    adam_beta2: float = field(default=0.999, metadata={"help": "of the retain optimizer"})
+    adam_epsilon: float = field(default=1e-8, metadata={"help": "of the retain optimizer"})
+    adam_weight_decay: float = field(default=0.0, metadata={"help": "of the retain optimizer"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "clip of the retain gradient's norm; 0 is none"})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "1 for methods with fast steps"})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory, more time"})
+    mixed_precision: str | None = field(default=None, metadata={"help": "no, fp16 or bf16; default accelerate's"})
+    dataloader_num_workers: int = field(default=0, metadata={"help": "processes that load images"})
+    seed: int = field(default=0, metadata={"help": "of everything random"})
+    checkpointing_steps: int = field(default=0, metadata={"help": "outer steps between checkpoints; 0 is none"})
+    checkpoints_total_limit: int | None = field(default=None, metadata={"help": "keep at most this many"})
+    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "a checkpoint folder, or latest"})
+    logging_steps: int = field(default=10, metadata={"help": "outer steps between log lines"})
+    report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, trackio, ... or none"})
+    eval_steps: int = field(default=0, metadata={"help": "outer steps between evaluations; 0 is none"})
+    target_forget: float | None = field(
+        default=None, metadata={"help": "stop once this share of the forget samples, or less, is still known"}
+    )
+    max_retain_drift: float | None = field(
+        default=None, metadata={"help": "stop once the retain loss is this share above the original's"}
+    )
+    max_loss_ratio: float = field(default=20.0, metadata={"help": "a retain loss this many times the first diverged"})
+    mask_path: str | None = field(default=None, metadata={"help": "weight masks to use instead of computing them"})
+    push_to_hub: bool = field(default=False, metadata={"help": "upload the result"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "user/name; default the output folder's name"})
+    hub_token: str | None = field(default=None, metadata={"help": "default: the token of `hf auth login`"})
+    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
+    dry_run: bool = field(default=False, metadata={"help": "print the whole resolved configuration and stop"})
+
+    def __post_init__(self):
+        if self.mixed_precision not in (None, "no", "fp16", "bf16"):
+            raise ValueError(f"mixed_precision must be no, fp16 or bf16, got {self.mixed_precision!r}")
+        for name in ("train_batch_size", "max_train_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if (self.target_forget is not None or self.max_retain_drift is not None) and not self.eval_steps:
+            self.eval_steps = 10
+
+    def config(self) -> UnlearnConfig:
+        """The UnlearnConfig these flags mean."""
+        return UnlearnConfig(
+            output_dir=self.output_dir,
+            per_device_train_batch_size=self.train_batch_size,
+            per_device_eval_batch_size=self.train_batch_size,
+            max_steps=self.max_train_steps,
+            learning_rate=self.learning_rate,
+            lr_scheduler_type=self.lr_scheduler,
+            warmup_steps=self.lr_warmup_steps,
+            adam_beta1=self.adam_beta1,
+            adam_beta2=self.adam_beta2,
+            adam_epsilon=self.adam_epsilon,
+            weight_decay=self.adam_weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            activation_checkpointing=self.gradient_checkpointing,
+            fp16=self.mixed_precision == "fp16",
+            bf16=self.mixed_precision == "bf16",
+            dataloader_num_workers=self.dataloader_num_workers,
+            seed=self.seed,
+            save_strategy="steps" if self.checkpointing_steps else "no",
+            save_steps=self.checkpointing_steps or 500,
+            save_total_limit=self.checkpoints_total_limit,
+            logging_steps=self.logging_steps,
+            report_to=self.report_to,
+            eval_strategy="steps" if self.eval_steps else "no",
+            eval_steps=self.eval_steps or None,
+            target_forget=self.target_forget,
+            max_retain_drift=self.max_retain_drift,
+            max_loss_ratio=self.max_loss_ratio,
+        )

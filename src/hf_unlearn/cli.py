@@ -1,0 +1,122 @@
+"""Command-line plumbing of the scripts: flags from dataclasses, a YAML file, one line for every user error."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from .callbacks import DivergenceError
+from .methods import METHODS, Method
+
+
+class OneLineParser(HfArgumentParser):
+    """HfArgumentParser whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, description: str = "") -> list[Any]:
+    """Instances of `argument_classes`, then the Method that --method names with its own fields.
+
+    Values come from, later ones winning: the dataclass defaults, the method's --preset, the YAML of --config, the
+    command line. Unknown flags and unknown YAML keys are errors.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    first = OneLineParser([], add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    first.add_argument("--method")
+    first.add_argument("--preset")
+    early, _ = first.parse_known_args(argv)
+    given = _read_yaml(early.config, first) if early.config else {}
+    name = early.method or given.get("method", "sfron")
+    if name not in METHODS:
+        first.error(f"method {name!r} is not one of {', '.join(METHODS)}")
+    method = METHODS[name]
+
+    parser = OneLineParser([*argument_classes, method], description=description, allow_abbrev=False)
+    parser.add_argument("--config", help="YAML file with any of these flags")
+    parser.add_argument("--method", default="sfron", choices=sorted(METHODS), help="how to forget; it adds its flags")
+    if method.presets:
+        preset = early.preset or given.get("preset", "stable")
+        if preset not in method.presets:
+            parser.error(f"preset {preset!r} is not one of {', '.join(method.presets)}")
+        parser.set_defaults(preset=preset, **method.presets[preset])
+    known = {action.dest: action for action in parser._actions}
+    for key, value in given.items():
+        if key not in known:
+            parser.error(f"{early.config}: unknown key {key!r} (flags of {name} without the dashes)")
+        parser.set_defaults(**{key: _convert(parser, known[key], value)})
+    namespace = vars(parser.parse_args(argv))
+    made = []
+    for cls in (*argument_classes, method):
+        fields = {f.name for f in dataclasses.fields(cls) if f.init}
+        made.append(cls(**{k: v for k, v in namespace.items() if k in fields}))
+    return made
+
+
+def _read_yaml(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        parser.error(f"config {path} cannot be read: {error}")
+    if not isinstance(given, dict):
+        parser.error(f"config {path} is not a mapping of flags to values")
+    return {str(k).replace("-", "_"): v for k, v in given.items()}
+
+
+def _convert(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
+    """A YAML value as the flag would have read it, so that `learning_rate: 1e-4` (a string in YAML) is a number."""
+    if value is None or action.type is None:
+        return value
+    if isinstance(value, list):
+        return [parser._get_value(action, str(v)) for v in value]
+    value = parser._get_value(action, str(value))
+    return [value] if action.nargs in ("+", "*") else value
+
+
+def resolved(parts: Sequence[Any]) -> str:
+    """All values of a run as YAML that --config takes back."""
+    values: dict[str, Any] = {}
+    for part in parts:
+        values.update(dataclasses.asdict(part))
+        if isinstance(part, Method):
+            values["method"] = part.name
+    return yaml.safe_dump({k: v for k, v in values.items() if "token" not in k}, sort_keys=False)
+
+
+def check_writable(folder: str) -> None:
+    """Raise OSError in words if `folder` cannot be made or written."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"output_dir {folder} cannot be written ({error.strerror}): name another folder") from error
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a script's main; errors a user can mend are one line and exit code 2.
+
+    HF_UNLEARN_TRACEBACK=1 shows the traceback instead.
+    """
+    try:
+        main()
+    except (ValueError, OSError, DivergenceError) as error:
+        if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
+            raise
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; --resume_from_checkpoint latest goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

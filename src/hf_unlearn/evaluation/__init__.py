@@ -1,0 +1,33 @@
+"""Finished models in; numbers and pictures out."""
+
+from .ddpm import DIGITS_DDPM, compare_pipelines, frozen_copy, picture, retrained_digits_ddpm
+from .generation import (
+    GenerationFigures,
+    SamplingConfig,
+    evaluate_classes,
+    frechet_distance,
+    judge_samples,
+    sample_classes,
+)
+from .judge import DigitsJudge, digits_judge
+from .report import before_after, figures_table, losses_table, markdown_table
+
+__all__ = [
+    "DIGITS_DDPM",
+    "DigitsJudge",
+    "GenerationFigures",
+    "SamplingConfig",
+    "before_after",
+    "compare_pipelines",
+    "digits_judge",
+    "evaluate_classes",
+    "figures_table",
+    "frechet_distance",
+    "frozen_copy",
+    "judge_samples",
+    "losses_table",
+    "markdown_table",
+    "picture",
+    "retrained_digits_ddpm",
+    "sample_classes",
+]

@@ -1,0 +1,70 @@
+"""Before, after and retrained side by side, for a class-conditional pipeline that a judge can read."""
+
+import copy
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..pipelines import load_ddpm_pipeline
+from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_unconditional
+from .judge import ASSETS
+from .report import before_after, figures_table, save_grid
+
+DIGITS_DDPM = ASSETS / "digits_ddpm"
+RETRAINED = ASSETS / "digits_ddpm_retrained"
+
+
+def retrained_digits_ddpm(excluded: int) -> Any:
+    """The default pipeline retrained from scratch without one digit (weights shipped in half precision)."""
+    from safetensors.torch import load_file
+
+    pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
+    weights = load_file(RETRAINED / f"without_{excluded}.safetensors")
+    pipeline.unet.load_state_dict({name: value.float() for name, value in weights.items()})
+    return pipeline
+
+
+def compare_pipelines(
+    pipelines: dict[str, Any],
+    judge: torch.nn.Module,
+    forget_classes: list[int],
+    real: Tensor,
+    real_labels: Tensor,
+    folder: str | Path,
+    config: SamplingConfig,
+    title: str = "",
+) -> dict[str, GenerationFigures]:
+    """Measure each pipeline, write `figures.json`, `figures.md` and `before_after.png` to `folder`."""
+    folder = Path(folder)
+    figures = {
+        name: evaluate_classes(pipeline, judge, forget_classes, real, real_labels, config)
+        for name, pipeline in pipelines.items()
+    }
+    (folder / "figures.json").write_text(json.dumps({n: asdict(f) for n, f in figures.items()}, indent=2))
+    (folder / "figures.md").write_text(figures_table(figures) + "\n")
+    classes = sorted(int(c) for c in real_labels.unique())
+    before_after(pipelines, classes, forget_classes, folder / "before_after.png", config, title)
+    return figures
+
+
+def picture(pipelines: dict[str, Any], path: str | Path, forget_classes: list[int], config: SamplingConfig) -> None:
+    """before_after.png without a judge: the model's classes, or ten columns of unconditional samples."""
+    first = next(iter(pipelines.values()))
+    if first.unet.config.num_class_embeds:
+        classes = [c for c in range(first.unet.config.num_class_embeds) if c != first.null_class]
+        shown = sorted({*forget_classes, *classes[:10]})
+        before_after(pipelines, shown, forget_classes, path, config)
+        return
+    grids = {name: sample_unconditional(p, 40, config).unflatten(0, (10, 4)) for name, p in pipelines.items()}
+    save_grid(grids, [""] * 10, [False] * 10, path)
+
+
+def frozen_copy(pipeline: Any) -> Any:
+    """The pipeline as it is now, for the "before" row."""
+    unet = copy.deepcopy(pipeline.unet).eval().requires_grad_(False)
+    extra = {"null_class": pipeline.null_class} if "null_class" in pipeline.config else {}
+    return type(pipeline)(unet=unet, scheduler=copy.deepcopy(pipeline.scheduler), **extra)

@@ -1,0 +1,138 @@
+"""What a class-conditional generator still draws: accuracy of its samples by class, and a Frechet distance."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class SamplingConfig:
+    """How samples are drawn; stamped on every figure that comes from them."""
+
+    samples_per_class: int = 500
+    guidance_scale: float = 1.5
+    num_inference_steps: int = 10
+    seed: int = 0
+    batch_size: int = 500
+
+
+@dataclass
+class GenerationFigures:
+    """Accuracies by a judge, and a Frechet distance of the retained samples to real retained images.
+
+    per_class: share of the samples asked for as class c that the judge reads as c.
+    forget_accuracy: their mean over the forgotten classes; retain_accuracy: over the others.
+    frechet_distance: in the judge's feature space, so not comparable to any FID.
+    """
+
+    forget_accuracy: float
+    retain_accuracy: float
+    frechet_distance: float
+    per_class: dict[int, float]
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+class _Features(nn.Module):
+    """The judge's features under the name torchmetrics asks for."""
+
+    def __init__(self, judge: nn.Module):
+        super().__init__()
+        self.judge, self.num_features = judge, judge.num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.judge.features(images)
+
+
+def frechet_distance(judge: nn.Module, real: Tensor, generated: Tensor) -> float:
+    """|μ_r - μ_g|² + tr(C_r + C_g - 2 (C_r C_g)^½) of the judge's features (arXiv 1706.08500), by torchmetrics."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=_Features(judge), normalize=False)
+    with torch.no_grad():
+        for images, is_real in ((real, True), (generated, False)):
+            for part in images.split(2000):
+                metric.update(part, real=is_real)
+    return metric.compute().item()
+
+
+def sample_classes(pipeline: Any, classes: list[int], config: SamplingConfig) -> Tensor:
+    """(len(classes) * samples_per_class, C, H, W) in [-1, 1], class after class.
+
+    The noise of sample j of class c depends on (seed, c, j) alone: the same for every model, so that before and
+    after can be compared image by image.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    images = []
+    for label in classes:
+        generator = torch.Generator().manual_seed(config.seed * 1000 + label)
+        for start in range(0, config.samples_per_class, config.batch_size):
+            size = min(config.batch_size, config.samples_per_class - start)
+            batch = pipeline(
+                [label] * size,
+                guidance_scale=config.guidance_scale,
+                num_inference_steps=config.num_inference_steps,
+                generator=generator,
+                output_type="pt",
+            ).images
+            images.append(batch.float().cpu() * 2 - 1)
+    return torch.cat(images)
+
+
+def sample_unconditional(pipeline: Any, count: int, config: SamplingConfig) -> Tensor:
+    """(count, C, H, W) in [-1, 1] from a DDPMPipeline, the same noise for every model."""
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(config.seed)
+    steps = config.num_inference_steps
+    images = pipeline(batch_size=count, num_inference_steps=steps, generator=generator, output_type="np").images
+    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+
+
+def evaluate_classes(
+    pipeline: Any,
+    judge: nn.Module,
+    forget_classes: list[int],
+    real: Tensor,
+    real_labels: Tensor,
+    config: SamplingConfig | None = None,
+) -> GenerationFigures:
+    """Sample every class and measure.
+
+    Args:
+        judge: `judge(images)` are logits, `judge.features(images)` features of width `judge.num_features`.
+        real, real_labels: real images (N, C, H, W) in [-1, 1] and labels (N,); those of forgotten classes are not
+            used.
+    """
+    config = config or SamplingConfig()
+    classes = sorted(int(c) for c in real_labels.unique())
+    images = sample_classes(pipeline, classes, config)
+    asked = torch.tensor(classes).repeat_interleave(config.samples_per_class)
+    return judge_samples(images, asked, judge, forget_classes, real, real_labels, asdict(config))
+
+
+def judge_samples(
+    images: Tensor,
+    asked: Tensor,
+    judge: nn.Module,
+    forget_classes: list[int],
+    real: Tensor,
+    real_labels: Tensor,
+    sampling: dict[str, Any] | None = None,
+) -> GenerationFigures:
+    """Measure samples `images` (N, C, H, W) that were asked for as the classes `asked` (N,)."""
+    classes = sorted(int(c) for c in asked.unique())
+    with torch.no_grad():
+        correct = (torch.cat([judge(part).argmax(1) for part in images.split(2000)]) == asked).double()
+    per_class = {c: correct[asked == c].mean().item() for c in classes}
+    forgotten = torch.tensor(forget_classes)
+    kept = [c for c in classes if c not in forget_classes]
+    return GenerationFigures(
+        forget_accuracy=sum(per_class[c] for c in forget_classes) / len(forget_classes),
+        retain_accuracy=sum(per_class[c] for c in kept) / len(kept),
+        frechet_distance=frechet_distance(
+            judge, real[~torch.isin(real_labels, forgotten)], images[~torch.isin(asked, forgotten)]
+        ),
+        per_class=per_class,
+        sampling=sampling or {},
+    )

@@ -1,0 +1,66 @@
+"""Tiny models and data, made from config: nothing is downloaded."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+
+from hf_unlearn import ClassConditionalDDPMPipeline, UnlearnConfig
+from hf_unlearn.data import ArrayDataset
+
+torch.set_num_threads(1)
+
+
+def tiny_unet(num_class_embeds: int | None = 5, seed: int = 0) -> UNet2DModel:
+    torch.manual_seed(seed)
+    return UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        num_class_embeds=num_class_embeds,
+    )
+
+
+def tiny_pipeline(seed: int = 0, **scheduler) -> ClassConditionalDDPMPipeline:
+    """Four classes and the null class 4."""
+    return ClassConditionalDDPMPipeline(tiny_unet(seed=seed), DDIMScheduler(1000, **scheduler), null_class=4)
+
+
+def config(folder, **values) -> UnlearnConfig:
+    defaults = dict(
+        output_dir=str(folder),
+        per_device_train_batch_size=4,
+        per_device_eval_batch_size=4,
+        max_steps=4,
+        learning_rate=1e-3,
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    return UnlearnConfig(**{**defaults, **values})
+
+
+@pytest.fixture
+def pipeline() -> ClassConditionalDDPMPipeline:
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def unconditional() -> DDPMPipeline:
+    return DDPMPipeline(tiny_unet(None), DDIMScheduler(1000))
+
+
+@pytest.fixture
+def images() -> ArrayDataset:
+    """20 random images, labels 0 1 2 3 0 1 ..."""
+    generator = torch.Generator().manual_seed(1)
+    return ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)

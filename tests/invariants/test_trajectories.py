@@ -1,0 +1,159 @@
+"""Two ways to the same weights: resumed and straight, workers, processes, wrappers that should do nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import config, tiny_pipeline
+from safetensors.torch import load_file
+
+from hf_unlearn import FineTune, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn.saliency import Masks
+
+ASCENT = dict(forget_loss="ascent", retain_steps=2)
+
+
+def run(folder, images, method, resume=None, objective=None, **values):
+    trainer = UnlearnTrainer(
+        objective or tiny_pipeline(), config(folder, **values), method, *split_by_label(images, 1)
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def weights(trainer):
+    return {n: v.clone() for n, v in trainer.objective.network.state_dict().items()}
+
+
+def same(left, right) -> bool:
+    return all(torch.equal(v, right[n]) for n, v in left.items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "method",
+    [
+        SFRon(),
+        SFRon(forget_optim="shared", slow_rate=0.5, slow_form="lookahead", **ASCENT),
+        SFRon(slow_form="ema", slow_rate=0.3),
+    ],
+    ids=["separate", "shared-lookahead", "ema"],
+)
+def test_resumed_equals_straight(tmp_path, images, method, workers):
+    """Four batches an epoch: step 3 is in the middle of one, step 7 in the second."""
+    values = dict(max_steps=7, save_strategy="steps", save_steps=3, dataloader_num_workers=workers, eval_steps=3)
+    straight = run(tmp_path / "a", images, method, **values)
+    resumed = run(tmp_path / "b", images, method, resume=str(tmp_path / "a/checkpoint-3"), **values)
+    assert same(weights(straight), weights(resumed))
+    assert not same(weights(straight), tiny_pipeline().unet.state_dict())
+
+
+def test_workers_change_nothing(tmp_path, images):
+    assert same(*(weights(run(tmp_path, images, SFRon(), dataloader_num_workers=n)) for n in (0, 2)))
+
+
+def test_one_seed_gives_the_same_bytes(tmp_path, images):
+    for name in ("a", "b"):
+        run(tmp_path / name, images, SFRon()).save_model()
+    first, second = (tmp_path / n / "unet/diffusion_pytorch_model.safetensors" for n in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+    other = run(tmp_path / "c", images, SFRon(), seed=1)
+    assert not same(weights(other), load_file(first))
+
+
+def test_masks_of_ones_are_no_masks(tmp_path, images):
+    ones = Masks({n: torch.ones_like(p, dtype=torch.bool) for n, p in tiny_pipeline().unet.named_parameters()})
+    masked = UnlearnTrainer(tiny_pipeline(), config(tmp_path), SFRon(), *split_by_label(images, 1), masks=ones)
+    masked.train()
+    assert same(weights(masked), weights(run(tmp_path, images, SFRon(use_mask=False))))
+
+
+def test_update_and_gradient_masks_differ(tmp_path, images):
+    values = [
+        weights(run(tmp_path, images, SFRon(mask_mode=m, forget_optim="shared"))) for m in ("update", "gradient")
+    ]
+    assert not same(*values)
+
+
+def test_beta_one_is_no_wrapper(tmp_path, images):
+    """FineTune through FastSlow against the stock optimizer in its place."""
+
+    class Stock(UnlearnTrainer):
+        def create_optimizer(self, model=None):
+            made = super().create_optimizer(model)
+            self.optimizer = made.base
+            self.fast_slow = made
+            return self.optimizer
+
+    stock = Stock(tiny_pipeline(), config(tmp_path), FineTune(), None, split_by_label(images, 1)[1])
+    stock.train()
+    ours = UnlearnTrainer(tiny_pipeline(), config(tmp_path), FineTune(), None, split_by_label(images, 1)[1])
+    ours.train()
+    assert same(weights(stock), weights(ours)) and not ours.fast_slow.has_slow
+    slow = SFRon(slow_form="lookahead", slow_rate=0.5)
+    unslow = SFRon(slow_form="lookahead", slow_rate=1.0)
+    assert not same(weights(run(tmp_path, images, slow)), weights(run(tmp_path, images, unslow)))
+
+
+def test_activation_checkpointing_changes_nothing(tmp_path, images):
+    plain = weights(run(tmp_path, images, SFRon()))
+    saved = weights(run(tmp_path, images, SFRon(), activation_checkpointing=True))
+    assert max((plain[n] - saved[n]).abs().max().item() for n in plain) <= 1e-6
+
+
+def test_masked_out_weights_stay_through_the_forget_phase(tmp_path, images):
+    """AdamW with weight decay: 0 drift with mask_mode update, seen by verify_mask at every step."""
+    values = dict(weight_decay=0.1, verify_mask_steps=1)
+    for optim in ("separate", "shared"):
+        trainer = run(tmp_path, images, SFRon(forget_optim=optim), **values)
+        assert trainer.verify_mask() == 0 and 0 < trainer.masks.density < 1
+    assert run(tmp_path, images, SFRon(forget_optim="shared", mask_mode="gradient"), **values).verify_mask() > 1e-5
+
+
+def test_micro_batches_draw_anew(tmp_path, images):
+    """Two micro-batches of an accumulated step must not share noise."""
+    seen = []
+
+    class Watch(UnlearnTrainer):
+        def _with_draws(self, batch, generator, forget, split=True):
+            made = super()._with_draws(batch, generator, forget, split)
+            seen.append(made["noise"])
+            return made
+
+    values = config(tmp_path, gradient_accumulation_steps=2, max_steps=1)
+    Watch(tiny_pipeline(), values, FineTune(), None, split_by_label(images, 1)[1]).train()
+    assert len(seen) == 2 and not torch.equal(*seen)
+
+
+@pytest.mark.parametrize("method", ["sfron", "ascent", "neg_grad_plus"])
+def test_two_processes_equal_one(tmp_path, method):
+    """gloo at the same global batch, adaptive weights over the global batch.
+
+    Started by torchrun: without MPI `accelerate launch --cpu --num_processes 2` starts one process.
+    """
+    worker = Path(__file__).with_name("worker.py")
+    for processes in (1, 2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        done = subprocess.run(
+            [*launch, str(worker), method, str(tmp_path / str(processes)), str(8 // processes)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"world size {processes}" in done.stdout
+    one, two = (load_file(tmp_path / str(n) / "unet/diffusion_pytorch_model.safetensors") for n in (1, 2))
+    assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6
+    start = tiny_pipeline().unet.state_dict()
+    assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4
+
+
+def test_forget_set_of_other_size_is_met_evenly(tmp_path, images):
+    """20 samples, 5 to forget: in an epoch every forget sample is met the same number of times."""
+    trainer = run(tmp_path, images, NegGradPlus())
+    indices = [i % 5 for i in range(len(trainer.train_dataset))]
+    assert len(trainer.train_dataset) == 16 and max(indices.count(i) for i in range(5)) <= 4

@@ -1,0 +1,172 @@
+"""scripts/unlearn_ddpm.py as a user types it: the default run, other data, and one line for every bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
+FAST = ["--max_train_steps", "2", "--train_batch_size", "8", "--fisher_samples", "8", "--eval_samples_per_class", "4"]
+
+
+def run(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def error(*arguments: str) -> str:
+    """The one line of a refused call."""
+    done = run(*arguments, expect=2)
+    lines = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory) -> Path:
+    """Two classes of four grey 8x8 images."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (folder / label).mkdir()
+        for i in range(4):
+            pixels = generator.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory) -> Path:
+    import torch
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    folder = tmp_path_factory.mktemp("unconditional")
+    DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=1000)).save_pretrained(folder)
+    return folder
+
+
+def test_default_run_ends_in_table_picture_card_and_a_pipeline(tmp_path):
+    done = run(*FAST, "--output_dir", tmp_path / "out")
+    for row in ("before", "after", "retrained"):
+        assert f"| {row}" in done.stdout
+    figures = json.loads((tmp_path / "out/figures.json").read_text())
+    assert figures["before"]["per_class"]["3"] == 1.0 and set(figures) == {"before", "after", "retrained"}
+    width, height = Image.open(tmp_path / "out/before_after.png").size
+    assert width > 1000 and height > 300
+    assert "method:sfron" in (tmp_path / "out/README.md").read_text()
+    plain = (
+        "import sys; from diffusers import UNet2DModel;"
+        f"UNet2DModel.from_pretrained({str(tmp_path / 'out')!r}, subfolder='unet');"
+        "assert 'hf_unlearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", plain], check=True)
+
+
+def test_resume_is_the_straight_run(tmp_path):
+    common = [*FAST[2:], "--max_train_steps", "4", "--eval_samples_per_class", "0"]
+    run(*common, "--output_dir", tmp_path / "straight", "--checkpointing_steps", "2")
+    resume = ["--resume_from_checkpoint", tmp_path / "straight/checkpoint-2"]
+    run(*common, "--output_dir", tmp_path / "resumed", *resume)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "straight" / weights).read_bytes() == (tmp_path / "resumed" / weights).read_bytes()
+
+
+def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_folder, unconditional):
+    model = ["--pretrained_model_name_or_path", unconditional, "--train_data_dir", image_folder / "dog"]
+    forget = ["--forget_data_dir", image_folder / "cat"]
+    done = run(*FAST, *model, *forget, "--output_dir", tmp_path / "out", "--num_inference_steps", "2")
+    assert "forget loss" in done.stdout
+    figures = json.loads((tmp_path / "out/figures.json").read_text())
+    assert figures["after"]["forget"] != figures["before"]["forget"]
+    assert (tmp_path / "out/before_after.png").exists()
+
+
+@pytest.mark.parametrize("method", ["finetune", "gradient_ascent", "neg_grad_plus"])
+def test_other_methods(tmp_path, method):
+    done = run(*FAST, "--method", method, "--output_dir", tmp_path / "out")
+    assert "| after" in done.stdout
+
+
+def test_dry_run_prints_a_config_that_can_be_given_back(tmp_path):
+    first = run("--dry_run", "--preset", "paper", "--slow_rate", "0.7", "--output_dir", tmp_path / "never").stdout
+    values = yaml.safe_load(first)
+    assert (values["method"], values["preset"], values["forget_loss"]) == ("sfron", "paper", "ascent")
+    assert values["slow_rate"] == 0.7 and not (tmp_path / "never").exists()
+    (tmp_path / "again.yaml").write_text(first)
+    assert run("--config", tmp_path / "again.yaml").stdout == first
+
+
+def test_yaml_is_overridden_by_flags_and_reads_numbers(tmp_path):
+    (tmp_path / "c.yaml").write_text("learning_rate: 1e-4\nforget_class: 5\nseed: 3\n")
+    values = yaml.safe_load(run("--config", tmp_path / "c.yaml", "--seed", "4", "--dry_run").stdout)
+    assert (values["learning_rate"], values["forget_class"], values["seed"]) == (1e-4, [5], 4)
+
+
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path, image_folder, unconditional):
+    out = ["--output_dir", tmp_path / "out"]
+    (tmp_path / "bad.yaml").write_text("leraning_rate: 1\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("not a folder")
+    model = ["--pretrained_model_name_or_path", unconditional]
+    cases = {
+        "class 12 is not in the data": ["--forget_class", "12"],
+        "unknown key 'leraning_rate'": ["--config", tmp_path / "bad.yaml"],
+        "cannot be read": ["--config", tmp_path / "missing.yaml"],
+        "method 'magic' is not one of": ["--method", "magic"],
+        "preset 'best' is not one of": ["--preset", "best"],
+        "unrecognized arguments": ["--leraning_rate", "1"],
+        "must lie in (0, 1]": ["--slow_rate", "0"],
+        "no data: set": [*model],
+        "no image in": [*model, "--train_data_dir", image_folder, "--forget_data_dir", tmp_path / "empty"],
+        "are in both the forget and the retain set": [
+            *model,
+            *("--train_data_dir", image_folder, "--forget_data_dir", image_folder / "cat"),
+        ],
+        "say what to forget with one of": [*model, "--train_data_dir", image_folder],
+        "is not in the data, which has": [*model, "--train_data_dir", image_folder, "--image_column", "picture"],
+        "needs a model with labels": [
+            *model,
+            *("--train_data_dir", image_folder / "dog", "--forget_data_dir", image_folder / "cat"),
+            *("--forget_loss", "match"),
+        ],
+        "the model takes 8x8": ["--train_data_dir", image_folder, "--forget_class", "0", "--resolution", "16"],
+        "are out of range: the data has": ["--forget_indices", "99999"],
+        "does not exist or is not one": ["--resume_from_checkpoint", tmp_path / "nowhere"],
+        "no checkpoint in": ["--resume_from_checkpoint", "latest"],
+        "not a readable mask file": ["--mask_path", tmp_path / "file"],
+        "set gradient_accumulation_steps=1": ["--gradient_accumulation_steps", "2"],
+        "must be at least 1": ["--max_train_steps", "0"],
+        "model_index.json": ["--pretrained_model_name_or_path", tmp_path / "empty"],
+    }
+    for message, arguments in cases.items():
+        line = error(*arguments, *out)
+        assert message in line, f"{arguments}: {line}"
+        assert not (tmp_path / "out/unet").exists()
+    line = error("--output_dir", tmp_path / "file")
+    assert "cannot be written" in line and (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_masks_of_another_model_are_refused(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"conv_in.weight": torch.ones(24, 1, 3, 3, dtype=torch.bool)}, tmp_path / "masks.safetensors")
+    assert "do not belong to this model" in error("--mask_path", tmp_path / "masks.safetensors")
