@@ -1,5 +1,6 @@
 """What happens around an outer step: the merge, the progress bar, the divergence guard, the two-sided stop."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,17 @@ class TwoSidedStop:
                 save_weights(self.trainer.objective.network, self._weights)
         reached = within and args.target_forget is not None and forget_score <= args.target_forget
         return reached or not within
+
+    def copy_to(self, checkpoint: Path) -> None:
+        """Put the best weights into a checkpoint."""
+        if self.best is not None:
+            shutil.copyfile(self._weights, checkpoint / self._weights.name)
+
+    def copy_from(self, checkpoint: Path) -> None:
+        """Take the best weights from a checkpoint, whatever folder the resumed run writes to."""
+        kept = checkpoint / self._weights.name
+        if kept.is_file() and self.trainer.is_world_process_zero():
+            shutil.copyfile(kept, self._weights)
 
     def restore(self) -> None:
         """Load the best weights, if any evaluation was within bounds."""

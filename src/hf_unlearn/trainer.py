@@ -165,6 +165,7 @@ class UnlearnTrainer(Trainer):
                 raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours[key]}")
         self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
         self.guard.first_retain = state["first_retain"]
+        self.early_stop.copy_from(folder)
 
     @property
     def _wants_profile(self) -> bool:
@@ -188,7 +189,8 @@ class UnlearnTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The stock optimizer for retain steps, inside FastSlow with the forget optimizer that the method asks for."""
-        if isinstance(self.optimizer, FastSlow):
+        if self.fast_slow is not None:  # a second train() goes on with the same state, as stock Trainer does
+            self.optimizer = self.fast_slow
             return self.optimizer
         wishes = self.method.optimizer
         base = super().create_optimizer(model)
@@ -197,8 +199,9 @@ class UnlearnTrainer(Trainer):
         if wishes["forget_optim"] == "separate":
             rate = wishes["forget_learning_rate"] or self.args.learning_rate
             groups = [{"params": group["params"]} for group in base.param_groups]
-            betas = (self.args.adam_beta1, self.args.adam_beta2)
-            forget = torch.optim.AdamW(groups, lr=rate, betas=betas, eps=self.args.adam_epsilon, weight_decay=0.0)
+            adam = {"betas": (self.args.adam_beta1, self.args.adam_beta2), "eps": self.args.adam_epsilon}
+            fused = base.defaults.get("fused") or None
+            forget = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=fused, **adam)
         buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
         self.optimizer = self.fast_slow = FastSlow(base, forget, wishes["slow_rate"], wishes["slow_form"], buffers)
         if self.masks is not None:
@@ -309,19 +312,23 @@ class UnlearnTrainer(Trainer):
         if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
             self._eval_batches, self._known, self._seen = 0, 0, 0
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        with self.fast_slow.averaged() if self.fast_slow is not None else nullcontext():
+        with self._averaged():
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        retain_loss = metrics.get(f"{metric_key_prefix}_retain_loss")
-        if retain_loss is not None:
-            if self.original_retain is None:
-                self.original_retain = retain_loss
-            metrics[f"{metric_key_prefix}_retain_drift"] = retain_loss / self.original_retain - 1
-        scores = {k: metrics[k] for k in metrics if k.endswith(("_forget_score", "_retain_drift"))}
-        if len(scores) == 2 and self.is_in_train:
-            self.log(dict(scores))
-            if self.early_stop.active and self.early_stop.update(*scores.values()):
-                self.control.should_training_stop = True
+            retain_loss = metrics.get(f"{metric_key_prefix}_retain_loss")
+            if retain_loss is not None:
+                if self.original_retain is None:
+                    self.original_retain = retain_loss
+                metrics[f"{metric_key_prefix}_retain_drift"] = retain_loss / self.original_retain - 1
+            scores = {k: metrics[k] for k in metrics if k.endswith(("_forget_score", "_retain_drift"))}
+            if len(scores) == 2 and self.is_in_train:
+                self.log(dict(scores))
+                if self.early_stop.active and self.early_stop.update(*scores.values()):
+                    self.control.should_training_stop = True
         return metrics
+
+    def _averaged(self) -> Any:
+        """Context in which the model holds the weights to evaluate and save."""
+        return self.fast_slow.averaged() if self.fast_slow is not None else nullcontext()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
         output = super().evaluation_loop(*args, **kwargs)
@@ -356,9 +363,10 @@ class UnlearnTrainer(Trainer):
                     "first_retain": self.guard.first_retain,
                 }
                 save_checkpoint(folder, self.objective, self.masks, self.profile, state)
+                self.early_stop.copy_to(folder)
             return
         if self.args.should_save:
-            with self.fast_slow.averaged() if self.fast_slow is not None else nullcontext():
+            with self._averaged():
                 self.objective.save_pretrained(str(folder))
                 check_reload(self.objective, str(folder))
 
