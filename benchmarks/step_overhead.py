@@ -22,7 +22,7 @@ from diffusers import DDIMScheduler, UNet2DModel
 from transformers import TrainerCallback
 
 from hf_unlearn import ClassConditionalDDPMPipeline, SFRon, UnlearnConfig, UnlearnTrainer
-from hf_unlearn.data import ArrayDataset
+from hf_unlearn.images import ArrayDataset
 
 MEMORY_MODES = {
     "plain fine-tuning": None,

@@ -8,8 +8,8 @@ import argparse
 import torch
 from torch.nn import functional as F
 
-from hf_unlearn.data import digits
 from hf_unlearn.evaluation import DigitsJudge
+from hf_unlearn.images import digits
 
 
 def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 
 from hf_unlearn import ClassConditionalDDPMPipeline, UnlearnConfig
-from hf_unlearn.data import ArrayDataset
+from hf_unlearn.images import ArrayDataset
 
 torch.set_num_threads(1)
 

@@ -6,19 +6,15 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from hf_unlearn.data import (
-    ArrayDataset,
     ForgetRetainDataset,
-    ImageDataset,
     collate,
-    digits,
     forget_and_retain,
     labels_of,
-    load_images,
     mixed_batch,
     split_by_index,
     split_by_label,
-    to_pixels,
 )
+from hf_unlearn.images import ArrayDataset, ImageDataset, digits, load_images, to_pixels
 
 
 def numbered(count: int, start: int = 0) -> ArrayDataset:

@@ -9,10 +9,11 @@ PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
     {"losses", "pipelines"},
     {"objectives", "optim"},
+    {"images"},
     {"data"},
     {"saliency"},
     {"methods"},
-    {"storage", "config"},
+    {"storage", "config", "scoring"},
     {"callbacks"},
     {"trainer", "arguments"},
     {"evaluation", "hub"},

@@ -22,7 +22,9 @@ def test_python_blocks_run(tmp_path):
 
 def test_script_commands_are_understood():
     commands = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
-    scripts = [line.split("scripts/unlearn_ddpm.py")[1].split("#")[0].split() for line in commands if "scripts/" in line]
+    scripts = [
+        line.split("scripts/unlearn_ddpm.py")[1].split("#")[0].split() for line in commands if "scripts/" in line
+    ]
     assert len(scripts) >= 4
     for arguments in scripts:
         if "--config" in arguments:

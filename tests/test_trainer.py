@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_unlearn import FineTune, GradientAscent, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.callbacks import DivergenceError
-from hf_unlearn.data import ArrayDataset
+from hf_unlearn.images import ArrayDataset
 
 
 def trainer_of(folder, images, method=None, pipeline=None, **values):

@@ -5,7 +5,8 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "callbacks": ("DivergenceError",),
     "config": ("UnlearnConfig",),
-    "data": ("ForgetRetainDataset", "digits", "load_images", "split_by_index", "split_by_label"),
+    "data": ("ForgetRetainDataset", "split_by_index", "split_by_label"),
+    "images": ("digits", "load_images"),
     "methods": ("METHODS", "FineTune", "GradientAscent", "NegGradPlus", "SFRon"),
     "objectives": ("NoisePrediction",),
     "pipelines": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),

@@ -97,6 +97,7 @@ class DivergenceGuard(TrainerCallback):
             trainer.objective.save_pretrained(str(folder))
             self._snapshot.unlink()
             where = f"the weights of step {self.step} are in {folder}"
+        trainer.accelerator.wait_for_everyone()  # a launcher kills the others as soon as one process fails
         raise DivergenceError(
             f"diverged at outer step {trainer.state.global_step + 1}: {reason}; {where}. "
             "Lower forget_alpha or the learning rates"

@@ -5,6 +5,8 @@ the number of processes, so that the mean that DistributedDataParallel takes of 
 of the logged values) is the value a single process would have had.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -67,19 +69,12 @@ def adaptive_weights(
     return torch.where(total > 0, weights / total.clamp(min=torch.finfo(weights.dtype).tiny), weights)
 
 
-def adaptive_mean(
-    losses: Tensor,
-    exponent: float,
-    floor: float = 0.0,
-    scale: Tensor | None = None,
-    active: Tensor | None = None,
-    eps: float = 1e-8,
-) -> Tensor:
+def adaptive_mean(losses: Tensor, exponent: float, **options: Any) -> Tensor:
     """Weighted mean of `losses` (B,): the larger a sample's loss already is, the less it counts.
 
-    Σ w_i l_i with the weights of `adaptive_weights`; `exponent=0` is the plain mean.
+    Σ w_i l_i with the weights of `adaptive_weights`, whose `options` these are; `exponent=0` is the plain mean.
     """
-    return (adaptive_weights(losses, exponent, floor, scale, active, eps) * losses).sum() * world_size()
+    return (adaptive_weights(losses, exponent, **options) * losses).sum() * world_size()
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -4,7 +4,6 @@ An outer step is the method's fast steps, the stock final step, and the merge in
 random in it is drawn from (seed, step), so that workers, processes and resumed runs see the same numbers.
 """
 
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
-from .losses import global_sum, spread
+from .losses import spread
 from .methods import Method, SFRon
 from .objectives import Baseline, NoisePrediction, Objective
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, masks_from
+from .scoring import ForgetRetainEvaluation
 from .storage import check_reload, load_checkpoint, save_checkpoint
 
 PROFILE_SAMPLES = 512
 
 
-class UnlearnTrainer(Trainer):
+class UnlearnTrainer(ForgetRetainEvaluation):
     """Make a model forget one dataset while another one is retained.
 
     Args:
@@ -104,11 +104,10 @@ class UnlearnTrainer(Trainer):
         self.loss_is_scaled_for_ga = False
         self.masks = masks_from(masks, self.objective.network)
         self.profile: Tensor | None = None  # the original model's losses, see Objective.baseline_profile
-        self.original_retain: float | None = None  # its retain evaluation loss
         self.fast_slow: FastSlow | None = None
         self._step_masks: list[Tensor] | None = None
         self._recorded: dict[str, list[Tensor]] = {}
-        self._micro_step = (0, 0)
+        self._micro_step = (-1, 0)  # (outer step, micro-batch) last drawn for
         self._wrapped: nn.Module = self.objective
 
     # ---- preparation -----------------------------------------------------------------------------
@@ -124,6 +123,7 @@ class UnlearnTrainer(Trainer):
             self._prepare()
         else:
             self._resume(Path(checkpoint))
+        self._micro_step = (-1, 0)
         output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.fast_slow.finish()
         self.early_stop.restore()
@@ -293,62 +293,13 @@ class UnlearnTrainer(Trainer):
     def record(self, name: str, value: Tensor) -> None:
         self._recorded.setdefault(name, []).append(value.detach())
 
-    # ---- evaluation and logs ---------------------------------------------------------------------
+    # ---- logs ---------------------------------------------------------------------
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             for name, values in self._recorded.items():
                 logs[name] = self.accelerator.gather(torch.stack(values).mean()).mean().item()
             self._recorded = {}
         super().log(logs, start_time)
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ):
-        """Losses on fixed draws: eval_forget_loss, eval_retain_loss, eval_forget_score and eval_retain_drift.
-
-        forget_score: share of forget samples whose loss is still below what the original model gives them under
-        another label. retain_drift: (retain loss - the original's) / the original's.
-        """
-        if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
-            self._eval_batches, self._known, self._seen = 0, 0, 0
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        with self._averaged():
-            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-            retain_loss = metrics.get(f"{metric_key_prefix}_retain_loss")
-            if retain_loss is not None:
-                if self.original_retain is None:
-                    self.original_retain = retain_loss
-                metrics[f"{metric_key_prefix}_retain_drift"] = retain_loss / self.original_retain - 1
-            scores = {k: metrics[k] for k in metrics if k.endswith(("_forget_score", "_retain_drift"))}
-            if len(scores) == 2 and self.is_in_train:
-                self.log(dict(scores))
-                if self.early_stop.active and self.early_stop.update(*scores.values()):
-                    self.control.should_training_stop = True
-        return metrics
-
-    def _averaged(self) -> Any:
-        """Context in which the model holds the weights to evaluate and save."""
-        return self.fast_slow.averaged() if self.fast_slow is not None else nullcontext()
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any):
-        output = super().evaluation_loop(*args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        if self.profile is not None and prefix.endswith("forget"):
-            known, seen = (
-                global_sum(torch.as_tensor(float(n), device=self.args.device)) for n in (self._known, self._seen)
-            )
-            output.metrics[f"{prefix}_score"] = (known / seen).item()
-        return output
-
-    def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
-        batch = self._with_draws(inputs, self._generator("eval", self._eval_batches), forget=True)
-        self._eval_batches += 1
-        with torch.no_grad():
-            losses = model(**batch)
-        if self.profile is not None:
-            self._known += int((losses < self.baseline(batch).other).sum())
-            self._seen += len(losses)
-        return losses.mean(), None, None
 
     # ---- saving ----------------------------------------------------------------------------------
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

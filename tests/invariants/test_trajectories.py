@@ -100,7 +100,9 @@ def test_beta_one_is_no_wrapper(tmp_path, images):
 
 def test_activation_checkpointing_changes_nothing(tmp_path, images):
     plain = weights(run(tmp_path, images, SFRon()))
-    saved = weights(run(tmp_path, images, SFRon(), activation_checkpointing=True))
+    trainer = run(tmp_path, images, SFRon(), activation_checkpointing=True)
+    assert any(getattr(module, "gradient_checkpointing", False) for module in trainer.objective.network.modules())
+    saved = weights(trainer)
     assert max((plain[n] - saved[n]).abs().max().item() for n in plain) <= 1e-6
 
 

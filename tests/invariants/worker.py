@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import config, tiny_pipeline  # noqa: E402
 
 from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, split_by_label  # noqa: E402
-from hf_unlearn.data import ArrayDataset  # noqa: E402
+from hf_unlearn.images import ArrayDataset  # noqa: E402
 
 METHODS = {
     "sfron": SFRon(),

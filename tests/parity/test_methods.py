@@ -1,5 +1,6 @@
 """Every method against a hand-written loop that gets the same batches and draws, <= 1e-6 after four outer steps."""
 
+import copy
 import math
 import sys
 from pathlib import Path
@@ -29,9 +30,9 @@ class Recording(UnlearnTrainer):
         return made
 
 
-def unlearn(tmp_path, images, method, **values):
+def unlearn(tmp_path, images, method, pipeline=None, **values):
     trainer = Recording(
-        tiny_pipeline(),
+        pipeline or tiny_pipeline(),
         config(tmp_path, max_steps=STEPS, adam_epsilon=EPS, **values),
         method,
         *split_by_label(images, 1),
@@ -44,15 +45,15 @@ def unlearn(tmp_path, images, method, **values):
 def squared_error(pipeline, batch, labels=None, target=None):
     """(B,) mean squared error of the noise prediction, written with diffusers' scheduler."""
     noisy = pipeline.scheduler.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
-    labels = torch.where(batch["drop_labels"], 4, batch["labels"]) if labels is None else labels
+    if labels is None and "drop_labels" in batch:
+        labels = torch.where(batch["drop_labels"], 4, batch["labels"])
     out = pipeline.unet(noisy, batch["timesteps"], class_labels=labels).sample
     return ((out - (batch["noise"] if target is None else target)) ** 2).mean((1, 2, 3))
 
 
-def agree(trainer, pipeline):
-    ours, hand = trainer.objective.network.state_dict(), pipeline.unet.state_dict()
+def agree(trainer, pipeline, start):
+    ours, hand, start = (p.unet.state_dict() for p in (trainer.objective.pipeline, pipeline, start))
     assert max((ours[n] - hand[n]).abs().max().item() for n in ours) <= 1e-6
-    start = tiny_pipeline().unet.state_dict()
     assert max((ours[n] - start[n]).abs().max().item() for n in ours) > 1e-4
 
 
@@ -66,20 +67,20 @@ def step(optimizer, loss, max_norm=1.0, masks=None):
     optimizer.step()
 
 
-def sfron_hand(trainer, images, bound=True, retain_steps=1, beta=1.0, match=False):
-    """Algorithm 1 with two Adams, masked updates, Lookahead merge."""
-    pipeline = tiny_pipeline()
+def sfron_hand(trainer, images, pipeline):
+    """Algorithm 1: a masked forget step, K retain steps, the merge. Returns how many samples the bound stopped."""
     unet, method = pipeline.unet.train(), trainer.method
-    forget_set, retain_set = split_by_label(images, 1)
-    objective = NoisePrediction(tiny_pipeline())
-    f, r = (
-        fisher(objective, s, forget=g, max_samples=512, seed=42)[0]
-        for s, g in ((forget_set, True), (retain_set, False))
-    )
+    match, bound, margin = method._match, method._bound, method.bound_margin or {"own": 2.0}.get(method._bound, 1.0)
+    objective = NoisePrediction(copy.deepcopy(pipeline))
+    sets = zip(split_by_label(images, 1), (True, False))
+    f, r = (fisher(objective, s, forget=g, max_samples=512, seed=42)[0] for s, g in sets)
     masks = {p: (f[n] > 0) & (f[n] >= r[n]) for n, p in unet.named_parameters()}
     retain_adam = torch.optim.AdamW(unet.parameters(), lr=LR, eps=EPS, weight_decay=0.0)
-    forget_adam = torch.optim.AdamW(unet.parameters(), lr=LR, eps=EPS, weight_decay=0.0)
-    queue = iter(trainer.seen)
+    forget_adam, forget_lr = retain_adam, LR
+    if method.forget_optim == "separate":
+        forget_lr = method.forget_learning_rate or LR
+        forget_adam = torch.optim.AdamW(unet.parameters(), lr=forget_lr, eps=EPS, weight_decay=0.0)
+    queue, stopped = iter(trainer.seen), 0
     for t in range(STEPS):
         slow = [p.detach().clone() for p in unet.parameters()]
         is_forget, batch = next(queue)
@@ -92,37 +93,64 @@ def sfron_hand(trainer, images, bound=True, retain_steps=1, beta=1.0, match=Fals
             loss = squared_error(pipeline, batch, batch["labels"], target).mean()
         else:
             losses = squared_error(pipeline, batch)
-            own, other = trainer.profile[:, batch["timesteps"] // 100]
-            weights = 1 / ((losses.detach() / own).clamp(min=method.loss_floor) ** 0.5 + 1e-8)
-            weights = weights * (losses < other) if bound else weights
+            relative = losses.detach()
+            if method.timestep_normalise:
+                relative = relative / trainer.profile[0, batch["timesteps"] // 100]
+            weights = 1 / (relative.clamp(min=method.loss_floor) ** 0.5 + 1e-8)
+            if bound != "none":
+                limit = margin * trainer.profile[("own", "other").index(bound), batch["timesteps"] // 100]
+                stopped += int((losses >= limit).sum())
+                weights = weights * (losses < limit)
             loss = -(weights / weights.sum().clamp(min=1e-30) * losses).sum()
+        alpha = method.forget_alpha * (1 + math.cos(math.pi * t / STEPS)) / 2
         for group in forget_adam.param_groups:
-            group["lr"] = LR * (1 + math.cos(math.pi * t / STEPS)) / 2
+            group["lr"] = forget_lr * alpha
         step(forget_adam, loss, masks=masks)
-        for _ in range(retain_steps):
+        with torch.no_grad():  # whatever momentum did outside the mask is taken back
+            for p, s in zip(unet.parameters(), slow):
+                p.copy_(torch.where(masks[p], p, s))
+        for group in retain_adam.param_groups:
+            group["lr"] = LR
+        for _ in range(method.retain_steps):
             is_forget, batch = next(queue)
             assert not is_forget
             step(retain_adam, squared_error(pipeline, batch).mean())
         with torch.no_grad():
             for p, s in zip(unet.parameters(), slow):
-                p.copy_(s + beta * (p - s))
-    return pipeline
+                p.copy_(s + method.slow_rate * (p - s))
+    assert next(queue, None) is None
+    return stopped
+
+
+ASCENT = {"preset": "stable", "forget_loss": "ascent"}
 
 
 @pytest.mark.parametrize(
-    ("options", "hand"),
+    ("options", "stops"),
     [
-        ({"forget_loss": "match"}, {"match": True}),
-        ({"forget_loss": "ascent"}, {}),
-        ({"forget_loss": "ascent", "bound": "none", "retain_steps": 2, "slow_rate": 0.5}, {"bound": False}),
+        ({"preset": "stable"}, False),
+        ({**ASCENT, "retain_steps": 1, "forget_learning_rate": 2e-3}, False),
+        ({**ASCENT, "retain_steps": 2, "slow_rate": 0.5}, False),
+        ({**ASCENT, "bound": "own", "bound_margin": 1.02}, True),
+        ({**ASCENT, "bound": "none", "timestep_normalise": False}, False),
+        ({"preset": "paper"}, False),
     ],
+    ids=["match", "rate", "lookahead", "bound", "unbounded", "paper"],
 )
-def test_sfron(tmp_path, images, options, hand):
-    plain = dict(slow_form="lookahead", slow_rate=1.0, forget_learning_rate=LR, retain_steps=1, forget_alpha=1.0)
-    options = {**plain, **options}
-    trainer = unlearn(tmp_path, images, METHODS["sfron"](**options))
-    hand = {"retain_steps": options.get("retain_steps", 1), "beta": options["slow_rate"], **hand}
-    agree(trainer, sfron_hand(trainer, images, **hand))
+def test_sfron(tmp_path, images, options, stops):
+    trainer = unlearn(tmp_path, images, METHODS["sfron"].from_preset(**options))
+    pipeline = tiny_pipeline()
+    stopped = sfron_hand(trainer, images, pipeline)
+    agree(trainer, pipeline, tiny_pipeline())
+    assert not stops or 0 < stopped < 4 * STEPS
+
+
+def test_sfron_without_labels(tmp_path, images, unconditional):
+    """An unconditional model cannot match: bounded ascent instead."""
+    start = copy.deepcopy(unconditional)
+    trainer = unlearn(tmp_path, images, METHODS["sfron"](bound_margin=1.02), copy.deepcopy(unconditional))
+    assert 0 < sfron_hand(trainer, images, unconditional) < 4 * STEPS
+    agree(trainer, unconditional, start)
 
 
 def test_sfron_reference_is_the_released_loop(tmp_path, images):
@@ -146,7 +174,7 @@ def test_sfron_reference_is_the_released_loop(tmp_path, images):
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         adam.step()
         step(adam, squared_error(pipeline, next(queue)[1]).mean())
-    agree(trainer, pipeline)
+    agree(trainer, pipeline, tiny_pipeline())
 
 
 def finetune(pipeline, queue):
@@ -174,4 +202,19 @@ def test_one_step_methods(tmp_path, images, name):
     adam = torch.optim.AdamW(pipeline.unet.parameters(), lr=LR, eps=EPS, weight_decay=0.0)
     for _ in range(STEPS):
         step(adam, HAND[name](pipeline, queue))
-    agree(trainer, pipeline)
+    agree(trainer, pipeline, tiny_pipeline())
+
+
+def test_accumulated_steps_are_the_mean_of_their_micro_batches(tmp_path, images):
+    """Two micro-batches a step: the loss is scaled once, and draws differ between all micro-batches."""
+    trainer = unlearn(tmp_path, images, METHODS["neg_grad_plus"](), gradient_accumulation_steps=2)
+    pipeline, queue = tiny_pipeline(), iter(trainer.seen)
+    pipeline.unet.train()
+    adam = torch.optim.AdamW(pipeline.unet.parameters(), lr=LR, eps=EPS, weight_decay=0.0)
+    for _ in range(STEPS):
+        step(adam, (neg_grad_plus(pipeline, queue) + neg_grad_plus(pipeline, queue)) / 2)
+    assert next(queue, None) is None
+    agree(trainer, pipeline, tiny_pipeline())
+    noises = [batch["noise"] for _, batch in trainer.seen]
+    assert len(noises) == 4 * STEPS
+    assert not any(torch.equal(a, b) for i, a in enumerate(noises) for b in noises[:i])

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import tiny_unet
+from diffusers import DDPMPipeline, DDPMScheduler
 from PIL import Image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
@@ -44,20 +46,7 @@ def image_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def unconditional(tmp_path_factory) -> Path:
-    import torch
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )
+    unet = tiny_unet(None)
     folder = tmp_path_factory.mktemp("unconditional")
     DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=1000)).save_pretrained(folder)
     return folder

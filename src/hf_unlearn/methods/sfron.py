@@ -172,7 +172,7 @@ class SFRon(Method):
             if self._bound != "none":
                 margin = self.bound_margin or (1.0 if self._bound == "other" else 2.0)
                 active = losses.detach() < margin * getattr(baseline, self._bound)
-        return -adaptive_mean(losses, self.adaptive_exponent, self.loss_floor, scale, active)
+        return -adaptive_mean(losses, self.adaptive_exponent, floor=self.loss_floor, scale=scale, active=active)
 
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
         losses = loop.losses(batch["retain"][-1])

@@ -1,0 +1,143 @@
+"""Image data sets as the models take them: in memory, from `datasets` objects, image folders and Hub ids."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class ArrayDataset(Dataset):
+    """Images in memory: `pixel_values` (N, C, H, W) in [-1, 1] and optional `labels` (N,)."""
+
+    def __init__(self, pixel_values: Tensor, labels: Tensor | None = None):
+        self.pixel_values, self.label_tensor = pixel_values, labels
+
+    def __len__(self) -> int:
+        return len(self.pixel_values)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        item = {"pixel_values": self.pixel_values[i]}
+        if self.label_tensor is not None:
+            item["labels"] = self.label_tensor[i]
+        return item
+
+    @property
+    def labels(self) -> list[int] | None:
+        return None if self.label_tensor is None else self.label_tensor.tolist()
+
+
+class ImageDataset(Dataset):
+    """Images of a `datasets.Dataset` as the model takes them: resized, its number of channels, in [-1, 1].
+
+    Args:
+        rows: has `image_column` (PIL images) and, if `label_column` is given, integer labels.
+        size: height and width after resizing; None keeps the image's own.
+        channels: 1 (grey) or 3 (RGB).
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        size: int | None,
+        channels: int,
+        image_column: str = "image",
+        label_column: str | None = None,
+        center_crop: bool = False,
+    ):
+        for column in filter(None, (image_column, label_column)):
+            if column not in rows.column_names:
+                raise ValueError(f"column {column!r} is not in the data, which has {', '.join(rows.column_names)}")
+        if channels not in (1, 3):
+            raise ValueError(f"images have 1 or 3 channels, the model asks for {channels}")
+        self.rows, self.size, self.channels = rows, size, channels
+        self.image_column, self.label_column, self.center_crop = image_column, label_column, center_crop
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        row = self.rows[int(i)]
+        item = {"pixel_values": to_pixels(row[self.image_column], self.size, self.channels, self.center_crop)}
+        if self.label_column is not None:
+            item["labels"] = torch.tensor(row[self.label_column])
+        return item
+
+    @property
+    def labels(self) -> list[int] | None:
+        return None if self.label_column is None else list(self.rows[self.label_column])
+
+    def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
+        """The images as they are stored (files or encoded bytes), without decoding them."""
+        import datasets
+
+        column = self.rows.select_columns([self.image_column])
+        column = column.cast_column(self.image_column, datasets.Image(decode=False))
+        for i in positions:
+            stored = column[int(i)][self.image_column]
+            yield stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+
+
+def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: bool = False) -> Tensor:
+    """(C, H, W) float in [-1, 1]. Resizes the shorter side and crops with `center_crop`, else squeezes to a square."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None and image.size != (size, size):
+        if center_crop:
+            factor = size / min(image.size)
+            wide, high = (max(size, round(side * factor)) for side in image.size)
+            image = image.resize((wide, high), Image.Resampling.LANCZOS)
+            left, top = (wide - size) // 2, (high - size) // 2
+            image = image.crop((left, top, left + size, top + size))
+        else:
+            image = image.resize((size, size), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+
+
+def load_images(
+    source: str | Path | Any,
+    size: int | None,
+    channels: int,
+    image_column: str = "image",
+    label_column: str | None = "label",
+    split: str = "train",
+    config_name: str | None = None,
+    center_crop: bool = False,
+) -> ImageDataset:
+    """An imagefolder directory, a Hub id or a `datasets.Dataset` as an ImageDataset.
+
+    A directory with one folder per class gets its labels from the folders. A label column that is not there is
+    an error unless it is the default name, which unlabelled data need not have.
+
+    Raises:
+        ValueError: no image in the directory, or a column that is not there.
+    """
+    import datasets
+
+    rows = source
+    if isinstance(source, (str, Path)):
+        folder = Path(source)
+        if folder.is_dir():
+            if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
+                raise ValueError(f"no image in {folder}: put images in it, or one folder of images per class")
+            rows = datasets.load_dataset("imagefolder", data_dir=str(folder), split=split)
+        else:
+            rows = datasets.load_dataset(str(source), config_name, split=split)
+    if label_column == "label" and "label" not in rows.column_names:
+        label_column = None
+    return ImageDataset(rows, size, channels, image_column, label_column, center_crop)
+
+
+def digits() -> ArrayDataset:
+    """scikit-learn's 1,797 handwritten digits as (1, 8, 8) images in [-1, 1] with labels 0-9 (BSD-3)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
+    return ArrayDataset(pixels, torch.tensor(bunch.target, dtype=torch.int64))

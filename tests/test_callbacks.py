@@ -1,0 +1,138 @@
+"""The early stop with scores written by hand, and the weights that the divergence guard keeps."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import config, tiny_pipeline
+from safetensors.torch import load_file
+
+from hf_unlearn import DivergenceError, FineTune, SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn.callbacks import TwoSidedStop
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def trainer_of(folder, images, method, **values) -> UnlearnTrainer:
+    return UnlearnTrainer(tiny_pipeline(), config(folder, **values), method, *split_by_label(images, 1))
+
+
+def weights(trainer) -> dict[str, torch.Tensor]:
+    return trainer.objective.network.state_dict()
+
+
+def of_checkpoint(folder) -> dict[str, torch.Tensor]:
+    return {n.removeprefix("network."): v for n, v in load_file(folder / "model.safetensors").items()}
+
+
+def same(left, right) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(v, right[n]) for n, v in left.items())
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Replace what the evaluations measured: {step: (forget score, retain drift)}."""
+
+    def script(scores: dict[int, tuple[float, float]]) -> None:
+        update = TwoSidedStop.update
+        monkeypatch.setattr(
+            TwoSidedStop, "update", lambda self, *measured: update(self, *scores[self.trainer.state.global_step])
+        )
+
+    return script
+
+
+STOP = dict(max_steps=8, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2)
+
+
+def test_stops_at_the_target_with_those_weights(tmp_path, images, scripted):
+    scripted({2: (0.5, 0.0), 4: (0.3, 0.0), 6: (0.0, 0.0)})
+    trainer = trainer_of(tmp_path, images, SFRon(), target_forget=0.3, **STOP)
+    trainer.train()
+    assert trainer.state.global_step == 4 and trainer.early_stop.best["forget_score"] == 0.3
+    assert same(weights(trainer), of_checkpoint(tmp_path / "checkpoint-4"))
+
+
+def test_stops_at_the_drift_and_goes_back_to_the_best_within_it(tmp_path, images, scripted):
+    """Step 6 forgets more but hurts the retained data too much."""
+    scripted({2: (0.5, 0.0), 4: (0.3, 0.1), 6: (0.1, 0.11)})
+    trainer = trainer_of(tmp_path, images, SFRon(), max_retain_drift=0.1, **STOP)
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert trainer.early_stop.best == {"forget_score": 0.3, "retain_drift": 0.1, "step": 4}
+    assert same(weights(trainer), of_checkpoint(tmp_path / "checkpoint-4"))
+    assert not same(weights(trainer), of_checkpoint(tmp_path / "checkpoint-6"))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_run_to_the_end_keeps_the_best_not_the_last(tmp_path, images, scripted):
+    scripted({2: (0.5, 0.0), 4: (0.2, 0.0), 6: (0.4, 0.0), 8: (0.2, 0.0)})
+    trainer = trainer_of(tmp_path, images, SFRon(), target_forget=0.1, **STOP)
+    trainer.train()
+    assert trainer.state.global_step == 8 and trainer.early_stop.best["step"] == 4
+    assert same(weights(trainer), of_checkpoint(tmp_path / "checkpoint-4"))
+
+
+def test_nothing_within_bounds_keeps_the_last_weights(tmp_path, images, scripted):
+    scripted({2: (0.0, 0.5)})
+    trainer = trainer_of(tmp_path, images, SFRon(), max_retain_drift=0.1, **STOP)
+    trainer.train()
+    assert trainer.early_stop.best is None and trainer.state.global_step == 2
+    assert same(weights(trainer), of_checkpoint(tmp_path / "checkpoint-2"))
+
+
+def test_the_best_survives_a_resume_elsewhere(tmp_path, images, scripted):
+    scripted({2: (0.2, 0.0), 4: (0.5, 0.0), 6: (0.4, 0.0), 8: (0.3, 0.0)})
+    straight = trainer_of(tmp_path / "a", images, SFRon(), target_forget=0.1, **STOP)
+    straight.train()
+    resumed = trainer_of(tmp_path / "b", images, SFRon(), target_forget=0.1, **STOP)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a/checkpoint-4"))
+    best = of_checkpoint(tmp_path / "a/checkpoint-2")
+    assert same(weights(straight), best) and same(weights(resumed), best)
+
+
+def test_the_best_of_an_ema_is_the_average_that_was_measured(tmp_path, images, scripted):
+    scripted({2: (0.2, 0.0), 4: (0.5, 0.0)})
+    method = dict(slow_form="ema", slow_rate=0.3, forget_schedule="constant")
+    stopped = trainer_of(tmp_path / "a", images, SFRon(**method), target_forget=0.1, **{**STOP, "max_steps": 4})
+    stopped.train()
+    short = trainer_of(tmp_path / "b", images, SFRon(**method), max_steps=2)
+    short.train()
+    assert same(weights(stopped), weights(short))
+    assert not same(weights(stopped), of_checkpoint(tmp_path / "a/checkpoint-2"))  # the fast weights there
+
+
+@dataclass
+class Breaks(FineTune):
+    """Fine-tuning whose loss is not a number from half of the run on."""
+
+    def loss(self, loop, batch):
+        loss = super().loss(loop, batch)
+        return loss if loop.progress < 0.5 else loss * float("nan")
+
+
+def test_last_good_holds_the_weights_of_the_step_it_names(tmp_path, images):
+    broken = trainer_of(tmp_path / "a", images, Breaks(), max_steps=4, guard_steps=1)
+    with pytest.raises(DivergenceError, match="outer step 3: loss is not finite; the weights of step 2 are in"):
+        broken.train()
+    good = trainer_of(tmp_path / "b", images, FineTune(), max_steps=2)
+    good.train()
+    assert same(load_file(tmp_path / "a/last_good" / WEIGHTS), weights(good))
+    assert not list((tmp_path / "a").glob("*.safetensors"))
+
+
+def test_without_guard_steps_nothing_is_written(tmp_path, images):
+    with pytest.raises(DivergenceError, match="guard_steps is 0, so no weights were kept"):
+        trainer_of(tmp_path, images, Breaks(), guard_steps=0).train()
+    assert not (tmp_path / "last_good").exists() and not list(tmp_path.glob("*.safetensors"))
+
+
+def test_retain_loss_is_compared_with_its_first_value(tmp_path, images):
+    trainer = trainer_of(tmp_path, images, FineTune(), max_loss_ratio=3.0, guard_steps=0)
+    guard = trainer.guard
+    for value in (2.0, 1.0, 5.9, 6.0):
+        guard.check_retain(torch.tensor(value))
+    with pytest.raises(DivergenceError, match="retain_loss 6.1 is over 6, max_loss_ratio times its first value"):
+        guard.check_retain(torch.tensor(6.1))
+    with pytest.raises(DivergenceError, match="retain_loss nan"):
+        guard.check_retain(torch.tensor(float("nan")))

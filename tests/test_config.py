@@ -1,0 +1,29 @@
+"""Defaults that unlearning needs, and the values that are refused."""
+
+import pytest
+
+from hf_unlearn import UnlearnConfig
+
+
+def test_defaults_that_differ_from_the_stock_ones(tmp_path):
+    config = UnlearnConfig(output_dir=str(tmp_path))
+    assert not config.remove_unused_columns  # the batches are nested
+    assert not config.logging_nan_inf_filter  # a diverging ascent must say so
+    assert not config.ddp_find_unused_parameters and not config.ddp_broadcast_buffers
+    assert config.hub_strategy == "end" and config.report_to == []
+    assert config.gradient_accumulation_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"remove_unused_columns": True}, "remove_unused_columns must be False"),
+        ({"hub_strategy": "every_save"}, "masks, which stay local"),
+        ({"hub_strategy": "all_checkpoints"}, "masks, which stay local"),
+        ({"target_forget": 0.1}, "set eval_strategy and eval_steps"),
+        ({"max_retain_drift": 0.1}, "set eval_strategy and eval_steps"),
+    ],
+)
+def test_refusals_say_what_to_set(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        UnlearnConfig(output_dir=str(tmp_path), **values)
