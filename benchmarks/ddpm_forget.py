@@ -5,10 +5,12 @@
     python benchmarks/ddpm_forget.py --seeds 0 --samples_per_class 100   # everything else, one seed
 
 Every cell (variant, digit, seed) is kept in --output and not computed again; an interrupted run goes on. All
-variants take 50 outer steps of batch 64 at learning rate 5e-4. Sampling noise is the same for all models.
+variants take 50 outer steps of batch 64 at learning rate 5e-4 with cosine decay. Sampling noise is the same for all
+models.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -18,7 +20,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
-STEPS, LEARNING_RATE = 50, 5e-4
+STEPS = 50
+TRAINING = {
+    "max_steps": STEPS,
+    "learning_rate": 5e-4,
+    "lr_scheduler_type": "cosine",
+    "per_device_train_batch_size": 64,
+}
+OBJECTIVE = {"label_dropout": 0.1, "antithetic": True}
 
 # name -> (method, its options, training options)
 VARIANTS = {
@@ -45,32 +54,35 @@ VARIANTS = {
 }
 
 
+def method_of(variant: str):
+    """The Method of a variant, with all its options resolved."""
+    from hf_unlearn import METHODS, SFRon
+
+    name, options, _ = VARIANTS[variant]
+    return SFRon.from_preset(**options) if name == "sfron" else METHODS[name](**options)
+
+
 def unlearn(variant: str, digit: int, seed: int):
     """(pipeline after, seconds of training with preparation)."""
-    from hf_unlearn import METHODS, NoisePrediction, UnlearnConfig, UnlearnTrainer, digits, load_ddpm_pipeline
+    from hf_unlearn import NoisePrediction, UnlearnConfig, UnlearnTrainer, digits, load_ddpm_pipeline
     from hf_unlearn.data import split_by_label
     from hf_unlearn.evaluation import DIGITS_DDPM
 
-    name, options, training = VARIANTS[variant]
-    method = (
-        METHODS[name](**options) if name != "sfron" else METHODS[name].from_preset(**{"preset": "stable", **options})
-    )
     pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
     forget, retain = split_by_label(digits(), digit)
     with tempfile.TemporaryDirectory() as folder:
         config = UnlearnConfig(
             output_dir=folder,
-            max_steps=STEPS,
-            learning_rate=LEARNING_RATE,
             seed=seed,
             disable_tqdm=True,
             guard_steps=0,
             max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
             verify_mask_steps=0,
             logging_strategy="no",
-            **training,
+            **{**TRAINING, **VARIANTS[variant][2]},
         )
-        trainer = UnlearnTrainer(NoisePrediction(pipeline), config, method, forget, retain)
+        objective = NoisePrediction(pipeline, **OBJECTIVE)
+        trainer = UnlearnTrainer(objective, config, method_of(variant), forget, retain)
         trainer.log = lambda *args, **kwargs: None
         start = time.perf_counter()
         trainer.train()
@@ -105,14 +117,23 @@ def cell(variant: str, digit: int, seed: int, samples: int) -> dict:
     return {**measure(pipeline, digit, samples), "seconds": seconds}
 
 
-def key(variant: str, digit: int, seed: int, samples: int) -> str:
-    """Name of a cell: its options and the weights it starts from; a change of either is a new cell."""
-    from hf_unlearn.evaluation import DIGITS_DDPM
+@functools.cache
+def weights_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
-    weights = hashlib.sha256((DIGITS_DDPM / "unet/diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:12]
-    options = json.dumps(VARIANTS.get(variant, ""), sort_keys=True)
-    digest = hashlib.sha256(f"{options} {STEPS} {LEARNING_RATE} {weights}".encode()).hexdigest()[:12]
-    return f"{variant}|{digit}|{seed}|{samples}|{digest}"
+
+def key(variant: str, digit: int, seed: int, samples: int) -> str:
+    """Name of a cell by what it comes from: weights, all resolved options, data and training values."""
+    from hf_unlearn.evaluation import DIGITS_DDPM, RETRAINED
+
+    weights = DIGITS_DDPM / "unet/diffusion_pytorch_model.safetensors"
+    if variant == "retrained":
+        weights = RETRAINED / f"without_{digit}.safetensors"
+    recipe = {}
+    if variant in VARIANTS:
+        recipe = {**asdict(method_of(variant)), **OBJECTIVE, **TRAINING, **VARIANTS[variant][2]}
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{variant}|{digit}|{seed}|{samples}|{weights_digest(weights)}|{digest}"
 
 
 def interval(values: list[float], digits: int) -> str:
@@ -147,6 +168,19 @@ def table(cells: dict, variants: list[str], digit_list: list[int], seeds: list[i
     return markdown_table(header, rows)
 
 
+def stamp() -> str:
+    """Date, versions and machine of a table."""
+    import datetime
+    import platform
+
+    import diffusers
+    import torch
+    import transformers
+
+    versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}, transformers {transformers.__version__}"
+    return f"{datetime.date.today()}, {versions}, {platform.machine()} CPU, {os.cpu_count()} cores"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
@@ -155,6 +189,7 @@ def main() -> None:
     parser.add_argument("--samples_per_class", type=int, default=500)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--output", default="benchmarks/results/ddpm_forget.json")
+    parser.add_argument("--markdown", help="also write the table, with versions and date, to this file")
     parser.add_argument("--quick", action="store_true", help="digit 3, seed 0, 100 samples a class")
     options = parser.parse_args()
     if options.quick:
@@ -180,6 +215,8 @@ def main() -> None:
         f"{len(options.digits)} digits x {len(options.seeds)} seeds, {samples} samples a class, {STEPS} outer steps"
     )
     print(f"\n{count}\n\n{text}")
+    if options.markdown:
+        Path(options.markdown).write_text(f"{stamp()}\n\n{count}\n\n{text}\n")
 
 
 if __name__ == "__main__":

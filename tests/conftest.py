@@ -43,6 +43,7 @@ def config(folder, **values) -> UnlearnConfig:
         per_device_eval_batch_size=4,
         max_steps=4,
         learning_rate=1e-3,
+        lr_scheduler_type="constant",
         disable_tqdm=True,
         use_cpu=True,
     )

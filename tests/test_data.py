@@ -54,6 +54,7 @@ def test_retain_places_hold_different_samples_and_each_covers_the_set():
     data = ForgetRetainDataset(numbered(3, 100), numbered(10), retain_batches=3)
     rows = [[value(part) for part in data[i]["retain"]] for i in range(10)]
     assert all(len(set(row)) == 3 for row in rows)
+    assert rows[0] == [0, 3, 6] and rows[8] == [8, 1, 4]
     assert all(sorted(row[k] for row in rows) == list(range(10)) for k in range(3))
 
 

@@ -73,8 +73,14 @@ def test_resume_refuses_other_options_and_other_data(tmp_path, images):
     assert (tmp_path / "checkpoint-1/masks.safetensors").exists()
     with pytest.raises(ValueError, match="options"):
         trainer_of(tmp_path, images, SFRon(forget_alpha=2.0)).train(resume_from_checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="was written with method sfron, this run has neg_grad_plus"):
+        trainer_of(tmp_path, images, NegGradPlus()).train(resume_from_checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="unlearn_state.json is missing"):
+        (tmp_path / "stock").mkdir()
+        (tmp_path / "stock/trainer_state.json").write_text("{}")
+        trainer_of(tmp_path, images).train(resume_from_checkpoint=str(tmp_path / "stock"))
     other = ArrayDataset(images.pixel_values.flip(0), images.label_tensor)
-    with pytest.raises(ValueError, match="data"):
+    with pytest.raises(ValueError, match="was written with data"):
         trainer_of(tmp_path, other).train(resume_from_checkpoint=checkpoint)
 
 

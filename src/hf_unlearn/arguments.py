@@ -13,7 +13,7 @@ class TrainingFlags:
     train_batch_size: int = field(default=64, metadata={"help": "forget and retain samples per device"})
     max_train_steps: int = field(default=50, metadata={"help": "outer steps"})
     learning_rate: float = field(default=5e-4, metadata={"help": "rate of the retain steps"})
-    lr_scheduler: str = field(default="constant", metadata={"help": "schedule of both learning rates"})
+    lr_scheduler: str = field(default="cosine", metadata={"help": "schedule of both learning rates"})
     lr_warmup_steps: int = field(default=0, metadata={"help": "outer steps of warm-up"})
     adam_beta1: float = field(default=0.9, metadata={"help": "of the retain optimizer"})
     adam_beta2: float = field(default=0.999, metadata={"help": "of the retain optimizer"})

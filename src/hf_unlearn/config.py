@@ -22,7 +22,7 @@ class UnlearnConfig(TrainingArguments):
             "help": "rate of the retain steps; 5e-4 suits the small shipped model, published DDPM runs use 1e-4"
         },
     )
-    lr_scheduler_type: str = field(default="constant", metadata={"help": "schedule of both learning rates"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule of both learning rates"})
     logging_steps: float = field(default=10, metadata={"help": "outer steps between log lines"})
     save_strategy: str = field(default="no", metadata={"help": "no, steps, epoch or best: checkpoints that resume"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False: batches are nested"})

@@ -51,6 +51,15 @@ def test_resumed_equals_straight(tmp_path, images, method, workers):
     assert not same(weights(straight), tiny_pipeline().unet.state_dict())
 
 
+def test_resumed_equals_straight_with_accumulation_and_a_schedule(tmp_path, images):
+    """Two steps an epoch of two micro-batches each; the linear schedule must go on where it was."""
+    values = dict(gradient_accumulation_steps=2, max_steps=5, lr_scheduler_type="linear", save_strategy="steps")
+    straight = run(tmp_path / "a", images, NegGradPlus(), save_steps=3, **values)
+    checkpoint = str(tmp_path / "a/checkpoint-3")
+    resumed = run(tmp_path / "b", images, NegGradPlus(), resume=checkpoint, save_steps=3, **values)
+    assert same(weights(straight), weights(resumed))
+
+
 def test_workers_change_nothing(tmp_path, images):
     assert same(*(weights(run(tmp_path, images, SFRon(), dataloader_num_workers=n)) for n in (0, 2)))
 
@@ -130,28 +139,41 @@ def test_micro_batches_draw_anew(tmp_path, images):
     assert len(seen) == 2 and not torch.equal(*seen)
 
 
+def launch(folder, method: str, processes: int) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    worker = Path(__file__).with_name("worker.py")
+    done = subprocess.run(
+        [*command, str(worker), method, str(folder), str(8 // processes)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
+    assert f"world size {processes}" in done.stdout, done.stderr
+    return done
+
+
 @pytest.mark.parametrize("method", ["sfron", "ascent", "neg_grad_plus"])
 def test_two_processes_equal_one(tmp_path, method):
     """gloo at the same global batch, adaptive weights over the global batch.
 
     Started by torchrun: without MPI `accelerate launch --cpu --num_processes 2` starts one process.
     """
-    worker = Path(__file__).with_name("worker.py")
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        done = subprocess.run(
-            [*launch, str(worker), method, str(tmp_path / str(processes)), str(8 // processes)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        )
+        done = launch(tmp_path / str(processes), method, processes)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert f"world size {processes}" in done.stdout
     one, two = (load_file(tmp_path / str(n) / "unet/diffusion_pytorch_model.safetensors") for n in (1, 2))
     assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6
     start = tiny_pipeline().unet.state_dict()
     assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4
+
+
+def test_divergence_in_two_processes_leaves_whole_weights(tmp_path):
+    """All processes stop, and none ends before the last good weights are written: the launcher would kill the rest."""
+    done = launch(tmp_path, "diverges", 2)
+    assert done.returncode != 0 and done.stderr.count("DivergenceError: diverged at outer step 1") == 2
+    saved = load_file(tmp_path / "last_good/unet/diffusion_pytorch_model.safetensors")
+    assert same(saved, tiny_pipeline().unet.state_dict())
 
 
 def test_forget_set_of_other_size_is_met_evenly(tmp_path, images):

@@ -1,6 +1,7 @@
 """One process of the two-process test: METHOD FOLDER BATCH."""
 
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -15,16 +16,22 @@ METHODS = {
     "sfron": SFRon(),
     "ascent": SFRon(forget_loss="ascent", slow_form="lookahead", slow_rate=0.5, retain_steps=2),
     "neg_grad_plus": NegGradPlus(),
+    "diverges": NegGradPlus(),
 }
 
 if __name__ == "__main__":
     method, folder, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
     generator = torch.Generator().manual_seed(1)
     images = ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)
+    if method == "diverges":
+        images.pixel_values[images.label_tensor == 1] = float("nan")
     objective = NoisePrediction(tiny_pipeline(), antithetic=True)
     # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
     values = config(folder, per_device_train_batch_size=batch, adam_epsilon=1e-4, use_cpu=True)
     trainer = UnlearnTrainer(objective, values, METHODS[method], *split_by_label(images, 1))
+    if method == "diverges":
+        save = objective.save_pretrained
+        objective.save_pretrained = lambda folder: (time.sleep(3), save(folder))  # the other process waits for it
     print(f"world size {trainer.args.world_size}", flush=True)
     trainer.train()
     trainer.save_model()

@@ -1,6 +1,6 @@
 """Finished models in; numbers and pictures out."""
 
-from .ddpm import DIGITS_DDPM, compare_pipelines, frozen_copy, picture, retrained_digits_ddpm
+from .ddpm import DIGITS_DDPM, RETRAINED, compare_pipelines, frozen_copy, picture, retrained_digits_ddpm
 from .generation import (
     GenerationFigures,
     SamplingConfig,
@@ -14,6 +14,7 @@ from .report import before_after, figures_table, losses_table, markdown_table
 
 __all__ = [
     "DIGITS_DDPM",
+    "RETRAINED",
     "DigitsJudge",
     "GenerationFigures",
     "SamplingConfig",

@@ -15,7 +15,7 @@ class SamplingConfig:
     guidance_scale: float = 1.5
     num_inference_steps: int = 10
     seed: int = 0
-    batch_size: int = 500
+    batch_size: int = 100
 
 
 @dataclass

@@ -76,7 +76,7 @@ class SFRon(Method):
     preset: str = _flag("stable", "starting values: reference (released code), paper, stable")
     forget_loss: str = _flag("auto", "match (another label's prediction), ascent, or auto: match if there are labels")
     retain_steps: int = _flag(2, "K, retain steps after each forget step")
-    forget_alpha: float = _flag(1.5, "alpha. On the loss it hardly acts under Adam with clipping: use the step")
+    forget_alpha: float = _flag(2.0, "alpha. On the loss it hardly acts under Adam with clipping: use the step")
     alpha_on: str = _flag("step", "alpha multiplies the forget 'step' or the 'loss'")
     forget_schedule: str = _flag("cosine", "alpha_t: cosine to 0 over the run, or constant")
     adaptive_exponent: float = _flag(0.5, "lambda of the adaptive weights of the ascent; 0 is the plain mean")
