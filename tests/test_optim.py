@@ -77,10 +77,11 @@ def test_ema_follows_and_is_swapped_in_and_out():
 def test_a_second_run_starts_a_new_average():
     network = model()
     optimizer = FastSlow(torch.optim.SGD(network.parameters(), lr=0.1), rate=0.3, form="ema")
-    for _ in range(2):
+    for seed in range(2):
+        network.load_state_dict(model().state_dict())  # as an early stop that goes back to other weights does
         start = weights(network)
         optimizer.begin()
-        fill(network, 0)
+        fill(network, seed)
         optimizer.step()
         fast = weights(network)
         optimizer.merge()

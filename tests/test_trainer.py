@@ -72,7 +72,7 @@ def test_resume_refuses_other_options_and_other_data(tmp_path, images):
     checkpoint = str(tmp_path / "checkpoint-1")
     assert (tmp_path / "checkpoint-1/masks.safetensors").exists()
     with pytest.raises(ValueError, match="options"):
-        trainer_of(tmp_path, images, SFRon(forget_alpha=2.0)).train(resume_from_checkpoint=checkpoint)
+        trainer_of(tmp_path, images, SFRon(forget_alpha=9.0)).train(resume_from_checkpoint=checkpoint)
     with pytest.raises(ValueError, match="was written with method sfron, this run has neg_grad_plus"):
         trainer_of(tmp_path, images, NegGradPlus()).train(resume_from_checkpoint=checkpoint)
     with pytest.raises(ValueError, match="unlearn_state.json is missing"):

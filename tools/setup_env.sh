@@ -15,16 +15,16 @@ if "$python" -c "import torch" 2>/dev/null; then
     site=--system-site-packages
 fi
 "$python" -m venv $site "$venv"
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check -q "$@"; }
-pip install --upgrade pip setuptools wheel
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+pip install -q --upgrade pip setuptools wheel
 
 if ! "$venv/bin/python" -c "import torch" 2>/dev/null && ! command -v nvidia-smi >/dev/null; then
-    cpu=$(pip index versions torch 2>/dev/null | grep -o '[0-9][0-9.]*+cpu' | head -n 1 || true)
+    cpu=$(pip index versions torch 2>/dev/null | grep -o '[0-9][0-9.]*+cpu' | sort -rV | head -n 1 || true)
     if [ -n "$cpu" ]; then
-        pip install "torch==$cpu"
+        pip install -q "torch==$cpu"
     elif [ "$(uname -s)" = Linux ]; then
-        pip install --retries 1 --timeout 15 --index-url "$index" torch ||
+        pip install -q --retries 0 --timeout 15 --index-url "$index" torch ||
             echo "no CPU build of torch found: pip's default follows (set TORCH_CPU_INDEX to name an index)"
     fi
 fi
-pip install -e ".[test,dev]"
+pip install -q -e ".[test,dev]"
