@@ -320,6 +320,7 @@ class UnlearnTrainer(ForgetRetainEvaluation):
             with self._averaged():
                 self.objective.save_pretrained(str(folder))
                 check_reload(self.objective, str(folder))
+        self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
 
     def verify_mask(self) -> float:
         """Largest drift of a masked-out weight seen in a verified forget step; exactly 0 with mask_mode="update"."""
