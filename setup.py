@@ -10,7 +10,7 @@ VERSION = next(
 )
 EVAL = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
 REPORT = ["matplotlib>=3.8"]
-DEMO = ["scikit-learn>=1.4", "scipy>=1.11", *REPORT]
+DEMO = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", *REPORT]
 TEST = [*DEMO, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
 
 setup(
