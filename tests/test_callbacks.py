@@ -6,9 +6,11 @@ import pytest
 import torch
 from conftest import config, tiny_pipeline
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from hf_unlearn import DivergenceError, FineTune, SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.callbacks import TwoSidedStop
+from hf_unlearn.data import collate
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -121,18 +123,36 @@ def test_last_good_holds_the_weights_of_the_step_it_names(tmp_path, images):
     assert not list((tmp_path / "a").glob("*.safetensors"))
 
 
+def test_last_good_of_an_average_is_the_average(tmp_path, images):
+    trainer = trainer_of(tmp_path, images, SFRon(slow_form="ema", slow_rate=0.3), max_steps=2, guard_steps=1)
+    kept = {}
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):  # after the guard's
+            kept.update(load_file(tmp_path / "last_good.safetensors"))
+
+    trainer.add_callback(Keep())
+    trainer.train()
+    assert same(kept, weights(trainer))
+
+
 def test_without_guard_steps_nothing_is_written(tmp_path, images):
     with pytest.raises(DivergenceError, match="guard_steps is 0, so no weights were kept"):
         trainer_of(tmp_path, images, Breaks(), guard_steps=0).train()
     assert not (tmp_path / "last_good").exists() and not list(tmp_path.glob("*.safetensors"))
 
 
-def test_retain_loss_is_compared_with_its_first_value(tmp_path, images):
+def test_retain_loss_is_compared_with_the_originals(tmp_path, images):
     trainer = trainer_of(tmp_path, images, FineTune(), max_loss_ratio=3.0, guard_steps=0)
     guard = trainer.guard
+    batch = trainer._with_draws(collate([images[i] for i in (0, 2)]), trainer._generator("train", 0), forget=False)
+    guard.expect(batch)
+    assert guard.first_retain == trainer.objective(**batch).mean().item()
+    guard.first_retain = 2.0
+    guard.expect(batch)  # once a run: the weights have moved since
     for value in (2.0, 1.0, 5.9, 6.0):
         guard.check_retain(torch.tensor(value))
-    with pytest.raises(DivergenceError, match="retain_loss 6.1 is over 6, max_loss_ratio times its first value"):
+    with pytest.raises(DivergenceError, match="retain_loss 6.1 is over 6, max_loss_ratio times the original's"):
         guard.check_retain(torch.tensor(6.1))
     with pytest.raises(DivergenceError, match="retain_loss nan"):
         guard.check_retain(torch.tensor(float("nan")))

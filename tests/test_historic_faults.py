@@ -57,7 +57,11 @@ def test_a_mask_from_a_file_reaches_the_forget_step(tmp_path, images, optim, mod
 def test_retain_steps_are_not_masked(tmp_path, images):
     masks = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in tiny_pipeline().unet.named_parameters()}
     trainer = UnlearnTrainer(
-        tiny_pipeline(), config(tmp_path, max_steps=1), SFRon(), *split_by_label(images, 1), masks=masks
+        tiny_pipeline(),
+        config(tmp_path, max_steps=1),
+        SFRon(retain_loss="data"),
+        *split_by_label(images, 1),
+        masks=masks,
     )
     start = weights(trainer)
     trainer.train()

@@ -77,6 +77,15 @@ def test_matching_losses_have_the_anchors_prediction_as_target(pipeline, images)
     assert same.max() == 0 and objective(**batch, **anchors).min() > 0
 
 
+def test_a_target_replaces_the_noise(pipeline, images):
+    objective = NoisePrediction(pipeline, label_dropout=0.5).eval()
+    batch = batch_of(objective, images)
+    own = objective.predict(pipeline.unet, batch)
+    assert objective(**batch, target=own).max() == 0
+    target = torch.zeros_like(own)
+    assert torch.allclose(objective(**batch, target=target), own.pow(2).mean((1, 2, 3)), atol=1e-7)
+
+
 def test_anchors_are_the_next_retained_labels(pipeline):
     objective = NoisePrediction(pipeline)
     objective.choose_anchors({1, 2})

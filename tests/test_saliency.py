@@ -3,7 +3,7 @@ import torch
 from conftest import tiny_unet
 from safetensors.torch import save_file
 
-from hf_unlearn import NoisePrediction
+from hf_unlearn import NoisePrediction, split_by_label
 from hf_unlearn.data import collate
 from hf_unlearn.saliency import Masks, density_masks, fisher, load_masks, ratio_masks
 
@@ -134,6 +134,25 @@ def test_density_masks_take_the_largest_ratios():
     for density in (0.0, 1.5):
         with pytest.raises(ValueError, match="must lie in"):
             density_masks((forget, INFO), (retain, INFO), density)
+
+
+def test_rounding_is_not_salience():
+    """An attention key's bias has no gradient in theory; what fp32 makes of that must not pass the ratio."""
+    forget, retain = (
+        {"w": torch.tensor([1e-3]), "b": torch.tensor([2e-19])},
+        {"w": torch.zeros(1), "b": torch.zeros(1)},
+    )
+    for masks in (ratio_masks((forget, INFO), (retain, INFO)), density_masks((forget, INFO), (retain, INFO), 1.0)):
+        assert masks.tensors["w"].tolist() == [True] and masks.tensors["b"].tolist() == [False]
+
+
+def test_key_biases_are_not_salient(pipeline, images):
+    parts = (
+        fisher(NoisePrediction(pipeline), part, forget) for part, forget in zip(split_by_label(images, 1), (1, 0))
+    )
+    masks = ratio_masks(*parts)
+    biases = [name for name in masks.tensors if name.endswith("to_k.bias")]
+    assert biases and not any(masks.tensors[name].any() for name in biases)
 
 
 def test_density_and_ratio_masks_of_a_model(pipeline, images):

@@ -57,7 +57,33 @@ def test_all_classes_forgotten_leaves_nothing_to_match(tmp_path, images):
     one = UnlearnTrainer(tiny_pipeline(), config(tmp_path), GradientAscent(), images)
     one.train()
     with pytest.raises(ValueError, match="none to match"):
-        one.matching_losses({"labels": torch.tensor([0])})
+        one.matching_losses({"labels": torch.tensor([0])}, to="anchor")
+
+
+def test_a_second_train_keeps_the_original(tmp_path, images):
+    """Its masks, its losses and its predictions, not those of the model already unlearned."""
+    trainer = trainer_of(tmp_path, images, eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    original, profile, masks = trainer.original, trainer.profile, trainer.masks
+    start = tiny_pipeline().unet.state_dict()
+    trainer.train()
+    assert trainer.original is original and trainer.profile is profile and trainer.masks is masks
+    assert all(torch.equal(v, start[n]) for n, v in original.state_dict().items())
+    assert not any(p.requires_grad for p in original.parameters()) and not original.training
+
+
+def test_no_copy_without_need(tmp_path, images):
+    trainer = trainer_of(tmp_path, images, SFRon(retain_loss="data"))
+    trainer.train()
+    assert trainer.original is None
+
+
+def test_resume_refuses_another_original(tmp_path, images):
+    """The retain steps hold on to the original's predictions: they must be the same model's."""
+    trainer_of(tmp_path, images, max_steps=2, save_strategy="steps", save_steps=1).train()
+    other = UnlearnTrainer(tiny_pipeline(seed=7), config(tmp_path), SFRon(), *split_by_label(images, 1))
+    with pytest.raises(ValueError, match="was written with model"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
 def test_resume_never_starts_afresh(tmp_path, images):

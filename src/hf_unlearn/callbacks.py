@@ -63,14 +63,18 @@ class DivergenceGuard(TrainerCallback):
         if global_sum(good).item() < world_size():
             self._fail(f"{name} is not finite")
 
-    def check_retain(self, loss: Tensor) -> None:
-        """Compare a retain loss with the run's first one."""
-        value = global_sum(loss).item() / world_size()
+    def expect(self, batch: dict[str, Tensor]) -> None:
+        """Measure, once a run, the original's loss on a retain batch: what later retain losses are compared with."""
         if self.first_retain is None:
-            self.first_retain = value
+            with torch.no_grad():
+                self.first_retain = global_sum(self.trainer.losses(batch).mean()).item() / world_size()
+
+    def check_retain(self, loss: Tensor) -> None:
+        """Compare a retain loss with the original's."""
+        value = global_sum(loss).item() / world_size()
         limit = self.trainer.args.max_loss_ratio * self.first_retain
         if not value <= limit:
-            self._fail(f"retain_loss {value:.4g} is over {limit:.4g}, max_loss_ratio times its first value")
+            self._fail(f"retain_loss {value:.4g} is over {limit:.4g}, max_loss_ratio times the original's")
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._save(state)
@@ -81,7 +85,8 @@ class DivergenceGuard(TrainerCallback):
 
     def _save(self, state) -> None:
         if self.trainer.args.guard_steps and state.is_world_process_zero:
-            save_weights(self.trainer.objective.network, self._snapshot)
+            with self.trainer._averaged():
+                save_weights(self.trainer.objective.network, self._snapshot)
             self.step = state.global_step
 
     def on_train_end(self, args, state, control, **kwargs):

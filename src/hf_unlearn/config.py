@@ -45,7 +45,7 @@ class UnlearnConfig(TrainingArguments):
         default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 switches them off"}
     )
     max_loss_ratio: float = field(
-        default=20.0, metadata={"help": "a retain loss this many times its first value counts as divergence"}
+        default=20.0, metadata={"help": "a retain loss this many times the original's counts as divergence"}
     )
     verify_mask_steps: int = field(
         default=25, metadata={"help": "outer steps between measurements of the drift outside the mask; 0 is never"}

@@ -23,6 +23,9 @@ from .losses import global_sum, spread, world_size
 from .objectives import Objective
 
 Fisher = dict[str, Tensor]
+# Below this share of the largest F_f a value is rounding: an attention key's bias, whose gradient is exactly 0 in
+# theory, reads 1e-19 beside 1e-3. Without a floor such weights pass F_f > 0 and, by chance, F_f >= gamma F_r.
+ROUNDING = 1e-12
 
 
 @dataclass
@@ -165,10 +168,11 @@ def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: d
 def ratio_masks(
     forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], gamma: float = 1.0
 ) -> Masks:
-    """S = [F_f > 0 and F_f >= gamma F_r] (SFR-on; dead weights, zero in both, are not salient)."""
+    """S = [F_f > 0 and F_f >= gamma F_r] (SFR-on). 0 is anything under `ROUNDING`: dead weights are not salient."""
     if gamma < 0:
         raise ValueError(f"gamma must not be negative, got {gamma}")
-    tensors = {n: (f > 0) & (f >= gamma * retain[0][n]) for n, f in forget[0].items()}
+    alive = _alive(forget[0])
+    tensors = {n: alive[n] & (f >= gamma * retain[0][n]) for n, f in forget[0].items()}
     return Masks(tensors, _provenance(forget[1], retain[1], gamma=str(gamma)))
 
 
@@ -178,13 +182,18 @@ def density_masks(
     """The `density` share of all weights with the largest F_f / F_r; dead weights are not salient."""
     if not 0 < density <= 1:
         raise ValueError(f"mask density must lie in (0, 1], got {density}")
-    tiny = torch.finfo(torch.float32).tiny
-    scores = {n: torch.where(f > 0, f / retain[0][n].clamp(min=tiny), -1.0) for n, f in forget[0].items()}
+    tiny, alive = torch.finfo(torch.float32).tiny, _alive(forget[0])
+    scores = {n: torch.where(alive[n], f / retain[0][n].clamp(min=tiny), -1.0) for n, f in forget[0].items()}
     flat = torch.cat([s.flatten() for s in scores.values()])
     keep = max(1, round(density * flat.numel()))
     threshold = flat.kthvalue(flat.numel() - keep + 1).values
     tensors = {n: (s >= threshold) & (s > 0) for n, s in scores.items()}
     return Masks(tensors, _provenance(forget[1], retain[1], density=str(density)))
+
+
+def _alive(fisher: Fisher) -> Fisher:
+    floor = ROUNDING * max(f.max().item() for f in fisher.values())
+    return {n: f > floor for n, f in fisher.items()}
 
 
 def _provenance(forget: dict[str, str], retain: dict[str, str], **rule: str) -> dict[str, str]:

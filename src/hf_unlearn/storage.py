@@ -1,5 +1,6 @@
 """What a run writes besides the exported pipeline: resumable checkpoints, and the check after a save."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ def load_weights(module: nn.Module, path: Path) -> None:
     tied = set(module.state_dict()) - set(contiguous_state(module))
     if result.unexpected_keys or set(result.missing_keys) - tied:
         raise ValueError(f"{path} does not belong to this model: {result}")
+
+
+def weights_digest(module: nn.Module) -> str:
+    """16 hex digits that tell one set of weights from another."""
+    digest = hashlib.sha256()
+    for name, value in contiguous_state(module).items():
+        digest.update(name.encode())
+        digest.update(value.view(torch.uint8).numpy() if value.ndim else value.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, profile: Any, state: dict) -> None:

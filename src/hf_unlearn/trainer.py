@@ -4,6 +4,7 @@ An outer step is the method's fast steps, the stock final step, and the merge in
 random in it is drawn from (seed, step), so that workers, processes and resumed runs see the same numbers.
 """
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .objectives import Baseline, NoisePrediction, Objective
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, masks_from
 from .scoring import ForgetRetainEvaluation
-from .storage import check_reload, load_checkpoint, save_checkpoint
+from .storage import check_reload, load_checkpoint, save_checkpoint, weights_digest
 
 PROFILE_SAMPLES = 512
 
@@ -104,6 +105,7 @@ class UnlearnTrainer(ForgetRetainEvaluation):
         self.loss_is_scaled_for_ga = False
         self.masks = masks_from(masks, self.objective.network)
         self.profile: Tensor | None = None  # the original model's losses, see Objective.baseline_profile
+        self.original: nn.Module | None = None  # frozen copy of the original network, if the method needs it
         self.fast_slow: FastSlow | None = None
         self._step_masks: list[Tensor] | None = None
         self._recorded: dict[str, list[Tensor]] = {}
@@ -142,27 +144,38 @@ class UnlearnTrainer(ForgetRetainEvaluation):
         return str(resume)
 
     def _prepare(self) -> None:
-        """Masks, the table of original losses and the original retain loss, before any weight has moved."""
+        """Masks, the table of original losses and the original retain loss, before any weight has moved.
+
+        What is there already is kept: a second `train()` goes on from the unlearned model, which is no original.
+        """
+        self._keep_original()
         both = self.forget_dataset is not None and self.retain_dataset is not None
         if self.masks is None and both:
             self.masks = self.method.masks(self.objective, self.forget_dataset, self.retain_dataset, self._seed)
-        if self._wants_profile:
+        if self._wants_profile and self.profile is None:
             self.profile = self.objective.baseline_profile(self._profile_batches())
         if self.args.eval_strategy != "no" and self.retain_dataset is not None:
             self.evaluate()
+
+    def _keep_original(self) -> None:
+        if self.method.needs_original and self.original is None:
+            self.original = copy.deepcopy(self.objective.network).eval().requires_grad_(False)
 
     def _described(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one."""
         parts = {"forget": self.forget_dataset, "retain": self.retain_dataset}
         data = {name: fingerprint(part) for name, part in parts.items() if part is not None}
-        return {"method": self.method.name, "options": asdict(self.method), "data": data}
+        described = {"method": self.method.name, "options": asdict(self.method), "data": data}
+        if self.original is not None:
+            described["model"] = weights_digest(self.original)
+        return described
 
     def _resume(self, folder: Path) -> None:
         self.masks, self.profile, state = load_checkpoint(folder)
-        ours = self._described()
-        for key in ("method", "options", "data"):
-            if state[key] != ours[key]:
-                raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours[key]}")
+        self._keep_original()  # the checkpoint's weights are loaded after this
+        for key, ours in self._described().items():
+            if state[key] != ours:
+                raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours}")
         self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
         self.guard.first_retain = state["first_retain"]
         self.early_stop.copy_from(folder)
@@ -229,6 +242,8 @@ class UnlearnTrainer(ForgetRetainEvaluation):
             batch["forget"] = self._with_draws(inputs["forget"], generator, forget=True)
         if "retain" in inputs:
             batch["retain"] = [self._with_draws(part, generator, forget=False) for part in inputs["retain"]]
+        if "retain" in batch:
+            self.guard.expect(batch["retain"][0])
         self.fast_slow.begin()
         self.method.before_step(self, batch)
         loss = super().training_step(model, batch, num_items_in_batch)
@@ -261,8 +276,12 @@ class UnlearnTrainer(ForgetRetainEvaluation):
     def losses(self, batch: dict[str, Tensor]) -> Tensor:
         return self._wrapped(**batch)
 
-    def matching_losses(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._wrapped(**batch, **self.objective.anchor(batch))
+    def matching_losses(self, batch: dict[str, Tensor], to: str) -> Tensor:
+        if to == "anchor":
+            return self._wrapped(**batch, **self.objective.anchor(batch))
+        with self.accelerator.autocast():
+            target = self.objective.predict(self.original, batch)
+        return self._wrapped(**batch, target=target)
 
     def baseline(self, batch: dict[str, Tensor]) -> Baseline:
         return self.objective.baseline(self.profile, batch)

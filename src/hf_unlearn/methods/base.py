@@ -22,8 +22,9 @@ class Loop(Protocol):
     def losses(self, batch: dict[str, Tensor]) -> Tensor:
         """Per-sample losses (B,) of the trained model, with gradient."""
 
-    def matching_losses(self, batch: dict[str, Tensor]) -> Tensor:
-        """(B,) squared distance to what the network predicts, without gradient, under another label or the anchor."""
+    def matching_losses(self, batch: dict[str, Tensor], to: str) -> Tensor:
+        """(B,) distance to a prediction without gradient: the network's own for the same noisy sample under its
+        "anchor" (another label), or the "original" model's for the same input (needs `needs_original`)."""
 
     def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
         """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate."""
@@ -66,6 +67,11 @@ class Method:
 
     @property
     def needs_baseline(self) -> bool:
+        return False
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether a frozen copy of the original network stays in memory (one more set of weights, no more)."""
         return False
 
     def prepare(self, objective: "Objective") -> None:

@@ -12,6 +12,7 @@ from .base import Loop, Method
 
 CHOICES = {
     "forget_loss": ("auto", "match", "ascent"),
+    "retain_loss": ("match", "data"),
     "alpha_on": ("step", "loss"),
     "forget_schedule": ("cosine", "constant"),
     "bound": ("auto", "other", "own", "none"),
@@ -24,6 +25,7 @@ CHOICES = {
 # What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
 REFERENCE = {
     "forget_loss": "ascent",
+    "retain_loss": "data",
     "forget_alpha": 10.0,
     "retain_steps": 1,
     "alpha_on": "loss",
@@ -37,6 +39,7 @@ REFERENCE = {
 # The algorithm as written, with a merge that merges.
 PAPER = {
     "forget_loss": "ascent",
+    "retain_loss": "data",
     "forget_alpha": 1.0,
     "retain_steps": 1,
     "bound": "none",
@@ -66,6 +69,10 @@ class SFRon(Method):
     without gradient, for the same noisy image under another label: the paper's form for text-to-image. Ascent has
     no end and what it draws instead is arbitrary; matching stops by itself. `"auto"`: match where the model has
     labels, else ascent.
+
+    `retain_loss="data"`: L_retain is the training loss, as in the paper. `"match"`: the distance to what the
+    original model predicts for the same retain sample, which holds the retained outputs where they were (the
+    constraint that the paper's derivation starts from) and adds none of the noise of the data's own loss.
     """
 
     name: ClassVar[str] = "sfron"
@@ -75,6 +82,7 @@ class SFRon(Method):
 
     preset: str = _flag("stable", "starting values: reference (released code), paper, stable")
     forget_loss: str = _flag("auto", "match (another label's prediction), ascent, or auto: match if there are labels")
+    retain_loss: str = _flag("match", "match (the original's prediction; a frozen copy in memory) or data")
     retain_steps: int = _flag(2, "K, retain steps after each forget step")
     forget_alpha: float = _flag(2.0, "alpha. On the loss it hardly acts under Adam with clipping: use the step")
     alpha_on: str = _flag("step", "alpha multiplies the forget 'step' or the 'loss'")
@@ -141,6 +149,10 @@ class SFRon(Method):
     def needs_baseline(self) -> bool:
         return not self._match and (self.timestep_normalise or self._bound != "none")
 
+    @property
+    def needs_original(self) -> bool:
+        return self.retain_loss == "match"
+
     def masks(self, objective: Any, forget: Any, retain: Any, seed: int) -> Masks | None:
         if not self.use_mask:
             return None
@@ -155,12 +167,16 @@ class SFRon(Method):
         alpha = self.forget_alpha
         if self.forget_schedule == "cosine":
             alpha *= (1 + math.cos(math.pi * loop.progress)) / 2
-        loss = loop.matching_losses(batch["forget"]).mean() if self._match else self._ascent(loop, batch["forget"])
+        forget = batch["forget"]
+        loss = loop.matching_losses(forget, to="anchor").mean() if self._match else self._ascent(loop, forget)
         loop.record("forget_loss", loss.detach())
         on_loss, on_step = (alpha, 1.0) if self.alpha_on == "loss" else (1.0, alpha)
         loop.fast_step(on_loss * loss, forget=True, max_norm=self.forget_max_norm or None, scale=on_step)
         for retain in batch["retain"][:-1]:
-            loop.fast_step(loop.losses(retain).mean(), forget=False)
+            loop.fast_step(self._retain(loop, retain).mean(), forget=False)
+
+    def _retain(self, loop: Loop, retain: dict[str, Tensor]) -> Tensor:
+        return loop.losses(retain) if self.retain_loss == "data" else loop.matching_losses(retain, to="original")
 
     def _ascent(self, loop: Loop, forget: dict[str, Tensor]) -> Tensor:
         """-Σ_i w_i l_i; samples that have reached the bound are left alone."""
@@ -175,6 +191,6 @@ class SFRon(Method):
         return -adaptive_mean(losses, self.adaptive_exponent, floor=self.loss_floor, scale=scale, active=active)
 
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        losses = loop.losses(batch["retain"][-1])
+        losses = self._retain(loop, batch["retain"][-1])
         loop.record("retain_loss", losses.detach().mean())
         return losses.mean()

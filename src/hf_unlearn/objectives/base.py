@@ -61,6 +61,10 @@ class Objective(nn.Module):
         """Extra arguments of `forward` that turn its losses into matching losses."""
         raise NotImplementedError
 
+    def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """What `network`, of the same build, outputs for a batch, without gradient: a `target` of `forward`."""
+        raise NotImplementedError
+
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         """Raise ValueError if `example` (one item, no batch axis) or the labels do not fit the model."""
         raise NotImplementedError

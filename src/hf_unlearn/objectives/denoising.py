@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import Baseline, Objective
 
@@ -72,25 +72,42 @@ class NoisePrediction(Objective):
         labels: Tensor | None = None,  # (B,) int64
         drop_labels: Tensor | None = None,  # (B,) bool
         anchor_labels: Tensor | None = None,  # (B,) int64
+        target: Tensor | None = None,  # (B, C, H, W)
     ) -> Tensor:
         """Per-sample losses (B,), fp32.
 
         With `anchor_labels` the target is what the network itself predicts for the same noisy image under that
-        label, without gradient: a matching loss (SFR-on's forget loss for text-to-image).
+        label, without gradient: a matching loss (SFR-on's forget loss for text-to-image). With `target` it is that.
         """
-        alphas = self.alphas[timesteps].view(-1, *[1] * (pixel_values.ndim - 1))
-        noisy = alphas.sqrt() * pixel_values + (1 - alphas).sqrt() * noise
-        if self.prediction_type == "epsilon":
-            target = noise
-        elif self.prediction_type == "sample":
-            target = pixel_values
-        else:  # v = √ᾱ ε - √(1-ᾱ) x_0  (arXiv 2202.00512)
-            target = alphas.sqrt() * noise - (1 - alphas).sqrt() * pixel_values
+        noisy = self._noisy(pixel_values, noise, timesteps)
         if anchor_labels is not None:
             with torch.no_grad():
                 target = self.network(noisy, timesteps, class_labels=anchor_labels).sample
+        elif target is None:
+            target = self._target(pixel_values, noise, timesteps)
         prediction = self.network(noisy, timesteps, class_labels=self._labels(labels, drop_labels)).sample
         return (prediction.float() - target.float()).pow(2).flatten(1).mean(1)
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        noisy = self._noisy(batch["pixel_values"], batch["noise"], batch["timesteps"])
+        labels = self._labels(batch.get("labels"), batch.get("drop_labels"))
+        return network(noisy, batch["timesteps"], class_labels=labels).sample
+
+    def _alphas(self, timesteps: Tensor, images: Tensor) -> Tensor:
+        return self.alphas[timesteps].view(-1, *[1] * (images.ndim - 1))
+
+    def _noisy(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        alphas = self._alphas(timesteps, images)
+        return alphas.sqrt() * images + (1 - alphas).sqrt() * noise
+
+    def _target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "sample":
+            return images
+        alphas = self._alphas(timesteps, images)  # v = √ᾱ ε - √(1-ᾱ) x_0  (arXiv 2202.00512)
+        return alphas.sqrt() * noise - (1 - alphas).sqrt() * images
 
     def _labels(self, labels: Tensor | None, drop: Tensor | None) -> Tensor | None:
         if not self.conditional:
