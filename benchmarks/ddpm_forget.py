@@ -34,6 +34,7 @@ VARIANTS = {
     "stable": ("sfron", {}, {}),
     "paper": ("sfron", {"preset": "paper"}, {}),
     "reference": ("sfron", {"preset": "reference"}, {}),
+    "stable, retain on the data": ("sfron", {"retain_loss": "data"}, {}),
     "stable, no mask": ("sfron", {"use_mask": False}, {}),
     "stable, shared optimizer": ("sfron", {"forget_optim": "shared"}, {}),
     "stable, beta 0.5": ("sfron", {"slow_rate": 0.5}, {}),
