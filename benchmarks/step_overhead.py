@@ -31,8 +31,10 @@ MEMORY_MODES = {
     "finetune method": None,
     "stable": {},
     "stable, no mask": {"use_mask": False},
+    "stable, retain on the data": {"retain_loss": "data"},
     "stable, shared optimizer": {"forget_optim": "shared"},
     "stable, beta 0.5": {"slow_rate": 0.5},
+    "stable, shared optimizer, retain on the data": {"forget_optim": "shared", "retain_loss": "data"},
     PREPARATION: None,
 }
 WARM_UP = 2
@@ -76,13 +78,15 @@ def trainer_for(method, batch: int, size: int, folder: str, steps: int, **config
 
 
 class Bare:
-    """The work an outer step contains and nothing else: the anchor's forward, K + 1 forwards, backwards, clips, Adams.
+    """The work an outer step contains and nothing else.
 
-    `retain_steps=0` and `forget=False` is plain fine-tuning: one of each.
+    That is K + 1 forwards, backwards, clips and Adam steps and one forward without gradient for each target: the
+    anchor's, and the original's for the retain batches. `forget=False` is plain fine-tuning: one step, no target.
     """
 
     def __init__(self, batch: int, size: int, retain_steps: int = 0, forget: bool = True):
         self.unet = build(size).unet.train()
+        self.original = build(size).unet.eval().requires_grad_(False) if forget else None
         adam = {"lr": 1e-4, "weight_decay": 0, "fused": True}
         self.optimizers = [torch.optim.AdamW(self.unet.parameters(), **adam) for _ in range(1 + forget)]
         self.parts = [True] * forget + [False] * max(retain_steps, 1)
@@ -92,9 +96,10 @@ class Bare:
     def step(self) -> None:
         for forget in self.parts:
             target = self.x
-            if forget:
+            if self.original is not None:
+                network, labels = (self.unet, self.anchor) if forget else (self.original, self.labels)
                 with torch.no_grad():
-                    target = self.unet(self.x, self.t, class_labels=self.anchor).sample
+                    target = network(self.x, self.t, class_labels=labels).sample
             (self.unet(self.x, self.t, class_labels=self.labels).sample - target).pow(2).mean().backward()
             clip_grad_norm_(self.unet.parameters(), 1.0)
             self.optimizers[forget].step()

@@ -2,11 +2,12 @@
 
 python scripts/train_digits_ddpm.py --output_dir digits-ddpm
 python scripts/train_digits_ddpm.py --output_dir digits-ddpm-without-3 --exclude_class 3
+python scripts/train_digits_ddpm.py --output_dir digits-unconditional --unconditional
 """
 
 import argparse
 
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import save_file
 from transformers import set_seed
 
@@ -14,8 +15,8 @@ from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, NoisePrediction, 
 from hf_unlearn.data import split_by_label
 
 
-def build_pipeline() -> ClassConditionalDDPMPipeline:
-    """The untrained pipeline: 0.40M weights, ten classes and a null class, cosine noise schedule."""
+def build_pipeline(conditional: bool = True) -> ClassConditionalDDPMPipeline | DDPMPipeline:
+    """The untrained pipeline: 0.40M weights, ten classes and a null class (or none), cosine noise schedule."""
     unet = UNet2DModel(
         sample_size=8,
         in_channels=1,
@@ -26,18 +27,21 @@ def build_pipeline() -> ClassConditionalDDPMPipeline:
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=8,
         attention_head_dim=8,
-        num_class_embeds=11,
+        num_class_embeds=11 if conditional else None,
     )
     scheduler = DDIMScheduler(
         num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing", clip_sample=True
     )
-    return ClassConditionalDDPMPipeline(unet, scheduler, null_class=10)
+    return (
+        ClassConditionalDDPMPipeline(unet, scheduler, null_class=10) if conditional else DDPMPipeline(unet, scheduler)
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--exclude_class", type=int, help="leave this class out: the retrained reference")
+    parser.add_argument("--unconditional", action="store_true", help="a model without labels, a plain DDPMPipeline")
     parser.add_argument("--max_train_steps", type=int, default=4500)
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
@@ -46,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
 
     set_seed(options.seed)
-    pipeline = build_pipeline()
+    pipeline = build_pipeline(not options.unconditional)
     data = digits()
     if options.exclude_class is not None:
         _, data = split_by_label(data, options.exclude_class)
