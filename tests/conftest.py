@@ -65,3 +65,18 @@ def images() -> ArrayDataset:
     """20 random images, labels 0 1 2 3 0 1 ..."""
     generator = torch.Generator().manual_seed(1)
     return ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)
+
+
+def tiny_vit(seed: int = 0, attention: str = "sdpa"):
+    """Four classes, 8x8 grey images."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(seed)
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    made = ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=4, **sizes)
+    made._attn_implementation = attention
+    model = ViTForImageClassification(made)
+    with torch.no_grad():
+        for p in model.parameters():  # no bias starts at exactly 0, where the sign of a rounding error would count
+            p.add_(torch.randn_like(p) * 0.02)
+    return model

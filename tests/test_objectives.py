@@ -65,7 +65,7 @@ def test_matching_losses_have_the_anchors_prediction_as_target(pipeline, images)
     objective = NoisePrediction(pipeline).eval()
     batch = batch_of(objective, images, forget=True)
     objective.anchors = {0: 2, 1: 3, 2: 3, 3: 0}
-    anchors = objective.anchor(batch)
+    anchors = objective.match("anchor", batch, None)
     assert anchors["anchor_labels"].tolist() == [2, 3, 3, 0, 2, 3]  # labels 0 1 2 3 0 1
     noisy = pipeline.scheduler.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
     own, other = (
@@ -88,13 +88,13 @@ def test_a_target_replaces_the_noise(pipeline, images):
 
 def test_anchors_are_the_next_retained_labels(pipeline):
     objective = NoisePrediction(pipeline)
-    objective.choose_anchors({1, 2})
+    objective.choose_anchors({1, 2}, 6, 0)
     assert objective.anchors == {0: 3, 1: 3, 2: 3, 3: 0}
-    objective.choose_anchors({3})
+    objective.choose_anchors({3}, 6, 0)
     assert objective.anchors == {0: 1, 1: 2, 2: 0, 3: 0}
-    objective.choose_anchors({0, 1, 3})
+    objective.choose_anchors({0, 1, 3}, 6, 0)
     assert objective.anchors[0] == objective.anchors[1] == objective.anchors[3] == 2
-    objective.choose_anchors({0, 1, 2, 3})
+    objective.choose_anchors({0, 1, 2, 3}, 6, 0)
     with pytest.raises(ValueError, match="none to match"):
         objective.other_labels(torch.tensor([0]))
 
@@ -102,7 +102,7 @@ def test_anchors_are_the_next_retained_labels(pipeline):
 def test_baseline_is_the_mean_by_timestep_bin(pipeline, images):
     objective = NoisePrediction(pipeline, timestep_bins=2).eval()
     batch = batch_of(objective, images, count=20, forget=True)
-    objective.choose_anchors(set())
+    objective.choose_anchors(set(), 6, 0)
     profile = objective.baseline_profile([batch])
     own = objective(**batch)
     early = batch["timesteps"] < 500

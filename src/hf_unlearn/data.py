@@ -57,7 +57,8 @@ def split_by_label(dataset: Dataset, labels: int | Sequence[int]) -> tuple[Subse
 
 
 class ForgetRetainDataset(Dataset):
-    """Pairs for one outer step. Item i holds forget[i % F] and `retain_batches` retain samples.
+    """Pairs for one outer step. Item i holds forget[i % F], with its position as `index`, and `retain_batches` retain
+    samples.
 
     The k-th retain sample is retain[(i + k * stride) % R] with stride = R // retain_batches, so that every retain
     sample is met in each of the K places. Nothing is drawn here: workers, processes and resumed runs agree.
@@ -91,7 +92,8 @@ class ForgetRetainDataset(Dataset):
     def __getitem__(self, i: int) -> dict[str, Any]:
         item: dict[str, Any] = {}
         if self.forget is not None:
-            item["forget"] = self.forget[i % len(self.forget)]
+            position = i % len(self.forget)
+            item["forget"] = {**self.forget[position], "index": position}
         if self.retain is not None:
             size, stride = len(self.retain), max(1, len(self.retain) // self.retain_batches)
             item["retain"] = [self.retain[(i + k * stride) % size] for k in range(self.retain_batches)]
@@ -139,7 +141,7 @@ def collate(items: list[Any]) -> Any:
 
 def mixed_batch(forget: dict[str, Tensor], retain: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
     """One batch of both, and the sample mask (B,) that is True on forget rows."""
-    mixed = {key: torch.cat([forget[key], retain[key]]) for key in forget}
+    mixed = {key: torch.cat([forget[key], retain[key]]) for key in forget if key in retain}
     sizes = [len(next(iter(part.values()))) for part in (forget, retain)]
     mask = torch.arange(sum(sizes), device=next(iter(mixed.values())).device) < sizes[0]
     return mixed, mask

@@ -48,6 +48,7 @@ class FastSlow(Optimizer):
         self.state = base.state
         self._slow: list[Tensor] | None = None
         self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool] | None = None
+        self.masks: list[Tensor | None] | None = None  # weights that every step may move, if not all
         self.mask_drift = 0.0
 
     @property
@@ -77,7 +78,10 @@ class FastSlow(Optimizer):
 
     def step(self, closure=None):
         if self._forget_call is None:
-            return self.base.step(closure)
+            kept = self._outside(self.masks, self.base, hard=True, verify=False)
+            result = self.base.step(closure)
+            self._restore(self.masks, kept, hard=True, verify=False)
+            return result
         masks, scale, hard, verify = self._forget_call
         optimizer = self.forget or self.base
         kept = self._outside(masks, optimizer, hard, verify)

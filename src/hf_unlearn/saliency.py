@@ -119,6 +119,24 @@ def fisher(
     """
     if estimator not in ("sample", "batch"):
         raise ValueError(f"fisher estimator must be 'sample' or 'batch', got {estimator!r}")
+    sums, metadata = _gradient_pass(objective, dataset, forget, estimator, max_samples, batch_size, seed)
+    samples = int(metadata["samples"])
+    count = samples if estimator == "sample" else -(-samples // batch_size)
+    return {n: s / count for n, s in sums.items()}, metadata
+
+
+def forget_gradient(
+    objective: Objective, dataset: Dataset, max_samples: int = 0, batch_size: int = 32, seed: int = 0
+) -> tuple[Fisher, dict[str, str]]:
+    """|mean_i ∂l_i/∂θ_j| over forget data (SalUn, arXiv 2310.12508, eq. 4), unclipped, in eval mode, and metadata."""
+    sums, metadata = _gradient_pass(objective, dataset, True, "sum", max_samples, batch_size, seed)
+    return {n: s.abs() / int(metadata["samples"]) for n, s in sums.items()}, metadata
+
+
+def _gradient_pass(
+    objective: Objective, dataset: Dataset, forget: bool, estimator: str, max_samples: int, batch_size: int, seed: int
+) -> tuple[Fisher, dict[str, str]]:
+    """Sums over the data, and over processes, of what `_accumulate` makes of gradients at the present weights."""
     indices = spread(len(dataset), max_samples or len(dataset))
     parameters = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
     sums = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
@@ -134,23 +152,24 @@ def fisher(
         batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
         _accumulate(sums, objective, parameters, batch, estimator)
     objective.train(training)
-    count = len(indices) if estimator == "sample" else -(-len(indices) // batch_size)
     metadata = {
         "estimator": estimator,
         "samples": str(len(indices)),
         "batch_size": str(batch_size),
         "data": fingerprint(dataset),
     }
-    return {n: global_sum(s) / count for n, s in sums.items()}, metadata
+    return {n: global_sum(s) for n, s in sums.items()}, metadata
 
 
 def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, estimator: str) -> None:
-    """Add the squared gradients of one batch to `sums`."""
-    if estimator == "batch":
-        gradients = torch.autograd.grad(objective(**batch).mean(), list(parameters.values()), allow_unused=True)
+    """Add to `sums`: squared per-sample gradients, squared batch gradients, or (sum) gradients as they are."""
+    if estimator != "sample":
+        losses = objective(**batch)
+        loss = losses.mean() if estimator == "batch" else losses.sum()
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients):
             if gradient is not None:
-                sums[name].add_(gradient.float() ** 2)
+                sums[name].add_(gradient.float() ** 2 if estimator == "batch" else gradient.float())
         return
 
     # One backward pass for the whole chunk. SDPA's fused kernels have no batching rule, its plain form does.
@@ -180,15 +199,19 @@ def density_masks(
     forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], density: float
 ) -> Masks:
     """The `density` share of all weights with the largest F_f / F_r; dead weights are not salient."""
-    if not 0 < density <= 1:
-        raise ValueError(f"mask density must lie in (0, 1], got {density}")
     tiny, alive = torch.finfo(torch.float32).tiny, _alive(forget[0])
     scores = {n: torch.where(alive[n], f / retain[0][n].clamp(min=tiny), -1.0) for n, f in forget[0].items()}
+    return Masks(top_masks(scores, density), _provenance(forget[1], retain[1], density=str(density)))
+
+
+def top_masks(scores: Fisher, density: float) -> Fisher:
+    """Bool tensors: the `density` share of all weights together with the largest positive scores."""
+    if not 0 < density <= 1:
+        raise ValueError(f"mask density must lie in (0, 1], got {density}")
     flat = torch.cat([s.flatten() for s in scores.values()])
     keep = max(1, round(density * flat.numel()))
     threshold = flat.kthvalue(flat.numel() - keep + 1).values
-    tensors = {n: (s >= threshold) & (s > 0) for n, s in scores.items()}
-    return Masks(tensors, _provenance(forget[1], retain[1], density=str(density)))
+    return {n: (s >= threshold) & (s > 0) for n, s in scores.items()}
 
 
 def _alive(fisher: Fisher) -> Fisher:

@@ -11,16 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import TrainOutput
 
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
 from .losses import spread
 from .methods import Method, SFRon
-from .objectives import Baseline, NoisePrediction, Objective
+from .objectives import Baseline, Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, masks_from
 from .scoring import ForgetRetainEvaluation
@@ -33,7 +35,8 @@ class UnlearnTrainer(ForgetRetainEvaluation):
     """Make a model forget one dataset while another one is retained.
 
     Args:
-        model: an Objective, or a pipeline around a UNet2DModel (becomes `NoisePrediction(pipeline)`).
+        model: an Objective, a pipeline around a UNet2DModel (becomes `NoisePrediction(pipeline)`) or a transformers
+            image classifier (`Classification(model)`).
         args: an UnlearnConfig.
         method: a Method; default `SFRon()`.
         forget_dataset, retain_dataset: items of `pixel_values` (and `labels`). The retain set must not hold the
@@ -59,7 +62,7 @@ class UnlearnTrainer(ForgetRetainEvaluation):
         **kwargs: Any,
     ):
         args = args or UnlearnConfig()
-        self.objective = model if isinstance(model, Objective) else NoisePrediction(model)
+        self.objective = objective_for(model)
         self.method = method or SFRon()
         if self.method.fast_steps and args.gradient_accumulation_steps != 1:
             raise ValueError(
@@ -77,7 +80,8 @@ class UnlearnTrainer(ForgetRetainEvaluation):
                 self.objective.check(part[0], labels_of(part))
         if forget_dataset is not None and self.objective.conditional:
             kept = labels_of(retain_dataset) if retain_dataset is not None else []
-            self.objective.choose_anchors(set(labels_of(forget_dataset)) - set(kept or []))
+            forgotten = set(labels_of(forget_dataset)) - set(kept or [])
+            self.objective.choose_anchors(forgotten, len(forget_dataset), _seed_of(args))
         used = {name: streams[name] if name in self.method.streams else None for name in streams}
         ForgetRetainDataset(forget_dataset, retain_dataset)  # empty or overlapping sets, whatever the method uses
         train = ForgetRetainDataset(
@@ -123,6 +127,9 @@ class UnlearnTrainer(ForgetRetainEvaluation):
         checkpoint = self._checkpoint(resume_from_checkpoint)
         if checkpoint is None:
             self._prepare()
+            self.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self._seed)
+            if not self.method.trains:
+                return TrainOutput(0, 0.0, {})
         else:
             self._resume(Path(checkpoint))
         self._micro_step = (-1, 0)
@@ -187,7 +194,7 @@ class UnlearnTrainer(ForgetRetainEvaluation):
 
     @property
     def _seed(self) -> int:
-        return self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return _seed_of(self.args)
 
     def _profile_batches(self) -> list[dict[str, Tensor]]:
         """Forget samples, met several times with fresh draws until there are PROFILE_SAMPLES."""
@@ -221,6 +228,8 @@ class UnlearnTrainer(ForgetRetainEvaluation):
             aligned = zip(self._trainable(), self.masks.aligned(self.objective.network))
             by_parameter = {id(p): mask for p, mask in aligned}
             self._step_masks = [by_parameter[id(p)] for p in self.fast_slow.parameters]
+            if self.method.masks_every_step:
+                self.fast_slow.masks = self._step_masks
         return self.optimizer
 
     def _trainable(self) -> list[nn.Parameter]:
@@ -273,15 +282,26 @@ class UnlearnTrainer(ForgetRetainEvaluation):
     def progress(self) -> float:
         return self.state.global_step / max(self.state.max_steps, 1)
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._wrapped(**batch)
+    @property
+    def parameters(self) -> list[Tensor]:
+        return self.fast_slow.parameters
 
-    def matching_losses(self, batch: dict[str, Tensor], to: str) -> Tensor:
-        if to == "anchor":
-            return self._wrapped(**batch, **self.objective.anchor(batch))
+    def losses(self, batch: dict[str, Tensor], shift: list[Tensor] | None = None) -> Tensor:
+        if shift is None:
+            return self._forward(batch)
+        names = {id(p): name for name, p in self.objective.named_parameters()}
+        weights = {names[id(p)]: p - s for p, s in zip(self.parameters, shift, strict=True)}
+        inputs = {k: v for k, v in batch.items() if k != "index"}
+        return functional_call(self.objective, weights, kwargs=inputs)
+
+    def matching_losses(self, batch: dict[str, Tensor], to: str, **options: Any) -> Tensor:
         with self.accelerator.autocast():
-            target = self.objective.predict(self.original, batch)
-        return self._wrapped(**batch, target=target)
+            match = self.objective.match(to, batch, self.original)
+        return self._forward(batch, **match, **options)
+
+    def _forward(self, batch: dict[str, Tensor], **extra: Any) -> Tensor:
+        """`index`, the position of a forget sample, is for `match`; no loss depends on it."""
+        return self._wrapped(**{k: v for k, v in batch.items() if k != "index"}, **extra)
 
     def baseline(self, batch: dict[str, Tensor]) -> Baseline:
         return self.objective.baseline(self.profile, batch)
@@ -344,6 +364,10 @@ class UnlearnTrainer(ForgetRetainEvaluation):
     def verify_mask(self) -> float:
         """Largest drift of a masked-out weight seen in a verified forget step; exactly 0 with mask_mode="update"."""
         return self.fast_slow.mask_drift if self.fast_slow is not None else 0.0
+
+
+def _seed_of(args: UnlearnConfig) -> int:
+    return args.data_seed if args.data_seed is not None else args.seed
 
 
 def _mask_gradients(parameters: list[Tensor], masks: list[Tensor]) -> None:

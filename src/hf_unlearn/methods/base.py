@@ -1,4 +1,4 @@
-"""The contract between a method and the loop: two functions, and six names of the loop that they may use."""
+"""The contract between a method and the loop: two functions, and seven names of the loop that they may use."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -18,13 +18,15 @@ class Loop(Protocol):
     """All that a method sees of the trainer."""
 
     progress: float  # share of the outer steps already done, in [0, 1)
+    parameters: list[Tensor]  # the trained weights
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        """Per-sample losses (B,) of the trained model, with gradient."""
+    def losses(self, batch: dict[str, Tensor], shift: list[Tensor] | None = None) -> Tensor:
+        """Per-sample losses (B,) of the trained model, with gradient; `shift`: at the weights minus these tensors."""
 
-    def matching_losses(self, batch: dict[str, Tensor], to: str) -> Tensor:
-        """(B,) distance to a prediction without gradient: the network's own for the same noisy sample under its
-        "anchor" (another label), or the "original" model's for the same input (needs `needs_original`)."""
+    def matching_losses(self, batch: dict[str, Tensor], to: str, **options: Any) -> Tensor:
+        """(B,) distance to something without gradient: to the sample's "anchor" (another label), to what the
+        "original" model predicts (declare `needs_original`), or what else `Objective.match` knows. `options` go to
+        the objective's forward (a classifier takes `temperature`)."""
 
     def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
         """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate."""
@@ -48,6 +50,9 @@ class Method:
     streams: ClassVar[tuple[str, ...]] = ("forget", "retain")  # data that the batches must hold
     fast_steps: ClassVar[bool] = False  # takes optimizer steps of its own before the final one
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    trains: ClassVar[bool] = True  # False: `edit` is all there is, no step is taken
+    masks_every_step: ClassVar[bool] = False  # the masks hold for the final step too, not only for forget steps
 
     @property
     def retain_batches(self) -> int:
@@ -80,6 +85,9 @@ class Method:
     def masks(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> "Masks | None":
         """Weight masks computed from the original model before the first step, or None for all weights."""
         return None
+
+    def edit(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> None:
+        """Change the original weights in place before the first step (or instead of any, with `trains = False`)."""
 
     def before_step(self, loop: Loop, batch: dict[str, Any]) -> None:
         """Fast optimizer steps ahead of the final one."""

@@ -125,7 +125,7 @@ class SFRon(Method):
     def prepare(self, objective: Any) -> None:
         if self.forget_loss == "match" and not objective.conditional:
             raise ValueError("forget_loss='match' needs a model with labels: set forget_loss='ascent'")
-        self._match = objective.conditional and self.forget_loss != "ascent"
+        self._match = (objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss) == "match"
         if self.bound == "other" and not objective.conditional:
             raise ValueError("bound='other' needs a model with labels: set bound='own' or 'none'")
         if self.bound == "auto":

@@ -5,7 +5,7 @@ neither trained nor put in train mode nor checkpointed, yet `save_pretrained` ex
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,12 @@ class Objective(nn.Module):
 
     network: nn.Module
 
-    def __init__(self):
-        super().__init__()
-        self.anchors: dict[int, int] = {}  # label -> the label it is matched to
+    distils: ClassVar[bool] = False  # `forward` takes a `temperature`: the targets are class logits
+
+    @property
+    def auto_forget_loss(self) -> str:
+        """What `forget_loss="auto"` means for this model: match or ascent."""
+        return "match" if self.conditional else "ascent"
 
     def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
         """Random inputs of `forward` for this process's part of a global batch (CPU tensors).
@@ -53,12 +56,18 @@ class Objective(nn.Module):
         """Whether samples carry a label that another one could replace."""
         raise NotImplementedError
 
-    def choose_anchors(self, forgotten: set[int]) -> None:
-        """Choose what each forgotten label is matched to."""
+    def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
+        """Choose what forget samples are matched to; `samples` of them, whose retained classes lose `forgotten`."""
         raise NotImplementedError
 
-    def anchor(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Extra arguments of `forward` that turn its losses into matching losses."""
+    def match(self, to: str, batch: dict[str, Tensor], original: nn.Module | None) -> dict[str, Tensor]:
+        """Extra arguments of `forward` that turn its losses into distances to something else.
+
+        Every family knows "anchor" (another condition) and "original" (what the original network predicts).
+
+        Raises:
+            ValueError: the family has no such thing to match.
+        """
         raise NotImplementedError
 
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:

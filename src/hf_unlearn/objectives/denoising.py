@@ -35,6 +35,7 @@ class NoisePrediction(Objective):
         timestep_bins: int = 10,
     ):
         super().__init__()
+        self.anchors: dict[int, int] = {}  # label -> the label it is matched to
         self.pipeline = pipeline
         self.network = pipeline.unet
         scheduler = pipeline.scheduler.config
@@ -137,8 +138,13 @@ class NoisePrediction(Objective):
             draws["drop_labels"] = torch.zeros_like(draws["drop_labels"])
         return draws
 
-    def anchor(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"anchor_labels": self.other_labels(batch["labels"])}
+    def match(self, to: str, batch: dict[str, Tensor], original: nn.Module | None) -> dict[str, Tensor]:
+        """`anchor`: what the network predicts under another label. `original`: what the original predicts."""
+        if to == "anchor":
+            return {"anchor_labels": self.other_labels(batch["labels"])}
+        if to == "original":
+            return {"target": self.predict(original, batch)}
+        raise ValueError(f"a diffusion model matches anchor or original, not {to!r}: choose another method")
 
     def other_labels(self, labels: Tensor) -> Tensor:
         """For each label its anchor: another label that a sample may carry and that is retained."""
@@ -149,7 +155,7 @@ class NoisePrediction(Objective):
             table[label] = anchor
         return table[labels]
 
-    def choose_anchors(self, forgotten: set[int]) -> None:
+    def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         """The anchor of each label: the next retained one, round the end. None if every label is forgotten."""
         kept = [label for label in self.class_labels if label not in forgotten]
         self.anchors = {}
