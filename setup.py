@@ -8,10 +8,11 @@ VERSION = next(
     for line in (ROOT / "src/hf_unlearn/__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
+COMPARE = ["scikit-learn>=1.4", "scipy>=1.11", "optuna>=3.6", "matplotlib>=3.8"]
 EVAL = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
 REPORT = ["matplotlib>=3.8"]
 DEMO = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", *REPORT]
-TEST = [*DEMO, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
+TEST = [*DEMO, *COMPARE, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
 
 setup(
     name="hf-unlearn",
@@ -23,7 +24,8 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"hf_unlearn": ["py.typed", "assets/**/*"]},
+    package_data={"hf_unlearn": ["py.typed", "assets/**/*", "compare/recipes/*.yaml"]},
+    entry_points={"console_scripts": ["hf-unlearn=hf_unlearn.__main__:main"]},
     install_requires=[
         "torch>=2.4",
         "diffusers>=0.35",
@@ -36,6 +38,7 @@ setup(
         "pyyaml>=6.0",
     ],
     extras_require={
+        "compare": COMPARE,
         "eval": EVAL,
         "report": REPORT,
         "nsfw": ["nudenet>=3.4"],

@@ -60,6 +60,11 @@ class Method:
         return 1
 
     @property
+    def gradients(self) -> float:
+        """Batch gradients (a forward and backward of one batch) that an outer step takes, for budgets."""
+        return len(self.streams)
+
+    @property
     def optimizer(self) -> dict[str, Any]:
         """`forget_optim`, `forget_learning_rate`, `slow_rate`, `slow_form` and `hard_mask` for the trainer."""
         return {

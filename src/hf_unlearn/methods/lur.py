@@ -33,6 +33,10 @@ class LUR(Method):
         if self.look_ahead < 0:
             raise ValueError(f"look_ahead must not be negative, got {self.look_ahead}")
 
+    @property
+    def gradients(self) -> float:
+        return 3  # the retain gradient is taken twice: to look ahead, and for the step
+
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
         exact = self.form == "exact"
         with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():  # fused attention has no second derivative

@@ -38,6 +38,10 @@ class SCRUB(Method):
     def needs_original(self) -> bool:
         return True
 
+    @property
+    def gradients(self) -> float:
+        return 1 + self.max_share
+
     def prepare(self, objective: Any) -> None:
         self._options = {"temperature": self.temperature} if objective.distils else {}
 

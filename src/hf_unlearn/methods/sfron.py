@@ -136,6 +136,10 @@ class SFRon(Method):
         return self.retain_steps
 
     @property
+    def gradients(self) -> float:
+        return 1 + self.retain_steps
+
+    @property
     def optimizer(self) -> dict[str, Any]:
         return {
             "forget_optim": self.forget_optim,

@@ -1,0 +1,51 @@
+"""The `hf-unlearn` command; `python -m hf_unlearn` is the same."""
+
+import argparse
+import sys
+
+from . import __version__
+from .cli import OneLineParser, check_writable, run
+
+
+def compare_command(argv: list[str]) -> None:
+    """hf-unlearn compare RECIPE"""
+    parser = OneLineParser(
+        [], prog="hf-unlearn compare", description="methods x seeds under one budget, against retraining"
+    )
+    parser.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
+    parser.add_argument("--output_dir", help="default: comparison-NAME; finished cells in it are kept and used")
+    parser.add_argument("--jobs", type=int, help="processes of one thread each; default the number of cores")
+    parser.add_argument("--data", help="instead of the recipe's data: a folder")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the recipe's")
+    parser.add_argument("--methods", nargs="+", help="instead of the recipe's")
+    parser.add_argument("--trials", type=int, help="instead of the recipe's")
+    options = parser.parse_args(argv)
+    from dataclasses import replace
+
+    from .compare import compare, load_recipe
+
+    recipe = load_recipe(options.recipe)
+    given = {k: v for k in ("data", "seeds", "methods", "trials") if (v := getattr(options, k)) is not None}
+    recipe = replace(recipe, **given)
+    folder = options.output_dir or f"comparison-{recipe.name}"
+    check_writable(folder)
+    print(compare(recipe, folder, options.jobs))
+
+
+COMMANDS = {"compare": compare_command}
+
+
+def main() -> None:
+    """Dispatch on the first word."""
+    argv = sys.argv[1:]
+    if argv and argv[0] in COMMANDS:
+        run(lambda: COMMANDS[argv[0]](argv[1:]))
+    parser = OneLineParser([], prog="hf-unlearn", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.description = "\n".join(f.__doc__ for f in COMMANDS.values())
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", choices=sorted(COMMANDS))
+    parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The cells of a comparison: original, retrained and unlearned models and their figures, each computed once.
+
+A cell is named by a hash of everything that it depends on: recipe, options, seed, data, the package's own source
+and the versions of what it runs on. A changed input is another cell; a stale one is never read.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Subset
+from transformers import PreTrainedModel
+
+from ..callbacks import DivergenceError
+from ..config import UnlearnConfig
+from ..data import random_subset, split_by_index, split_by_label
+from ..evaluation.classification import accuracy, classification_figures, predictions
+from ..evaluation.metric import version_of
+from ..evaluation.relearn import relearn_steps
+from ..images import ArrayDataset
+from ..objectives import Classification
+from ..recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
+from ..saliency import fingerprint
+from ..trainer import UnlearnTrainer
+from .recipe import Recipe, method_of
+from .spaces import FIXED
+
+PACKAGE = Path(__file__).parents[1]
+# Pages, command lines, uploads and the other family's evaluation do not change a cell.
+BESIDE = (
+    "cli.py hub.py arguments.py pipelines.py __main__.py report.py generation.py ddpm.py judge.py search.py".split()
+)
+ATTACKS = (("entropy", "logistic"), ("confidence", "svc"))
+# Retrained once more from other first weights: the gap that nothing but chance makes.
+AGAIN = "retrained, other start"
+REFERENCES = ("original", "retrained", AGAIN)
+
+
+@functools.cache
+def source_digest() -> str:
+    """Of all Python files that a figure could depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name not in BESIDE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Cells:
+    """Computes and keeps the cells of one recipe in `folder`/cells and `folder`/models."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        self.recipe, self.folder = recipe, Path(folder)
+        for name in ("cells", "models"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.splits = splits_of(recipe)
+        shared = {k: v for k, v in asdict(recipe).items() if k in ("data", "model", "forget", "train", "batch_size")}
+        self._shared = {
+            **shared,
+            "digests": {name: fingerprint(part, 10**9) for name, part in self.splits.items()},
+            "source": source_digest(),
+            "versions": version_of("torch", "transformers", "scikit-learn"),
+        }
+
+    def key(self, **spec: Any) -> str:
+        text = json.dumps({**self._shared, **spec}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def forget_and_retain(self, seed: int) -> tuple[Dataset, Dataset]:
+        train = self.splits["train"]
+        if "classes" in self.recipe.forget:
+            return split_by_label(train, self.recipe.forget["classes"])
+        return split_by_index(train, random_subset(len(train), self.recipe.forget["fraction"], seed))
+
+    def measured_on(self, split: str) -> Dataset:
+        """The validation or test part; of the retained classes only if classes are forgotten."""
+        part = self.splits[split]
+        if "classes" not in self.recipe.forget:
+            return part
+        labels = part.labels
+        return Subset(part, [i for i, label in enumerate(labels) if label not in self.recipe.forget["classes"]])
+
+    # ---- models that are trained -----------------------------------------------------------------
+    def trained(self, kind: str, seed: int, forget_seed: int | None = None) -> tuple[PreTrainedModel, float]:
+        """("original" on all data, "retrained" without the forget set; seconds of training), trained at most once."""
+        data, spec = self.splits["train"], {"kind": kind, "seed": seed}
+        if kind == "retrained":
+            spec["forget_seed"] = seed if forget_seed is None else forget_seed
+            _, data = self.forget_and_retain(spec["forget_seed"])
+        folder = self.folder / "models" / self.key(**spec)
+        model = start_of(self.recipe, seed)
+        if not (folder / "seconds.json").exists():
+            seconds = train_classifier(model, data, seed, str(folder), **self.recipe.train)
+            (folder / "seconds.json").write_text(json.dumps(seconds))
+        loaded = type(model).from_pretrained(folder)
+        return loaded, json.loads((folder / "seconds.json").read_text())
+
+    # ---- figures ---------------------------------------------------------------------------------
+    def figures(self, row: str, seed: int, split: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Figures of one model: row "original", "retrained", or a method's with its options."""
+        options = {**FIXED.get(row, {}), **(options or {})}
+        key = self.key(row=row, seed=seed, split=split, options=options, budget=self.recipe.budget)
+        path = self.folder / "cells" / f"{key}.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        forget, retain = self.forget_and_retain(seed)
+        original, _ = self.trained("original", seed)
+        retrained, retraining = self.trained("retrained", seed)
+        seconds, diverged = 0.0, None
+        if row == "original":
+            model = copy.deepcopy(original)
+        elif row == "retrained":
+            model, seconds = copy.deepcopy(retrained), retraining
+        elif row == AGAIN:
+            model, seconds = self.trained("retrained", seed + 500, forget_seed=seed)
+        else:
+            model, seconds, diverged = unlearn(
+                self.recipe, copy.deepcopy(original), row, options, forget, retain, seed
+            )
+        result: dict[str, Any] = {"seconds": seconds, "time_ratio": seconds / retraining, "diverged": diverged}
+        if diverged is None:
+            measured = classification_figures(
+                model, forget, retain, self.measured_on(split), retrained, ATTACKS, seed=seed
+            )
+            if split == "test":
+                target = accuracy(predictions(original, forget)).value
+                measured["relearn_steps"] = relearn_steps(model, forget, target, seed=seed)
+            result["metrics"] = {name: metric.as_dict() for name, metric in measured.items()}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"row": row, "seed": seed, "split": split, "options": options, **result}))
+        partial.replace(path)
+        return json.loads(path.read_text())
+
+
+def unlearn(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    row: str,
+    options: dict[str, Any],
+    forget: Dataset,
+    retain: Dataset,
+    seed: int,
+) -> tuple[PreTrainedModel, float, str | None]:
+    """(the model, changed in place; seconds with masks and Fishers; why it diverged or None)."""
+    options = dict(options)
+    rate = options.pop("learning_rate", None)
+    method = method_of(row, options)
+    steps = max(1, int(recipe.budget / method.gradients)) if method.trains else 1
+    with tempfile.TemporaryDirectory() as folder:
+        config = UnlearnConfig(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=recipe.batch_size,
+            per_device_eval_batch_size=256,
+            disable_tqdm=True,
+            logging_strategy="no",
+            guard_steps=0,
+            verify_mask_steps=0,
+            max_loss_ratio=float("inf"),
+            seed=seed,
+            **({"learning_rate": rate} if rate else {}),
+        )
+        trainer = UnlearnTrainer(Classification(model), config, method, forget, retain)
+        trainer.log = lambda *args, **kwargs: None
+        start = time.perf_counter()
+        try:
+            trainer.train()
+        except DivergenceError as error:  # a result: the table says so
+            return model, time.perf_counter() - start, str(error)
+        seconds = time.perf_counter() - start
+    finite = all(p.isfinite().all() for p in model.state_dict().values() if p.is_floating_point())
+    return model, seconds, None if finite else "weights are not finite"
+
+
+def start_of(recipe: Recipe, seed: int) -> PreTrainedModel:
+    """The untrained model, or for a folder or Hub id its architecture with fresh weights."""
+    if recipe.model in CLASSIFIERS:
+        return build_classifier(recipe.model, seed)
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(recipe.model))
+
+
+def splits_of(recipe: Recipe) -> dict[str, Any]:
+    """train, validation and test parts, in memory. Validation is a tenth of the training part, drawn once."""
+    if recipe.data == "digits":
+        return digits_splits()
+    from ..classifiers import load_labelled_images
+
+    model = start_of(recipe, 0)
+    train, test = (
+        in_memory(load_labelled_images(recipe.data, model, None, split, recipe.image_column, recipe.label_column))
+        for split in ("train", "test")
+    )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    parts = {"train": order[len(train) // 10 :], "validation": order[: len(train) // 10]}
+    picked = {n: ArrayDataset(train.pixel_values[part], train.label_tensor[part]) for n, part in parts.items()}
+    return {**picked, "test": test}
+
+
+def in_memory(dataset: Dataset) -> ArrayDataset:
+    """All items decoded once."""
+    items = [dataset[i] for i in range(len(dataset))]
+    return ArrayDataset(*(torch.stack([item[key] for item in items]) for key in ("pixel_values", "labels")))

@@ -1,0 +1,96 @@
+"""A comparison as YAML: data, model, what to forget, which methods, one budget, seeds and search."""
+
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..methods import METHODS, Method
+
+SHIPPED = files("hf_unlearn.compare") / "recipes"
+
+
+@dataclass
+class Recipe:
+    """What `hf-unlearn compare` reads.
+
+    data: "digits", or a folder of parquet files or images with a train and a test part.
+    model: a name of `hf_unlearn.recipes.CLASSIFIERS`, or the folder or Hub id of an image classifier.
+    forget: {"fraction": 0.1} (a random subset, another one for each seed) or {"classes": [3]}.
+    train: overrides of UnlearnConfig for the original and the retrained model.
+    budget: batch gradients (forward and backward of one batch) that each method may spend; the batch size.
+    methods: rows; "sfron:paper" is SFRon with that preset.
+    trials: search trials for every method.
+    search_seeds: of the forget sets and models that trials run on, which the table never uses; they are scored on the
+        validation split.
+    shadows: shadow models a side for the likelihood-ratio attack; 0 skips it.
+    """
+
+    name: str
+    data: str
+    model: str
+    forget: dict[str, Any]
+    methods: list[str]
+    seeds: list[int]
+    budget: int = 120
+    batch_size: int = 64
+    train: dict[str, Any] = field(default_factory=dict)
+    trials: int = 12
+    search_seeds: list[int] = field(default_factory=lambda: [1000, 1001])
+    image_column: str = "image"
+    label_column: str = "label"
+    shadows: int = 0
+
+    def __post_init__(self):
+        if len(self.forget) != 1 or not self.forget.keys() <= {"fraction", "classes"}:
+            raise ValueError(f"recipe {self.name}: forget must be one of fraction or classes, got {self.forget}")
+        fraction = self.forget.get("fraction", 0.5)
+        if not 0 < fraction < 1:
+            raise ValueError(f"recipe {self.name}: the forget fraction must lie in (0, 1), got {fraction}")
+        for row in self.methods:
+            method_of(row, {})
+        shared = sorted(set(self.search_seeds) & set(self.seeds))
+        if shared:
+            raise ValueError(f"recipe {self.name}: search seed {shared[0]} is one of the table's seeds")
+        if not self.seeds or not self.search_seeds or self.trials < 1 or self.budget < 1:
+            raise ValueError(f"recipe {self.name}: seeds, trials and budget must not be empty or 0")
+        if self.shadows and self.shadows < 3:
+            raise ValueError(f"recipe {self.name}: the likelihood-ratio attack needs 3 shadow models or more")
+
+
+def load_recipe(source: str) -> Recipe:
+    """A YAML file, or the name of a shipped recipe.
+
+    Raises:
+        ValueError: no such file or recipe, a key that is unknown or missing, or a value that makes no sense.
+    """
+    shipped = SHIPPED / f"{source}.yaml"
+    path = Path(source) if Path(source).suffix in (".yaml", ".yml") else shipped
+    if not path.is_file():
+        known = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
+        raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(known)}")
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(given, dict):
+        raise ValueError(f"recipe {source} is not a mapping of keys to values")
+    known = {f.name: f for f in fields(Recipe)}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"recipe {source}: unknown key {unknown[0]!r}, known are {', '.join(known)}")
+    needed = [n for n in ("name", "data", "model", "forget", "methods", "seeds") if n not in given]
+    if needed:
+        raise ValueError(f"recipe {source}: {needed[0]} is missing")
+    return Recipe(**given)
+
+
+def method_of(row: str, options: dict[str, Any]) -> Method:
+    """The Method of a row, with options over those of its preset."""
+    name, _, preset = row.partition(":")
+    if name not in METHODS:
+        raise ValueError(f"method {name!r} is not one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    if preset and preset not in method.presets:
+        raise ValueError(f"method {name} has no preset {preset!r}: {', '.join(method.presets) or 'it has none'}")
+    chosen = {"preset": preset, **method.presets[preset]} if preset else {}
+    return method(**{**chosen, **options})

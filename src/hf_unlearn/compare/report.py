@@ -1,0 +1,127 @@
+"""results.json, results.csv, a Markdown table with 95 % intervals, and the trade-off plot."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.report import markdown_table
+from .cells import AGAIN, REFERENCES
+from .search import gap_of_means
+
+# metric -> (column title, factor, digits)
+COLUMNS = {
+    "forget_accuracy": ("FA %", 100, 1),
+    "retain_accuracy": ("RA %", 100, 1),
+    "test_accuracy": ("TA %", 100, 1),
+    "mia_entropy_logistic": ("MIA entropy %", 100, 1),
+    "mia_confidence_svc": ("MIA confidence %", 100, 1),
+    "average_gap": ("average gap", 1, 2),
+    "kl_to_retrained": ("KL", 1, 3),
+    "js_to_retrained": ("JS", 1, 3),
+    "relearn_steps": ("relearn steps", 1, 1),
+    "time_ratio": ("time / retrain", 1, 3),
+}
+
+
+def interval(values: Sequence[float], digits: int) -> str:
+    """Mean ± half-width of a 95 % interval (Student), or the value alone."""
+    from scipy import stats
+
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.{digits}f}"
+    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    half = stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def value_of(figures: dict[str, Any], name: str) -> float | None:
+    """A column's value in one cell, or None for a diverged run."""
+    if name == "time_ratio":
+        return figures["time_ratio"]
+    return None if figures["diverged"] else figures["metrics"][name]["value"]
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """One row a method, smallest gap of means first after the references; a diverged run empties its row."""
+    rows = []
+    for row in ordered(results):
+        line = [row]
+        for name, (_, factor, digits) in COLUMNS.items():
+            values = [value_of(figures, name) for figures in results[row]]
+            bad = sum(v is None for v in values)
+            line.append(f"{bad} of {len(values)} diverged" if bad else interval([factor * v for v in values], digits))
+        means = "" if any(f["diverged"] for f in results[row]) else f"{gap_of_means(results[row]):.2f}"
+        rows.append([row, means, *line[1:]])
+    return markdown_table(["method", "gap of means", *(title for title, _, _ in COLUMNS.values())], rows)
+
+
+def ordered(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    def gap(row: str) -> float:
+        return float("inf") if any(f["diverged"] for f in results[row]) else gap_of_means(results[row])
+
+    first = [row for row in REFERENCES if row in results]
+    return first + sorted((row for row in results if row not in first), key=gap)
+
+
+def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searched: dict, extra: str = "") -> str:
+    """All files of a comparison; returns the Markdown text."""
+    seeds = f"{len(recipe['seeds'])} seeds"
+    text = (
+        f"# {recipe['name']}\n\n{stamp}\n\n"
+        f"Forget {recipe['forget']} of {recipe['data']}, model {recipe['model']}, "
+        f"{seeds}, budget {recipe['budget']} batch gradients of {recipe['batch_size']} samples, {recipe['trials']} "
+        f"search trials for every method on the validation split with seeds {recipe['search_seeds']}. Means over seeds "
+        "with 95 % intervals. The average gap is the mean distance to the retrained model's FA, RA, TA and MIA "
+        "entropy, in percentage points, run by run; the gap of means is the same distance between means over seeds. "
+        f"{AGAIN!r} is what chance makes of both.\n\n{table(results)}\n{extra}\n![trade-off](tradeoff.png)\n"
+    )
+    (folder / "results.json").write_text(
+        json.dumps({"recipe": recipe, "stamp": stamp, "search": searched, "results": results}, indent=1)
+    )
+    with open(folder / "results.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "seed", *COLUMNS, "seconds", "diverged"])
+        for row, cells in results.items():
+            for figures in cells:
+                values = [value_of(figures, name) for name in COLUMNS]
+                writer.writerow([row, figures["seed"], *values, figures["seconds"], figures["diverged"] or ""])
+    (folder / "results.md").write_text(text)
+    plot(results, folder / "tradeoff.png", recipe["name"])
+    return text
+
+
+def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None:
+    """Accuracy on forget data against accuracy on test data, means and standard deviations; dashed: retrained."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
+    markers = "osD^v<>pP*hXd8"
+    for number, row in enumerate(ordered(results)):
+        good = [f for f in results[row] if not f["diverged"]]
+        if not good:
+            continue
+        x, y = ([100 * value_of(f, n) for f in good] for n in ("forget_accuracy", "test_accuracy"))
+        means = [sum(v) / len(v) for v in (x, y)]
+        errors = [(sum((a - m) ** 2 for a in v) / max(len(v) - 1, 1)) ** 0.5 for v, m in zip((x, y), means)]
+        style = {"retrained": ("*", "black", 15), "original": ("X", "dimgrey", 10)}.get(row)
+        marker, color, size = style or (markers[number % len(markers)], plt.cm.tab20(number % 20), 8)
+        axes.errorbar(
+            *means, xerr=errors[0], yerr=errors[1], marker=marker, ms=size, ls="", color=color, label=row, capsize=2
+        )
+        if row == "retrained":
+            axes.axvline(means[0], color="black", lw=0.8, ls="--", zorder=0)
+            axes.axhline(means[1], color="black", lw=0.8, ls="--", zorder=0)
+    axes.set_xlabel("accuracy on forget data (%)")
+    axes.set_ylabel("accuracy on test data (%)")
+    axes.set_title(f"{title}: the closer to the star the better")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.grid(alpha=0.25)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,41 @@
+"""What the search may choose for each method. Every space starts from the method's defaults, its first trial."""
+
+from typing import Any
+
+# (low, high) is log-uniform; a list is a choice.
+RATE = {"learning_rate": (1e-5, 1e-2)}
+ASCENT_RATE = {"learning_rate": (1e-6, 1e-3)}
+_SFRON = {
+    "learning_rate": (1e-5, 3e-3),
+    "forget_learning_rate": (1e-6, 1e-3),
+    "mask_threshold": [0.3, 1.0, 3.0],
+}
+SPACES: dict[str, dict[str, Any]] = {
+    "finetune": RATE,
+    "gradient_ascent": ASCENT_RATE,
+    "neg_grad_plus": {**RATE, "forget_weight": (1e-3, 1.0)},
+    "random_label": {**RATE, "forget_weight": (1e-2, 2.0)},
+    "salun": {**RATE, "forget_weight": (1e-2, 2.0), "mask_density": [0.1, 0.3, 0.5, 0.8]},
+    "scrub": {**RATE, "distill_weight": (1e-3, 1.0), "max_share": [0.1, 0.25, 0.5]},
+    "bad_teacher": {**RATE, "temperature": [1.0, 2.0, 4.0]},
+    "l1_sparse": {**RATE, "penalty": (1e-6, 1e-3)},
+    "boundary_shrink": ASCENT_RATE,
+    "ssd": {"selection": (1.0, 50.0), "dampening": (0.1, 2.0)},
+    "lur": {**RATE, "look_ahead": (1e-4, 1e-1), "forget_weight": (1e-3, 1.0)},
+    "sfron": {**_SFRON, "retain_loss": ["match", "data"], "bound_margin": (1.0, 300.0)},
+    "sfron:paper": {**_SFRON, "slow_rate": [0.3, 0.5, 0.8]},
+    "sfron:reference": {**_SFRON, "forget_alpha": (0.1, 30.0)},
+}
+# What a row fixes besides its preset: ascent that stops at a multiple of the forget set's own loss.
+FIXED: dict[str, dict[str, Any]] = {"sfron": {"bound": "own"}}
+
+
+def suggest(trial: Any, row: str) -> dict[str, Any]:
+    """One point of the row's space (an optuna trial suggests it)."""
+    chosen = {}
+    for name, space in SPACES[row].items():
+        if isinstance(space, list):
+            chosen[name] = trial.suggest_categorical(name, space)
+        else:
+            chosen[name] = trial.suggest_float(name, *space, log=True)
+    return chosen

@@ -1,0 +1,239 @@
+"""Membership inference: do a model's outputs on forget samples still look like outputs on training data?
+
+Population attacks (`membership_share`) compare with retained and with unseen samples of one model; U-LiRA (`ulira`)
+compares, sample by sample, models that unlearned it with models that never saw it, and is the stronger one.
+Everything here is a function of logits (N, C) and labels (N,); probabilities stay in log space, in float64.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .metric import Metric, version_of
+
+VARIANCE_FLOOR = 1e-12  # models that agree to the last bit would otherwise give 0 / 0
+PER_SAMPLE_VARIANCE = 8  # shadow models from which on a sample's own variance is worth more than the pooled one
+
+
+def check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Raises a ValueError unless logits are finite (N, C >= 2) and labels (N,) are integers in 0..C-1."""
+    if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) == 0:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)}: give (N, C) with N >= 1 samples and C >= 2 classes"
+        )
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: give one per row of logits {tuple(logits.shape)}")
+    if labels.is_floating_point() or not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise ValueError(f"labels must be integers in 0..{logits.shape[1] - 1}, the columns of the logits")
+    if not logits.isfinite().all():
+        raise ValueError("logits are not finite: the model has diverged, unlearn with a smaller learning rate")
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log p (N, C) in float64."""
+    return logits.double().log_softmax(1)
+
+
+def _of_label(values: Tensor, labels: Tensor) -> Tensor:
+    """values[i, labels[i]] (N,): one column per row (`values[:, labels]` would be N columns of every row)."""
+    return values.gather(1, labels.long()[:, None])[:, 0]
+
+
+def _log_complement(log_p: Tensor) -> Tensor:
+    """log(1 - p) (N, C), exact where p rounds to 1: there it is the log of the sum of the others."""
+    top = log_p.argmax(1, keepdim=True)
+    others = log_p.scatter(1, top, -math.inf).logsumexp(1, keepdim=True)
+    # Only the largest probability can exceed 1/2; below that log1p loses nothing.
+    return torch.log1p(-log_p.exp().scatter(1, top, 0.0)).scatter(1, top, others)
+
+
+def confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """Probability of the label, p_y (N,) in [0, 1]; large for members."""
+    check_logits(logits, labels)
+    return _of_label(log_probabilities(logits), labels).exp()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """-Σ_j p_j log p_j (N,) in nats, 0 to log C; small for members."""
+    log_p = log_probabilities(logits)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+def modified_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-(1 - p_y) log p_y - Σ_{j≠y} p_j log(1 - p_j) (N,) in nats (Song & Mittal, arXiv 2003.10595).
+
+    0 only where the label has all the probability, unlike the entropy, which forgives confident mistakes.
+    """
+    check_logits(logits, labels)
+    log_p = log_probabilities(logits)
+    log_rest = _log_complement(log_p)
+    wrong = -log_p.exp() * log_rest
+    right = -_of_label(log_rest, labels).exp() * _of_label(log_p, labels)
+    return wrong.scatter(1, labels.long()[:, None], 0.0).sum(1) + right
+
+
+def scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """log(p_y / (1 - p_y)) (N,): nearly Gaussian over models (LiRA, arXiv 2112.03570).
+
+    Computed as z_y - log Σ_{j≠y} exp(z_j), finite where p_y rounds to 0 or 1.
+    """
+    check_logits(logits, labels)
+    scores, rows = logits.double(), labels.long()[:, None]
+    return _of_label(scores, labels) - scores.scatter(1, rows, -math.inf).logsumexp(1)
+
+
+FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "confidence": confidence,
+    "entropy": lambda logits, labels: entropy(logits),
+    "modified_entropy": modified_entropy,
+}
+
+
+def check_attack(feature: str, attack: str) -> None:
+    """Raises a ValueError that lists what there is if one of the two names is unknown."""
+    for kind, name, known in (("feature", feature, FEATURES), ("attack", attack, ("logistic", "svc"))):
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")
+
+
+def _attack_model(attack: str) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    if attack == "logistic":
+        return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    return SVC(C=3, gamma="auto", kernel="rbf")
+
+
+@torch.no_grad()
+def membership_share(
+    retain: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    forget: tuple[Tensor, Tensor],
+    feature: str = "confidence",
+    attack: str = "logistic",
+    seed: int = 0,
+    max_samples: int = 2000,
+) -> Metric:
+    """Share of forget samples (0 to 1) that an attack trained on retain (member) against test takes for members.
+
+    Papers differ in direction: SFR-on reports this share with ('entropy', 'logistic'), SalUn one minus it with
+    ('confidence', 'svc'). Good is not 0 but what a retrained model gets.
+
+    Args:
+        retain, test, forget: (logits, labels) of the attacked model.
+        feature: a name in FEATURES.
+        attack: "logistic" (on the standardised feature) or "svc" (RBF, C=3, on the feature as it is).
+        seed: of the draw, without replacement, of min(len(retain), len(test), max_samples) samples a side.
+
+    Returns:
+        details["attack_accuracy"]: balanced accuracy of the attack on what it was trained on. Near 0.5 the attack
+        cannot tell members at all, and the value says nothing.
+
+    Raises:
+        ValueError: an unknown name, or what `check_logits` raises.
+    """
+    check_attack(feature, attack)
+    for logits, labels in (retain, test, forget):
+        check_logits(logits, labels)
+    count = min(len(retain[1]), len(test[1]), max_samples)
+    generator = torch.Generator().manual_seed(seed)
+    sides = [FEATURES[feature](*part).cpu() for part in (retain, test)]
+    members, others = (side[torch.randperm(len(side), generator=generator)[:count]] for side in sides)
+    inputs, member = torch.cat([members, others])[:, None].numpy(), [1] * count + [0] * count
+    model = _attack_model(attack).fit(inputs, member)
+    judged = model.predict(FEATURES[feature](*forget).cpu()[:, None].numpy())
+    return Metric(
+        value=float(judged.mean()),
+        definition=f"share of forget samples judged members by {attack} on {feature}, retain=1 against test=0; "
+        "good is the retrained model's share",
+        samples=len(judged),
+        library=version_of("scikit-learn", "torch"),
+        details={"attack_accuracy": float(model.score(inputs, member)), "trained_on": 2 * count, "seed": seed},
+    )
+
+
+def _log_density(target: Tensor, scores: Tensor) -> Tensor:
+    """log N(target; mean, variance) (N,) without its constant, the Gaussian of each column of `scores` (S, N)."""
+    variance = scores.var(0)
+    if len(scores) < PER_SAMPLE_VARIANCE:
+        variance = variance.mean().expand_as(variance)
+    variance = variance.clamp(min=VARIANCE_FLOOR)
+    return -((target - scores.mean(0)) ** 2 / variance + variance.log()) / 2
+
+
+def likelihood_ratio(target: Tensor, with_forget: Tensor, without_forget: Tensor) -> Tensor:
+    """log N(t; μ_with, σ²_with) - log N(t; μ_without, σ²_without) (N,); positive: trained on, then unlearned.
+
+    U-LiRA (arXiv 2403.01218) after LiRA (arXiv 2112.03570). One Gaussian a sample and a side; with fewer than
+    PER_SAMPLE_VARIANCE shadow models a side has one variance, the mean of its samples' variances.
+
+    Args:
+        target: (N,) scaled confidences of the forget samples under the attacked model.
+        with_forget: (S, N) under shadow models trained with the samples that then unlearned them.
+        without_forget: (S, N) under shadow models never trained on them; S may differ.
+
+    Raises:
+        ValueError: shapes do not fit, a score is not finite, or a side has fewer than 2 shadow models.
+    """
+    for scores in (with_forget, without_forget):
+        if target.ndim != 1 or scores.ndim != 2 or scores.shape[1] != len(target):
+            raise ValueError(
+                f"shadow scores {tuple(scores.shape)}, target {tuple(target.shape)}: give (S, N) and (N,)"
+            )
+        if len(scores) < 2:
+            raise ValueError("a variance needs at least 2 shadow models a side: give (S, N) scores with S >= 2")
+        if not (target.isfinite().all() and scores.isfinite().all()):
+            raise ValueError("scores are not finite: leave diverged models out, and take `scaled_confidence`")
+    target = target.double()
+    return _log_density(target, with_forget.double()) - _log_density(target, without_forget.double())
+
+
+def ulira(unlearned: Tensor, retrained: Tensor) -> Metric:
+    """Balanced accuracy (0 to 1) of U-LiRA: 0.5 if unlearned models cannot be told from retrained ones, 1 if always.
+
+    Model i of both sides is held out in turn, the Gaussians are fitted on the others, and each sample is judged
+    unlearned where `likelihood_ratio` > 0.
+
+    Args:
+        unlearned: (S, N) scaled confidences of N forget samples under S models trained with and then unlearned them.
+        retrained: (S, N) under S models never trained on them.
+
+    Returns:
+        details: "auc" and "tpr_at_1_fpr" (share of unlearned scores above all but 1 % of the retrained ones) of
+        all held-out scores pooled; below 100 retrained scores that is above all of them.
+
+    Raises:
+        ValueError: shapes differ, fewer than 3 models a side, or what `likelihood_ratio` raises.
+    """
+    if unlearned.shape != retrained.shape or unlearned.ndim != 2 or unlearned.numel() == 0:
+        raise ValueError(f"scores {tuple(unlearned.shape)} and {tuple(retrained.shape)}: give (S, N) for both")
+    models, samples = unlearned.shape
+    if models < 3:
+        raise ValueError(f"U-LiRA holds one model out and needs 2 to fit: give S >= 3 models a side, not {models}")
+    rest = [torch.arange(models) != i for i in range(models)]
+    scores = [
+        torch.cat([likelihood_ratio(side[i], unlearned[rest[i]], retrained[rest[i]]) for i in range(models)])
+        for side in (unlearned, retrained)
+    ]
+    positive, negative = scores[0], scores[1].sort().values
+    # A pair of equal scores counts half, as in the area under the curve.
+    beaten = torch.searchsorted(negative, positive) + torch.searchsorted(negative, positive, right=True)
+    threshold = negative[len(negative) - 1 - len(negative) // 100]
+    return Metric(
+        value=((positive > 0).double().mean() + (negative <= 0).double().mean()).item() / 2,
+        definition="mean balanced accuracy of U-LiRA on held-out models, unlearned=1 against retrained=0; "
+        "0.5 is indistinguishable from retraining",
+        samples=samples,
+        library=version_of("torch"),
+        details={
+            "auc": beaten.double().mean().item() / (2 * len(negative)),
+            "tpr_at_1_fpr": (positive > threshold).double().mean().item(),
+            "models": models,
+        },
+    )

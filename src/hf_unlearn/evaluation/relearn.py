@@ -1,0 +1,63 @@
+"""How soon a classifier learns the forgotten data again: the cheapest attack on an unlearned model."""
+
+import copy
+import tempfile
+
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, TrainerCallback
+
+from ..config import UnlearnConfig
+from ..methods import FineTune
+from ..trainer import UnlearnTrainer
+from .classification import accuracy, predictions
+from .metric import Metric, version_of
+
+
+class _StopAt(TrainerCallback):
+    """Stops once the accuracy on `data` is back at `target`."""
+
+    def __init__(self, model: PreTrainedModel, data: Dataset, target: float):
+        self.model, self.data, self.target, self.reached = model, data, target, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if accuracy(predictions(self.model, self.data)).value >= self.target:
+            self.reached = control.should_training_stop = True
+
+
+def relearn_steps(
+    model: PreTrainedModel,
+    forget: Dataset,
+    target: float,
+    learning_rate: float = 1e-4,
+    batch_size: int = 64,
+    max_steps: int = 50,
+    seed: int = 0,
+) -> Metric:
+    """Optimizer steps of fine-tuning on the forget data until its accuracy is `target` again; 0 if it is already.
+
+    AdamW at a constant rate on a copy of the model. A run that does not get there counts `max_steps`, and
+    details["reached"] is False. Compare with a retrained model's number: that one has to learn the data anew.
+    """
+    student = copy.deepcopy(model)
+    steps, reached = 0, accuracy(predictions(student, forget)).value >= target
+    if not reached:
+        stop = _StopAt(student, forget, target)
+        with tempfile.TemporaryDirectory() as folder:
+            config = UnlearnConfig(
+                output_dir=folder,
+                max_steps=max_steps,
+                learning_rate=learning_rate,
+                lr_scheduler_type="constant",
+                per_device_train_batch_size=batch_size,
+                disable_tqdm=True,
+                logging_strategy="no",
+                guard_steps=0,
+                seed=seed,
+            )
+            trainer = UnlearnTrainer(student, config, FineTune(), None, forget, callbacks=[stop])
+            trainer.log = lambda *args, **kwargs: None
+            trainer.train()
+        steps, reached = trainer.state.global_step, stop.reached
+    definition = f"AdamW steps (rate {learning_rate}, batch {batch_size}) until forget accuracy {target:.3f} is back"
+    details = {"reached": bool(reached), "max_steps": max_steps, "seed": seed}
+    return Metric(float(steps), definition, len(forget), version_of("torch", "transformers"), details)
