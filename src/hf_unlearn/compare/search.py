@@ -10,15 +10,16 @@ from .cells import ATTACKS, Cells
 from .recipe import method_of
 from .spaces import SPACES, suggest
 
-GAP_NAMES = ("forget_accuracy", "retain_accuracy", "test_accuracy", f"mia_{ATTACKS[0][0]}_{ATTACKS[0][1]}")
+MIA = f"mia_{ATTACKS[0][0]}_{ATTACKS[0][1]}"
+GAP_NAMES = ("forget_accuracy", "retain_accuracy", "test_accuracy", MIA)
 WORST = 100.0  # percentage points, for a trial that diverged
 
 
 def search(cells: Cells, row: str) -> dict[str, Any]:
     """The options with the smallest gap of means to the retrained models on the validation split.
 
-    optuna's TPE sampler with the recipe's first search seed; the method's defaults are its first trial. Trials are cells:
-    after an interrupt the sampler meets the same values and goes on.
+    optuna's TPE sampler with the recipe's first search seed; the method's defaults are its first trial. Trials are
+    cells: after an interrupt the sampler meets the same values and goes on.
     """
     import optuna
 
