@@ -11,15 +11,18 @@ PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
     {"losses", "pipelines"},
     {"objectives", "optim"},
-    {"images"},
-    {"data"},
+    {"images", "class_names", "sources"},
+    {"data", "classifiers"},
     {"saliency"},
     {"methods"},
     {"storage", "config", "scoring"},
     {"callbacks"},
     {"trainer", "arguments"},
+    {"recipes"},
     {"evaluation", "hub"},
+    {"compare"},
     {"cli"},
+    {"__main__"},
 ]
 HOME = {name: module for module, names in hf_unlearn._EXPORTS.items() for name in names}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

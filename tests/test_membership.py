@@ -10,12 +10,11 @@ from hf_unlearn.evaluation.membership import (
     FEATURES,
     confidence,
     entropy,
-    likelihood_ratio,
     membership_share,
     modified_entropy,
     scaled_confidence,
-    ulira,
 )
+from hf_unlearn.evaluation.shadow import likelihood_ratio, ulira
 
 P = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25], [0.1, 0.1, 0.8], [0.6, 0.3, 0.1]], dtype=torch.float64)
 LABELS = torch.tensor([0, 2, 2, 1])

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.classification import predictions
-from ..evaluation.membership import scaled_confidence, ulira
+from ..evaluation.membership import scaled_confidence
 from ..evaluation.report import markdown_table
+from ..evaluation.shadow import ulira
 from .cells import Cells, unlearn
 from .recipe import Recipe
 from .spaces import FIXED
