@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from .images import ArrayDataset, ImageDataset
+from .images import LabelledDataset
 
 
 def labels_of(dataset: Dataset) -> list[int] | None:
@@ -16,7 +16,7 @@ def labels_of(dataset: Dataset) -> list[int] | None:
     if isinstance(dataset, Subset):
         labels = labels_of(dataset.dataset)
         return None if labels is None else [labels[i] for i in dataset.indices]
-    if isinstance(dataset, (ArrayDataset, ImageDataset)):
+    if isinstance(dataset, LabelledDataset):
         return dataset.labels
     if len(dataset) == 0 or "labels" not in dataset[0]:
         return None
@@ -120,13 +120,9 @@ def _contents(dataset: Dataset) -> set[bytes] | None:
     positions: Sequence[int] = range(len(dataset))
     if isinstance(dataset, Subset):
         dataset, positions = dataset.dataset, dataset.indices
-    if isinstance(dataset, ArrayDataset):
-        stored = (dataset.pixel_values[i].numpy().tobytes() for i in positions)
-    elif isinstance(dataset, ImageDataset):
-        stored = dataset.stored_bytes(positions)
-    else:
+    if not isinstance(dataset, LabelledDataset):
         return None
-    return {hashlib.sha256(content).digest() for content in stored}
+    return {hashlib.sha256(content).digest() for content in dataset.stored_bytes(positions)}
 
 
 def collate(items: list[Any]) -> Any:
@@ -168,3 +164,18 @@ def forget_and_retain(
     if indices:
         return split_by_index(everything, list(indices))
     return images, everything
+
+
+def random_subset(length: int, fraction: float, seed: int) -> list[int]:
+    """round(fraction * length) positions in [0, length), sorted, drawn by `seed`.
+
+    Raises:
+        ValueError: the fraction is not in (0, 1), or it rounds to no sample or to all.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"forget_fraction must lie in (0, 1), got {fraction}")
+    count = round(fraction * length)
+    if not 0 < count < length:
+        raise ValueError(f"forget_fraction {fraction} of {length} samples is {count}: change the fraction")
+    order = torch.randperm(length, generator=torch.Generator().manual_seed(seed))
+    return sorted(order[:count].tolist())

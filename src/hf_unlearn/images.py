@@ -13,7 +13,25 @@ from torch.utils.data import Dataset
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class ArrayDataset(Dataset):
+class LabelledDataset(Dataset):
+    """Images whose labels and stored content are read without decoding or transforming an image."""
+
+    @property
+    def labels(self) -> list[int] | None:
+        """The class of each sample, or None for data without labels."""
+        raise NotImplementedError
+
+    def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
+        """What tells the images at `positions` apart, as it is stored: tensors, files or encoded bytes."""
+        raise NotImplementedError
+
+
+def file_content(stored: dict[str, Any]) -> bytes:
+    """The bytes of an undecoded image, {"bytes": ..., "path": ...} of `datasets.Image(decode=False)`."""
+    return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+
+
+class ArrayDataset(LabelledDataset):
     """Images in memory: `pixel_values` (N, C, H, W) in [-1, 1] and optional `labels` (N,)."""
 
     def __init__(self, pixel_values: Tensor, labels: Tensor | None = None):
@@ -32,8 +50,11 @@ class ArrayDataset(Dataset):
     def labels(self) -> list[int] | None:
         return None if self.label_tensor is None else self.label_tensor.tolist()
 
+    def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
+        return (self.pixel_values[i].numpy().tobytes() for i in positions)
 
-class ImageDataset(Dataset):
+
+class ImageDataset(LabelledDataset):
     """Images of a `datasets.Dataset` as the model takes them: resized, its number of channels, in [-1, 1].
 
     Args:
@@ -74,14 +95,11 @@ class ImageDataset(Dataset):
         return None if self.label_column is None else list(self.rows[self.label_column])
 
     def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
-        """The images as they are stored (files or encoded bytes), without decoding them."""
         import datasets
 
         column = self.rows.select_columns([self.image_column])
         column = column.cast_column(self.image_column, datasets.Image(decode=False))
-        for i in positions:
-            stored = column[int(i)][self.image_column]
-            yield stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+        return (file_content(column[int(i)][self.image_column]) for i in positions)
 
 
 def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: bool = False) -> Tensor:

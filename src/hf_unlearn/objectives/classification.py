@@ -7,9 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from .base import Baseline, Objective
+
+FIXED_SIZE = ("vit", "deit", "vit_msn", "ijepa")  # position embeddings for one image size
+STRIDED = ("swin", "convnext", "convnextv2")  # patches, then a factor of 2 between stages
 
 
 class Classification(Objective):
@@ -150,12 +153,7 @@ class Classification(Objective):
             raise ValueError(f"labels {outside[:5]} are out of range: the model has {self.num_classes} classes")
         if self._shape[0] != config.num_channels:
             raise ValueError(f"images have {self._shape[0]} channels but the model takes {config.num_channels}")
-        size = getattr(config, "image_size", None)
-        sides = (size, size) if isinstance(size, int) else tuple(size or self._shape[1:])
-        if config.model_type in ("vit", "deit") and self._shape[1:] != sides:
-            raise ValueError(
-                f"images are {self._shape[1]}x{self._shape[2]} but the model takes {sides[0]}x{sides[1]}: resize them"
-            )
+        _check_sides(self._shape[1:], config)
 
     def save_pretrained(self, folder: str, **kwargs: Any) -> None:
         self.network.save_pretrained(folder, **kwargs)
@@ -167,3 +165,18 @@ class Classification(Objective):
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
         return (torch.randn((2, *self._shape), generator=generator),), {}
+
+
+def _check_sides(sides: tuple[int, int], config: PreTrainedConfig) -> None:
+    """Raise ValueError if images of `sides` do not go through: a wrong size, or nothing left after the strides."""
+    given = f"images are {sides[0]}x{sides[1]} but the model takes"
+    if config.model_type in FIXED_SIZE:
+        size = config.image_size
+        wanted = (size, size) if isinstance(size, int) else tuple(size)
+        if sides != wanted:
+            raise ValueError(f"{given} {wanted[0]}x{wanted[1]}: resize them")
+    stride = config.patch_size * 2 ** (len(config.depths) - 1) if config.model_type in STRIDED else 1
+    # Swin's last stage must be one window wide: its position biases are made for whole windows.
+    least = stride * (config.window_size - 1) + 1 if config.model_type == "swin" else stride
+    if min(sides) < least:
+        raise ValueError(f"{given} at least {least}x{least}: enlarge them")

@@ -1,0 +1,58 @@
+"""Where labelled images come from: an image folder, a folder of parquet files or a Hub id, as rows of one split."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from .images import IMAGE_SUFFIXES
+
+SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+
+
+def split_names(source: str | Path, config_name: str | None = None) -> list[str]:
+    """The splits of a folder or Hub id; a folder whose names say nothing is all `train`."""
+    import datasets
+
+    if Path(source).is_dir():
+        return list(_folder_files(Path(source))[1])
+    return datasets.get_dataset_split_names(str(source), config_name)
+
+
+def held_out_split(names: list[str]) -> str | None:
+    """The split to test on: test if there is one, else validation, else None."""
+    return next((name for word in ("test", "validation", "valid", "val") for name in names if name == word), None)
+
+
+def load_rows(source: str | Path, split: str, config_name: str | None = None) -> Any:
+    """One split as a `datasets.Dataset`.
+
+    Raises:
+        ValueError: the folder has no image and no parquet file, or not that split.
+        OSError: neither a folder nor a data set that the Hub gives.
+    """
+    import datasets
+
+    if not Path(source).is_dir():
+        return datasets.load_dataset(str(source), config_name, split=split)
+    builder, files = _folder_files(Path(source))
+    if split not in files:
+        raise ValueError(f"{source} has no {split} split: there is {', '.join(files)}")
+    return datasets.load_dataset(builder, data_files={split: files[split]}, split=split)
+
+
+def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
+    """(builder, files or patterns by split). Files are given by name: left to guess, `datasets` also reads splits
+    from the names of classes and images."""
+    parquet = sorted(folder.rglob("*.parquet"))
+    if parquet:
+        files: dict[str, list[str]] = {}
+        for path in parquet:
+            words = re.split(r"[^a-z]+", path.relative_to(folder).as_posix().lower())
+            files.setdefault(next((SPLITS[w] for w in words if w in SPLITS), "train"), []).append(str(path))
+        return "parquet", files
+    if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
+        raise ValueError(f"no image and no parquet file in {folder}: put one folder of images per class in it")
+    parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    if parts and all(name.lower() in SPLITS for name in parts):
+        return "imagefolder", {SPLITS[name.lower()]: [f"{folder}/{name}/**"] for name in parts}
+    return "imagefolder", {"train": [f"{folder}/**"]}
