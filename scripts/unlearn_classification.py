@@ -29,14 +29,10 @@ DEFAULT_STEPS = 400  # in which the default ViT learns all of its training image
 
 @dataclass
 class ClassifierConfig(UnlearnConfig):
-    """UnlearnConfig with defaults for classifiers, whose training loss is so near 0 that a multiple of it is no sign
-    of divergence."""
+    """UnlearnConfig with a default for classifiers."""
 
     learning_rate: float = field(
         default=1e-4, metadata={"help": "1e-4 suits some samples of every class; a whole class takes more, 5e-4"}
-    )
-    max_loss_ratio: float = field(
-        default=float("inf"), metadata={"help": "a retain loss this many times the original's counts as divergence"}
     )
 
 
@@ -61,7 +57,9 @@ class DataFlags:
     label_column_name: str = field(default="label", metadata={"help": "column of the labels"})
     max_train_samples: int | None = field(default=None, metadata={"help": "at most this many, spread evenly"})
     max_eval_samples: int | None = field(default=None, metadata={"help": "as max_train_samples, of the test images"})
-    forget_class: list[str] | None = field(default=None, metadata={"help": "classes to forget: names or ids"})
+    forget_class: list[str] | None = field(
+        default=None, metadata={"help": "classes to forget: names or ids; may be repeated"}
+    )
     forget_fraction: float | None = field(
         default=None, metadata={"help": "forget a random share of the training images, drawn by --seed"}
     )

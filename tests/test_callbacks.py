@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import config, tiny_pipeline
+from conftest import config, tiny_pipeline, tiny_vit
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -121,6 +121,14 @@ def test_last_good_holds_the_weights_of_the_step_it_names(tmp_path, images):
     good.train()
     assert same(load_file(tmp_path / "a/last_good" / WEIGHTS), weights(good))
     assert not list((tmp_path / "a").glob("*.safetensors"))
+
+
+def test_a_trained_classifier_may_lose_more_than_a_multiple_of_almost_nothing(tmp_path, images):
+    trainer = UnlearnTrainer(tiny_vit(), config(tmp_path, guard_steps=0), SFRon(), *split_by_label(images, 1))
+    trainer.guard.first_retain = 1e-5
+    trainer.guard.check_retain(torch.tensor(2.7))  # twice chance among four classes is 2.77
+    with pytest.raises(DivergenceError, match="retain_loss 2.8 is over 2.773"):
+        trainer.guard.check_retain(torch.tensor(2.8))
 
 
 def test_last_good_of_an_average_is_the_average(tmp_path, images):

@@ -22,6 +22,16 @@ class OneLineParser(HfArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
+class _Repeatable(argparse.Action):
+    """A list flag that may be given several times: `--f a --f b` is `--f a b`; the first one replaces the default."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        given = vars(namespace).setdefault("_given", set())
+        before = getattr(namespace, self.dest) if self.dest in given else []
+        given.add(self.dest)
+        setattr(namespace, self.dest, [*before, *values])
+
+
 def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, description: str = "") -> list[Any]:
     """Instances of `argument_classes`, then the Method that --method names with its own fields.
 
@@ -49,6 +59,9 @@ def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, d
             parser.error(f"preset {preset!r} is not one of {', '.join(method.presets)}")
         parser.set_defaults(preset=preset, **method.presets[preset])
     known = {action.dest: action for action in parser._actions}
+    for action in known.values():
+        if action.nargs == "+":
+            action.__class__ = _Repeatable
     for key, value in given.items():
         if key not in known:
             parser.error(f"{early.config}: unknown key {key!r} (flags of {name} without the dashes)")

@@ -58,7 +58,7 @@ def build_classifier(name: str, seed: int) -> PreTrainedModel:
 
 
 def digits_splits(seed: int = 0) -> dict[str, ArrayDataset]:
-    """scikit-learn's digits, shuffled by `seed`: 1257 train, 270 validation and 270 test images."""
+    """scikit-learn's digits, shuffled by `seed`: 1258 train, 269 validation and 270 test images."""
     data = digits()
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     ends = [round(sum(SPLIT[:k]) * len(data)) for k in range(4)]

@@ -35,6 +35,11 @@ class Objective(nn.Module):
     distils: ClassVar[bool] = False  # `forward` takes a `temperature`: the targets are class logits
 
     @property
+    def chance_loss(self) -> float:
+        """What a model that knows nothing loses on a sample; 0 where there is no such level."""
+        return 0.0
+
+    @property
     def auto_forget_loss(self) -> str:
         """What `forget_loss="auto"` means for this model: match or ascent."""
         return "match" if self.conditional else "ascent"

@@ -48,6 +48,10 @@ class Classification(Objective):
         return self.num_classes > 1
 
     @property
+    def chance_loss(self) -> float:
+        return math.log(self.num_classes)
+
+    @property
     def class_labels(self) -> list[int]:
         return list(range(self.num_classes))
 
@@ -137,7 +141,7 @@ class Classification(Objective):
         self.eval()
         losses = torch.cat([self(**batch).cpu() for batch in batches])
         self.train(training)
-        return torch.stack([losses.mean(), torch.tensor(math.log(self.num_classes))])
+        return torch.stack([losses.mean(), torch.tensor(self.chance_loss)])
 
     def baseline(self, profile: Tensor, batch: dict[str, Tensor]) -> Baseline:
         own, other = profile.to(batch["labels"].device)
