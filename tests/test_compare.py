@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from hf_unlearn.compare import Cells, Recipe, compare, load_recipe, method_of
+from hf_unlearn.compare.cells import splits_of
 from hf_unlearn.compare.recipe import SHIPPED
 from hf_unlearn.compare.report import interval, ordered, table
 from hf_unlearn.compare.search import GAP_NAMES, gap_of_means, search
@@ -145,6 +146,24 @@ def test_interval_by_hand():
     """t(0.975, 2) = 4.3027; the standard deviation of 1, 2, 3 is 1."""
     assert interval([1.0, 2.0, 3.0], 3) == "2.000 ± 2.484"
     assert interval([1.25], 1) == "1.2"
+
+
+def test_parquet_folder_as_data(tmp_path):
+    """Train and test by the files' names; a tenth of train is validation; pixels in [-1, 1] at the model's channels."""
+    import datasets
+    from PIL import Image
+
+    images = [Image.new("RGB", (32, 32), (5 * i, 0, 255)) for i in range(40)]
+    rows = {"img": images, "label": [i % 10 for i in range(40)]}
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(names=[f"c{i}" for i in range(10)])}
+    )
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}-00000.parquet")
+    parts, digests = splits_of(str(tmp_path), "cifar_resnet", "img", "label")
+    assert {name: len(part) for name, part in parts.items()} == {"train": 36, "validation": 4, "test": 40}
+    assert parts["test"].labels == rows["label"] and len(set(digests.values())) == 3
+    assert parts["test"][3]["pixel_values"][:, 0, 0].tolist() == pytest.approx([15 / 127.5 - 1, -1, 1])
 
 
 def test_shipped_recipes_load():

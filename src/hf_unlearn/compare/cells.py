@@ -60,11 +60,12 @@ class Cells:
         self.recipe, self.folder = recipe, Path(folder)
         for name in ("cells", "models"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self.splits = splits_of(recipe)
+        source = (recipe.data, recipe.model, recipe.image_column, recipe.label_column)
+        self.splits, digests = splits_of(*source)
         shared = {k: v for k, v in asdict(recipe).items() if k in ("data", "model", "forget", "train", "batch_size")}
         self._shared = {
             **shared,
-            "digests": {name: fingerprint(part, 10**9) for name, part in self.splits.items()},
+            "digests": digests,
             "source": source_digest(),
             "versions": version_of("torch", "transformers", "scikit-learn"),
         }
@@ -95,7 +96,7 @@ class Cells:
             spec["forget_seed"] = seed if forget_seed is None else forget_seed
             _, data = self.forget_and_retain(spec["forget_seed"])
         folder = self.folder / "models" / self.key(**spec)
-        model = start_of(self.recipe, seed)
+        model = start_of(self.recipe.model, seed)
         if not (folder / "seconds.json").exists():
             seconds = train_classifier(model, data, seed, str(folder), **self.recipe.train)
             (folder / "seconds.json").write_text(json.dumps(seconds))
@@ -179,32 +180,38 @@ def unlearn(
     return model, seconds, None if finite else "weights are not finite"
 
 
-def start_of(recipe: Recipe, seed: int) -> PreTrainedModel:
+def start_of(name: str, seed: int) -> PreTrainedModel:
     """The untrained model, or for a folder or Hub id its architecture with fresh weights."""
-    if recipe.model in CLASSIFIERS:
-        return build_classifier(recipe.model, seed)
+    if name in CLASSIFIERS:
+        return build_classifier(name, seed)
     from transformers import AutoConfig, AutoModelForImageClassification
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(recipe.model))
+        return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(name))
 
 
-def splits_of(recipe: Recipe) -> dict[str, Any]:
-    """train, validation and test parts, in memory. Validation is a tenth of the training part, drawn once."""
-    if recipe.data == "digits":
-        return digits_splits()
-    from ..classifiers import load_labelled_images
+@functools.cache
+def splits_of(data: str, model: str, image_column: str, label_column: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """train, validation and test parts in memory, and a digest of each. Validation is a tenth of the training part."""
+    if data == "digits":
+        parts = digits_splits()
+    else:
+        from ..classifiers import load_labelled_images
 
-    model = start_of(recipe, 0)
-    train, test = (
-        in_memory(load_labelled_images(recipe.data, model, None, split, recipe.image_column, recipe.label_column))
-        for split in ("train", "test")
-    )
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    parts = {"train": order[len(train) // 10 :], "validation": order[: len(train) // 10]}
-    picked = {n: ArrayDataset(train.pixel_values[part], train.label_tensor[part]) for n, part in parts.items()}
-    return {**picked, "test": test}
+        untrained = start_of(model, 0)
+        train, test = (
+            in_memory(load_labelled_images(data, untrained, None, split, image_column, label_column))
+            for split in ("train", "test")
+        )
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        cut = len(train) // 10
+        parts = {
+            name: ArrayDataset(train.pixel_values[part], train.label_tensor[part])
+            for name, part in (("train", order[cut:]), ("validation", order[:cut]))
+        }
+        parts["test"] = test
+    return parts, {name: fingerprint(part, len(part)) for name, part in parts.items()}
 
 
 def in_memory(dataset: Dataset) -> ArrayDataset:
