@@ -1,6 +1,7 @@
 """Tiny models and data, made from config: nothing is downloaded."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -80,3 +81,23 @@ def tiny_vit(seed: int = 0, attention: str = "sdpa"):
         for p in model.parameters():  # no bias starts at exactly 0, where the sign of a rounding error would count
             p.add_(torch.randn_like(p) * 0.02)
     return model
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """`run_script(path, *arguments)` runs a script's main in this process: (exit code, standard output, error)."""
+    import importlib.util
+
+    from hf_unlearn import cli
+
+    def call(path, *arguments) -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        script = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, script)  # dataclasses look their module up
+        spec.loader.exec_module(script)
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.run(script.main)
+        return stop.value.code, *capsys.readouterr()
+
+    return call

@@ -149,7 +149,7 @@ def test_interval_by_hand():
 
 
 def test_parquet_folder_as_data(tmp_path):
-    """Train and test by the files' names; a tenth of train is validation; pixels in [-1, 1] at the model's channels."""
+    """Train and test by the files' names; a tenth of train is validation; pixels in [-1, 1]."""
     import datasets
     from PIL import Image
 

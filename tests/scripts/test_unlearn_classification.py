@@ -1,6 +1,6 @@
 """scripts/unlearn_classification.py as a user types it: what to forget, the table, one line for every bad input."""
 
-import importlib.util
+import functools
 import json
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from hf_unlearn import cli, recipes
+from hf_unlearn import recipes
 from hf_unlearn.images import digits
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_classification.py"
@@ -72,21 +72,8 @@ def paths(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """The script's main in this process: exit code, standard output, standard error."""
-    spec = importlib.util.spec_from_file_location("unlearn_classification", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "unlearn_classification", script)  # dataclasses look their module up
-    spec.loader.exec_module(script)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.run(script.main)
-        return stop.value.code, *capsys.readouterr()
-
-    call.script = script
-    return call
+def run(run_script):
+    return functools.partial(run_script, SCRIPT)
 
 
 def flags(paths: dict[str, Path], out: Path, test: bool = True) -> list:
@@ -188,13 +175,13 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, paths, run):
 
 def test_default_run_compares_with_a_model_trained_without_the_forget_set(tmp_path, run, monkeypatch):
     short = dict(max_steps=3, per_device_train_batch_size=8, warmup_steps=0)
-    seen = []
+    seen, whole = [], recipes.train_classifier
 
     def train(model, dataset, seed, **options):
         seen.append(len(dataset))
-        return recipes.train_classifier(model, dataset, seed, **short)
+        return whole(model, dataset, seed, **short)
 
-    monkeypatch.setattr(run.script, "train_classifier", train)
+    monkeypatch.setattr(recipes, "train_classifier", train)
     code, output, error = run(*FAST, "--output_dir", tmp_path / "out")
     assert code == 0, error
     trained_on = len(recipes.digits_splits()["train"])
