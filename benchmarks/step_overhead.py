@@ -197,7 +197,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=27, help="timed pairs; over 25 they meet a snapshot and a check")
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=2, help="of the timed steps")
-    parser.add_argument("--memory_batch", type=int, nargs="+", default=[16, 32], help="of the memory figures")
+    parser.add_argument("--memory_batch", type=int, nargs="+", default=[16, 64], help="of the memory figures")
+    parser.add_argument("--memory_modes", nargs="+", default=list(MEMORY_MODES), choices=list(MEMORY_MODES))
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--quick", action="store_true", help="5 pairs, 16x16 images, memory of 'stable' at batch 4")
     parser.add_argument("--output", default="benchmarks/results/step_overhead.json")
@@ -215,7 +216,7 @@ def main() -> None:
         f"{timed['quartiles'][0]:.3f} to {timed['quartiles'][1]:.3f}, {timed['pairs']} pairs, sums "
         f"{timed['ratio_of_sums']:.3f}), {timed['seconds_per_outer_step']:.2f} s"
     )
-    modes = [PLAIN, "stable"] if options.quick else list(MEMORY_MODES)
+    modes = [PLAIN, "stable"] if options.quick else list(dict.fromkeys([PLAIN, *options.memory_modes]))
     result = {
         "time": timed,
         "memory": [memory(batch, options.size, modes) for batch in options.memory_batch],
