@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Threads that wait asleep: on a machine with other work, spinning ones make a run many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-all lint bench env clean
 
