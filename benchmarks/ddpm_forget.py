@@ -72,19 +72,14 @@ def unlearn(variant: str, digit: int, seed: int):
     pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
     forget, retain = split_by_label(digits(), digit)
     with tempfile.TemporaryDirectory() as folder:
-        config = UnlearnConfig(
+        config = UnlearnConfig.quiet(
             output_dir=folder,
             seed=seed,
-            disable_tqdm=True,
-            guard_steps=0,
             max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
-            verify_mask_steps=0,
-            logging_strategy="no",
             **{**TRAINING, **VARIANTS[variant][2]},
         )
         objective = NoisePrediction(pipeline, **OBJECTIVE)
         trainer = UnlearnTrainer(objective, config, method_of(variant), forget, retain)
-        trainer.log = lambda *args, **kwargs: None
         start = time.perf_counter()
         trainer.train()
         return pipeline, time.perf_counter() - start
@@ -137,20 +132,9 @@ def key(variant: str, digit: int, seed: int, samples: int) -> str:
     return f"{variant}|{digit}|{seed}|{samples}|{weights_digest(weights)}|{digest}"
 
 
-def interval(values: list[float], digits: int) -> str:
-    """Mean and half-width of a 95 % interval (Student), or the value alone."""
-    from scipy import stats
-
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-    return f"{mean:.{digits}f} ± {stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5:.{digits}f}"
-
-
 def table(cells: dict, variants: list[str], digit_list: list[int], seeds: list[int], samples: int) -> str:
     """Markdown: forgotten share, retained accuracy over the original's, Frechet distance over the retrained's."""
-    from hf_unlearn.evaluation import markdown_table
+    from hf_unlearn.evaluation import interval, markdown_table
 
     rows = []
     for variant in ["retrained", *variants]:
@@ -169,19 +153,6 @@ def table(cells: dict, variants: list[str], digit_list: list[int], seeds: list[i
     return markdown_table(header, rows)
 
 
-def stamp() -> str:
-    """Date, versions and machine of a table."""
-    import datetime
-    import platform
-
-    import diffusers
-    import torch
-    import transformers
-
-    versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}, transformers {transformers.__version__}"
-    return f"{datetime.date.today()}, {versions}, {platform.machine()} CPU, {os.cpu_count()} cores"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
@@ -197,6 +168,8 @@ def main() -> None:
         options.digits, options.seeds, options.samples_per_class = [3], [0], 100
     os.environ["OMP_NUM_THREADS"] = "1"
     from tqdm import tqdm
+
+    from hf_unlearn.evaluation import stamp
 
     path, samples = Path(options.output), options.samples_per_class
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +190,8 @@ def main() -> None:
     )
     print(f"\n{count}\n\n{text}")
     if options.markdown:
-        Path(options.markdown).write_text(f"{stamp()}\n\n{count}\n\n{text}\n")
+        head = stamp("torch", "diffusers", "transformers")
+        Path(options.markdown).write_text(f"{head}\n\n{count}\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -60,9 +60,7 @@ def main() -> None:
         for name in options.method:
             pipeline = trained(options.models)
             with tempfile.TemporaryDirectory() as folder:
-                config = UnlearnConfig(
-                    output_dir=folder, max_steps=options.steps, seed=options.seed, guard_steps=0, disable_tqdm=True
-                )
+                config = UnlearnConfig.quiet(output_dir=folder, max_steps=options.steps, seed=options.seed)
                 config.max_loss_ratio = float("inf")  # the table shows what an exploding method ends as
                 parts = split_by_label(digits(), digit)
                 UnlearnTrainer(NoisePrediction(pipeline), config, METHODS[name](), *parts).train()

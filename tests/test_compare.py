@@ -10,9 +10,10 @@ import yaml
 from hf_unlearn.compare import Cells, Recipe, compare, load_recipe, method_of
 from hf_unlearn.compare.cells import splits_of
 from hf_unlearn.compare.recipe import SHIPPED
-from hf_unlearn.compare.report import interval, ordered, table
+from hf_unlearn.compare.report import ordered, table
 from hf_unlearn.compare.search import GAP_NAMES, gap_of_means, search
 from hf_unlearn.compare.spaces import FIXED, SPACES
+from hf_unlearn.evaluation import interval
 from hf_unlearn.methods import METHODS
 
 TINY = Recipe(
@@ -70,10 +71,33 @@ def test_finished_cells_are_read_and_stale_ones_are_not(finished, tmp_path, monk
     cells = Cells(TINY, folder)
     keys = {cells.key(row="finetune", seed=s, options=o) for s in (0, 1) for o in ({}, {"learning_rate": 1e-3})}
     keys |= {Cells(replace(TINY, train={"max_steps": 31}), folder).key(row="finetune", seed=0, options={})}
-    keys |= {Cells(replace(TINY, forget={"fraction": 0.2}), folder).key(row="finetune", seed=0, options={})}
     monkeypatch.setattr("hf_unlearn.compare.cells.source_digest", lambda: "another version of the code")
     keys |= {Cells(TINY, folder).key(row="finetune", seed=0, options={})}
-    assert len(keys) == 7
+    assert len(keys) == 6
+
+
+def test_what_a_cell_depends_on_is_another_cell(tmp_path, monkeypatch):
+    """Other forget sets, budgets, batches and measured samples; the original model is the same for all of them."""
+    monkeypatch.setattr("hf_unlearn.compare.cells.unlearn", lambda *args: (args[1], 1.0, "not run"))
+    changes = (
+        {},
+        {"forget": {"fraction": 0.2}},
+        {"forget": {"classes": [3]}},
+        {"budget": 7},
+        {"batch_size": 32},
+        {"max_retain_samples": 100},
+    )
+    for change in changes:
+        Cells(replace(TINY, **change), tmp_path).figures("finetune", 0, "test")
+    assert len(list((tmp_path / "cells").iterdir())) == len(changes)
+    assert len(list((tmp_path / "models").iterdir())) == 1 + 3
+
+
+def test_max_retain_samples_are_spread_over_the_retain_set(tmp_path):
+    sets = Cells(replace(TINY, max_retain_samples=100), tmp_path).measured_on(0, "validation")
+    whole = Cells(TINY, tmp_path).measured_on(0, "validation")
+    assert len(sets["retain"]) == 100 and len(whole["retain"]) > 1000
+    assert len(sets["forget"]) == len(whole["forget"]) and len(sets["test"]) == len(whole["test"])
 
 
 def test_files_and_definitions(finished):

@@ -14,7 +14,8 @@ from hf_unlearn.data import (
     split_by_index,
     split_by_label,
 )
-from hf_unlearn.images import ArrayDataset, ImageDataset, digits, load_images, to_pixels
+from hf_unlearn.images import ArrayDataset, ImageDataset, digits, to_pixels
+from hf_unlearn.sources import load_images
 
 
 def numbered(count: int, start: int = 0) -> ArrayDataset:
@@ -104,7 +105,7 @@ def test_imagefolder_gets_its_labels_from_the_folders(tmp_path):
 
 
 def test_missing_images_and_columns_are_named(tmp_path):
-    with pytest.raises(ValueError, match="no image in"):
+    with pytest.raises(ValueError, match="no image and no parquet file in"):
         load_images(tmp_path, 8, 1)
     rows = datasets.Dataset.from_dict({"img": [0], "label": [1]})
     with pytest.raises(ValueError, match="column 'image' is not in the data, which has img, label"):

@@ -16,7 +16,7 @@ LAYERS = [
     {"saliency"},
     {"methods"},
     {"storage", "config", "scoring"},
-    {"callbacks"},
+    {"callbacks", "loop"},
     {"trainer", "arguments"},
     {"recipes"},
     {"evaluation", "hub"},

@@ -6,7 +6,8 @@ _EXPORTS = {
     "callbacks": ("DivergenceError",),
     "config": ("UnlearnConfig",),
     "data": ("ForgetRetainDataset", "split_by_index", "split_by_label"),
-    "images": ("digits", "load_images"),
+    "images": ("digits",),
+    "sources": ("load_images",),
     "methods": (
         "METHODS",
         "LUR",

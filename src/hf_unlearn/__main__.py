@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from . import __version__
 from .cli import OneLineParser, check_writable, run
@@ -12,8 +13,9 @@ def compare_command(argv: list[str]) -> None:
     parser = OneLineParser(
         [], prog="hf-unlearn compare", description="methods x seeds under one budget, against retraining"
     )
-    parser.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
-    parser.add_argument("--output_dir", help="default: comparison-NAME; finished cells in it are kept and used")
+    parser.add_argument("recipe", nargs="+", help="YAML files, or names of shipped recipes")
+    parser.add_argument("--output_dir", default="comparisons", help="has a folder for each recipe and goes on there")
+    parser.add_argument("--models_dir", help="trained models, for all recipes; default OUTPUT_DIR/models")
     parser.add_argument("--jobs", type=int, help="processes of one thread each; default the number of cores")
     parser.add_argument("--data", help="instead of the recipe's data: a folder")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the recipe's")
@@ -24,12 +26,12 @@ def compare_command(argv: list[str]) -> None:
 
     from .compare import compare, load_recipe
 
-    recipe = load_recipe(options.recipe)
     given = {k: v for k in ("data", "seeds", "methods", "trials") if (v := getattr(options, k)) is not None}
-    recipe = replace(recipe, **given)
-    folder = options.output_dir or f"comparison-{recipe.name}"
-    check_writable(folder)
-    print(compare(recipe, folder, options.jobs))
+    recipes = [replace(load_recipe(recipe), **given) for recipe in options.recipe]
+    folder = Path(options.output_dir)
+    check_writable(options.output_dir)
+    for recipe in recipes:
+        print(compare(recipe, folder / recipe.name, options.jobs, models_dir=options.models_dir or folder / "models"))
 
 
 COMMANDS = {"compare": compare_command}

@@ -1,6 +1,7 @@
 """Training arguments: transformers' own, with defaults that unlearning needs, and the two-sided early stop."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -50,6 +51,17 @@ class UnlearnConfig(TrainingArguments):
     verify_mask_steps: int = field(
         default=25, metadata={"help": "outer steps between measurements of the drift outside the mask; 0 is never"}
     )
+
+    @property
+    def draws_seed(self) -> int:
+        """What all draws are made from: `data_seed`, else `seed`."""
+        return self.data_seed if self.data_seed is not None else self.seed
+
+    @classmethod
+    def quiet(cls, **values: Any) -> "UnlearnConfig":
+        """For a run that is only a means: no bar, no log lines, no snapshots, no checks; `values` win."""
+        silent = {"disable_tqdm": True, "logging_strategy": "no", "guard_steps": 0, "verify_mask_steps": 0}
+        return cls(**{**silent, **values})
 
     def __post_init__(self):
         super().__post_init__()

@@ -64,16 +64,23 @@ class ForgetRetainDataset(Dataset):
     sample is met in each of the K places. Nothing is drawn here: workers, processes and resumed runs agree.
 
     Args:
-        forget: or None for methods that take no forget data.
-        retain: or None for methods that take no retain data.
+        forget, retain: or None for methods that take no such data.
         multiple: the length is rounded up to a multiple of this (the global batch); positions wrap around, so
             that every batch is whole and small sets are legal.
+        streams: which of the two the items hold.
 
     Raises:
         ValueError: a set is empty, or the two are the same data (overlap).
     """
 
-    def __init__(self, forget: Dataset | None, retain: Dataset | None, retain_batches: int = 1, multiple: int = 1):
+    def __init__(
+        self,
+        forget: Dataset | None,
+        retain: Dataset | None,
+        retain_batches: int = 1,
+        multiple: int = 1,
+        streams: Sequence[str] = ("forget", "retain"),
+    ):
         for name, part in (("forget", forget), ("retain", retain)):
             if part is not None and len(part) == 0:
                 raise ValueError(f"the {name} set is empty: give at least one sample")
@@ -82,8 +89,11 @@ class ForgetRetainDataset(Dataset):
         overlap = _overlap(forget, retain)
         if overlap:
             raise ValueError(f"{overlap} samples are in both the forget and the retain set: remove them from retain")
-        self.forget, self.retain, self.retain_batches = forget, retain, retain_batches
-        longest = max(len(part) for part in (forget, retain) if part is not None)
+        self.forget, self.retain = (
+            part if name in streams else None for name, part in (("forget", forget), ("retain", retain))
+        )
+        self.retain_batches = retain_batches
+        longest = max(len(part) for part in (self.forget, self.retain) if part is not None)
         self.length = -(-longest // multiple) * multiple
 
     def __len__(self) -> int:

@@ -118,40 +118,6 @@ def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: 
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
 
 
-def load_images(
-    source: str | Path | Any,
-    size: int | None,
-    channels: int,
-    image_column: str = "image",
-    label_column: str | None = "label",
-    split: str = "train",
-    config_name: str | None = None,
-    center_crop: bool = False,
-) -> ImageDataset:
-    """An imagefolder directory, a Hub id or a `datasets.Dataset` as an ImageDataset.
-
-    A directory with one folder per class gets its labels from the folders. A label column that is not there is
-    an error unless it is the default name, which unlabelled data need not have.
-
-    Raises:
-        ValueError: no image in the directory, or a column that is not there.
-    """
-    import datasets
-
-    rows = source
-    if isinstance(source, (str, Path)):
-        folder = Path(source)
-        if folder.is_dir():
-            if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
-                raise ValueError(f"no image in {folder}: put images in it, or one folder of images per class")
-            rows = datasets.load_dataset("imagefolder", data_dir=str(folder), split=split)
-        else:
-            rows = datasets.load_dataset(str(source), config_name, split=split)
-    if label_column == "label" and "label" not in rows.column_names:
-        label_column = None
-    return ImageDataset(rows, size, channels, image_column, label_column, center_crop)
-
-
 def digits() -> ArrayDataset:
     """scikit-learn's 1,797 handwritten digits as (1, 8, 8) images in [-1, 1] with labels 0-9 (BSD-3)."""
     from sklearn.datasets import load_digits

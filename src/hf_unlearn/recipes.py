@@ -81,16 +81,12 @@ def train_classifier(
         "per_device_train_batch_size": 64,
         "learning_rate": 2e-3,
         "warmup_steps": 50,
-        "disable_tqdm": True,
-        "logging_strategy": "no",
-        "guard_steps": 0,
         "seed": seed,
         **overrides,
     }
     with tempfile.TemporaryDirectory() as scratch:
-        config = UnlearnConfig(output_dir=output_dir or scratch, **values)
+        config = UnlearnConfig.quiet(output_dir=output_dir or scratch, **values)
         trainer = UnlearnTrainer(model, config, FineTune(), None, dataset)
-        trainer.log = lambda *args, **kwargs: None  # no summary line for a model that is only a means
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start

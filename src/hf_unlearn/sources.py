@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, ImageDataset
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
@@ -56,3 +56,27 @@ def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
     if parts and all(name.lower() in SPLITS for name in parts):
         return "imagefolder", {SPLITS[name.lower()]: [f"{folder}/{name}/**"] for name in parts}
     return "imagefolder", {"train": [f"{folder}/**"]}
+
+
+def load_images(
+    source: str | Path | Any,
+    size: int | None,
+    channels: int,
+    image_column: str = "image",
+    label_column: str | None = "label",
+    split: str = "train",
+    config_name: str | None = None,
+    center_crop: bool = False,
+) -> ImageDataset:
+    """A folder, a Hub id or a `datasets.Dataset` as an ImageDataset.
+
+    A directory with one folder per class gets its labels from the folders. A label column that is not there is
+    an error unless it is the default name, which unlabelled data need not have.
+
+    Raises:
+        ValueError: a column that is not there, or what `load_rows` raises.
+    """
+    rows = load_rows(source, split, config_name) if isinstance(source, (str, Path)) else source
+    if label_column == "label" and "label" not in rows.column_names:
+        label_column = None
+    return ImageDataset(rows, size, channels, image_column, label_column, center_crop)

@@ -62,6 +62,24 @@ def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, pro
     (folder / STATE_FILE).write_text(json.dumps(state, indent=2))
 
 
+def find_checkpoint(output_dir: str | Path, resume: str | bool | None) -> str | None:
+    """The folder to resume from: `resume` itself, or for True or "latest" the newest one in `output_dir`.
+
+    Raises:
+        ValueError: there is none (a run never starts afresh instead).
+    """
+    if not resume:
+        return None
+    if resume is True or resume == "latest":
+        found = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+        if not found:
+            raise ValueError(f"no checkpoint in {output_dir}: leave resume_from_checkpoint out to start")
+        return str(found[-1])
+    if not (Path(resume) / "trainer_state.json").is_file():
+        raise ValueError(f"checkpoint {resume} does not exist or is not one (no trainer_state.json in it)")
+    return str(resume)
+
+
 def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
     """(masks, profile, state) of `save_checkpoint`."""
     if not (folder / STATE_FILE).is_file():

@@ -132,7 +132,13 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, image_folder, uncond
         "unrecognized arguments": ["--leraning_rate", "1"],
         "must lie in (0, 1]": ["--slow_rate", "0"],
         "no data: set": [*model],
-        "no image in": [*model, "--train_data_dir", image_folder, "--forget_data_dir", tmp_path / "empty"],
+        "no image and no parquet file in": [
+            *model,
+            "--train_data_dir",
+            image_folder,
+            "--forget_data_dir",
+            tmp_path / "empty",
+        ],
         "are in both the forget and the retain set": [
             *model,
             *("--train_data_dir", image_folder, "--forget_data_dir", image_folder / "cat"),

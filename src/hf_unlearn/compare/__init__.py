@@ -1,8 +1,6 @@
 """Methods x seeds under one budget, searched alike, against retraining: `hf-unlearn compare RECIPE`."""
 
-import datetime
 import os
-import platform
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -14,39 +12,48 @@ from tqdm import tqdm
 from .cells import REFERENCES, Cells
 from .recipe import Recipe, load_recipe, method_of
 
+VERSIONS = ("torch", "transformers", "scikit-learn", "optuna")
+
 __all__ = ["Cells", "Recipe", "compare", "load_recipe", "method_of"]
 
 
-def compare(recipe: Recipe, folder: str | Path, jobs: int | None = None, progress: bool = True) -> str:
+def compare(
+    recipe: Recipe,
+    folder: str | Path,
+    jobs: int | None = None,
+    progress: bool = True,
+    models_dir: str | Path | None = None,
+) -> str:
     """Run a recipe and write results.json, results.csv, results.md and tradeoff.png to `folder`.
 
     Finished cells are read from `folder`; an interrupted comparison goes on and ends in the same table. Models are
-    trained and cells computed in `jobs` processes of one thread each; 0 is in this process.
+    trained, into `models_dir` (`folder`/models), and cells computed in `jobs` processes of one thread each; 0 is in
+    this process.
 
     Returns:
         The Markdown text.
     """
+    from ..evaluation.report import stamp
     from .report import write
     from .ulira import attack_table
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    kept = Cells(recipe, folder, models_dir)
     jobs = os.cpu_count() or 1 if jobs is None else jobs
     with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) if jobs else InProcess() as pool:
         every = [*recipe.search_seeds, *recipe.seeds]
         models = [(kind, seed) for kind in ("original", "retrained") for seed in every]
-        _all({pool.submit(_train, recipe, folder, *m): m for m in models}, "models", progress)
-        searched = _all({pool.submit(_search, recipe, folder, row): row for row in recipe.methods}, "search", progress)
+        _all({pool.submit(_train, kept, *m): m for m in models}, "models", progress)
+        searched = _all({pool.submit(_search, kept, row): row for row in recipe.methods}, "search", progress)
         options = {row: found["options"] for row, found in searched.items()} | {row: {} for row in REFERENCES}
         wanted = {
-            pool.submit(_figures, recipe, folder, row, seed, options[row]): (row, seed)
+            pool.submit(kept.figures, row, seed, "test", options[row]): (row, seed)
             for row in (*REFERENCES, *recipe.methods)
             for seed in recipe.seeds
         }
         cells = _all(wanted, "cells", progress)
-        extra = attack_table(pool, recipe, folder, options, progress) if recipe.shadows else ""
+        extra = attack_table(pool, kept, options, progress) if recipe.shadows else ""
     results = {row: [cells[row, seed] for seed in recipe.seeds] for row in (*REFERENCES, *recipe.methods)}
-    return write(folder, asdict(recipe), stamp(), results, searched, extra)
+    return write(Path(folder), asdict(recipe), stamp(*VERSIONS), results, searched, extra)
 
 
 class InProcess(Executor):
@@ -74,23 +81,11 @@ def _one_thread() -> None:
     logging.disable_progress_bar()
 
 
-def _train(recipe: Recipe, folder: Path, kind: str, seed: int) -> None:
-    Cells(recipe, folder).trained(kind, seed)
+def _train(cells: Cells, kind: str, seed: int) -> None:
+    cells.trained(kind, seed)  # the model stays on disk
 
 
-def _search(recipe: Recipe, folder: Path, row: str) -> dict[str, Any]:
-    from .search import search
+def _search(cells: Cells, row: str) -> dict[str, Any]:
+    from .search import search  # optuna is imported where it is used
 
-    return search(Cells(recipe, folder), row)
-
-
-def _figures(recipe: Recipe, folder: Path, row: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
-    return Cells(recipe, folder).figures(row, seed, "test", options)
-
-
-def stamp() -> str:
-    """Date, versions and machine of a table."""
-    from ..evaluation.metric import version_of
-
-    versions = version_of("torch", "transformers", "scikit-learn", "optuna")
-    return f"{datetime.date.today()}, {versions}, {platform.machine()} CPU, {os.cpu_count()} cores"
+    return search(cells, row)

@@ -4,27 +4,28 @@ A cell is named by a hash of everything that it depends on: recipe, options, see
 and the versions of what it runs on. A changed input is another cell; a stale one is never read.
 """
 
-import copy
 import functools
 import hashlib
 import json
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Subset
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from ..callbacks import DivergenceError
 from ..config import UnlearnConfig
 from ..data import random_subset, split_by_index, split_by_label
-from ..evaluation.classification import accuracy, classification_figures, predictions
+from ..evaluation.classification import Measured, accuracy, classification_figures, measure, predictions
+from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
 from ..evaluation.relearn import relearn_steps
 from ..images import ArrayDataset
+from ..losses import spread
 from ..objectives import Classification
 from ..recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
 from ..saliency import fingerprint
@@ -37,7 +38,6 @@ PACKAGE = Path(__file__).parents[1]
 BESIDE = (
     "cli.py hub.py arguments.py pipelines.py __main__.py report.py generation.py ddpm.py judge.py search.py".split()
 )
-ATTACKS = (("entropy", "logistic"), ("confidence", "svc"))
 # Retrained once more from other first weights: the gap that nothing but chance makes.
 AGAIN = "retrained, other start"
 REFERENCES = ("original", "retrained", AGAIN)
@@ -54,25 +54,38 @@ def source_digest() -> str:
 
 
 class Cells:
-    """Computes and keeps the cells of one recipe in `folder`/cells and `folder`/models."""
+    """Computes and keeps the cells of one recipe in `folder`/cells, and its models in `models_dir` (`folder`/models).
 
-    def __init__(self, recipe: Recipe, folder: Path):
-        self.recipe, self.folder = recipe, Path(folder)
-        for name in ("cells", "models"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        source = (recipe.data, recipe.model, recipe.image_column, recipe.label_column)
-        self.splits, digests = splits_of(*source)
-        shared = {k: v for k, v in asdict(recipe).items() if k in ("data", "model", "forget", "train", "batch_size")}
-        self._shared = {
-            **shared,
-            "digests": digests,
+    Comparisons of other forget sets or methods may share `models_dir`: the original models are the same.
+    """
+
+    def __init__(self, recipe: Recipe, folder: str | Path, models_dir: str | Path | None = None):
+        self.recipe, self.cells = recipe, Path(folder) / "cells"
+        self.models = Path(models_dir or Path(folder) / "models")
+        for path in (self.cells, self.models):
+            path.mkdir(parents=True, exist_ok=True)
+        self._measured: dict[Any, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_measured": {}}  # processes find the data and measure by themselves
+
+    @property
+    def splits(self) -> dict[str, Any]:
+        return self._data()[0]
+
+    def _data(self) -> tuple[dict[str, Any], dict[str, str]]:
+        recipe = self.recipe
+        return splits_of(recipe.data, recipe.model, recipe.image_column, recipe.label_column)
+
+    def key(self, **spec: Any) -> str:
+        """Name of a model or cell by `spec` and what all of them depend on."""
+        shared = {
+            **{name: getattr(self.recipe, name) for name in ("data", "model", "train")},
+            "digests": self._data()[1],
             "source": source_digest(),
             "versions": version_of("torch", "transformers", "scikit-learn"),
         }
-
-    def key(self, **spec: Any) -> str:
-        text = json.dumps({**self._shared, **spec}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps({**shared, **spec}, sort_keys=True).encode()).hexdigest()[:20]
 
     def forget_and_retain(self, seed: int) -> tuple[Dataset, Dataset]:
         train = self.splits["train"]
@@ -80,13 +93,13 @@ class Cells:
             return split_by_label(train, self.recipe.forget["classes"])
         return split_by_index(train, random_subset(len(train), self.recipe.forget["fraction"], seed))
 
-    def measured_on(self, split: str) -> Dataset:
-        """The validation or test part; of the retained classes only if classes are forgotten."""
-        part = self.splits[split]
-        if "classes" not in self.recipe.forget:
-            return part
-        labels = part.labels
-        return Subset(part, [i for i, label in enumerate(labels) if label not in self.recipe.forget["classes"]])
+    def measured_on(self, seed: int, split: str) -> dict[str, Dataset]:
+        """forget, retain and test; `split` is the latter, of the retained classes only if classes are forgotten."""
+        forget, retain = self.forget_and_retain(seed)
+        if self.recipe.max_retain_samples:
+            retain = Subset(retain, spread(len(retain), self.recipe.max_retain_samples))
+        sets = evaluation_sets(forget, retain, self.splits[split], "classes" in self.recipe.forget)
+        return {name: sets[name] for name in ("forget", "retain", "test")}
 
     # ---- models that are trained -----------------------------------------------------------------
     def trained(self, kind: str, seed: int, forget_seed: int | None = None) -> tuple[PreTrainedModel, float]:
@@ -94,50 +107,64 @@ class Cells:
         data, spec = self.splits["train"], {"kind": kind, "seed": seed}
         if kind == "retrained":
             spec["forget_seed"] = seed if forget_seed is None else forget_seed
+            spec["forget"] = self.recipe.forget
             _, data = self.forget_and_retain(spec["forget_seed"])
-        folder = self.folder / "models" / self.key(**spec)
-        model = start_of(self.recipe.model, seed)
+        folder = self.models / self.key(**spec)
         if not (folder / "seconds.json").exists():
+            model = start_of(self.recipe.model, seed)
             seconds = train_classifier(model, data, seed, str(folder), **self.recipe.train)
             (folder / "seconds.json").write_text(json.dumps(seconds))
-        loaded = type(model).from_pretrained(folder)
+        loaded = AutoModelForImageClassification.from_pretrained(folder)
         return loaded, json.loads((folder / "seconds.json").read_text())
 
     # ---- figures ---------------------------------------------------------------------------------
     def figures(self, row: str, seed: int, split: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Figures of one model: row "original", "retrained", or a method's with its options."""
-        options = {**FIXED.get(row, {}), **(options or {})}
-        key = self.key(row=row, seed=seed, split=split, options=options, budget=self.recipe.budget)
-        path = self.folder / "cells" / f"{key}.json"
+        options = options or {}
+        decides = {name: getattr(self.recipe, name) for name in ("forget", "budget", "batch_size")}
+        decides |= {"max_retain_samples": self.recipe.max_retain_samples, "fixed": FIXED.get(row, {})}
+        path = self.cells / f"{self.key(row=row, seed=seed, split=split, options=options, **decides)}.json"
         if path.exists():
             return json.loads(path.read_text())
-        forget, retain = self.forget_and_retain(seed)
-        original, _ = self.trained("original", seed)
-        retrained, retraining = self.trained("retrained", seed)
         seconds, diverged = 0.0, None
-        if row == "original":
-            model = copy.deepcopy(original)
-        elif row == "retrained":
-            model, seconds = copy.deepcopy(retrained), retraining
+        model, retraining = self.trained("retrained", seed)
+        if row == "retrained":
+            seconds = retraining
         elif row == AGAIN:
             model, seconds = self.trained("retrained", seed + 500, forget_seed=seed)
         else:
-            model, seconds, diverged = unlearn(
-                self.recipe, copy.deepcopy(original), row, options, forget, retain, seed
-            )
+            model, _ = self.trained("original", seed)
+        if row not in REFERENCES:
+            model, seconds, diverged = unlearn(self.recipe, model, row, options, *self.forget_and_retain(seed), seed)
         result: dict[str, Any] = {"seconds": seconds, "time_ratio": seconds / retraining, "diverged": diverged}
         if diverged is None:
-            measured = classification_figures(
-                model, forget, retain, self.measured_on(split), retrained, ATTACKS, seed=seed
-            )
+            sets = self.measured_on(seed, split)
+            measured = classification_figures(model, **sets, retrained=self._retrained(seed, split), seed=seed)
             if split == "test":
-                target = accuracy(predictions(original, forget)).value
-                measured["relearn_steps"] = relearn_steps(model, forget, target, seed=seed)
+                target = self._once(("known", seed), lambda: self._known(seed))
+                measured["relearn_steps"] = relearn_steps(model, sets["forget"], target, seed=seed)
             result["metrics"] = {name: metric.as_dict() for name, metric in measured.items()}
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps({"row": row, "seed": seed, "split": split, "options": options, **result}))
         partial.replace(path)
         return json.loads(path.read_text())
+
+    def _retrained(self, seed: int, split: str) -> Measured:
+        """What a search asks for in every trial."""
+
+        def make() -> Measured:
+            return measure(self.trained("retrained", seed)[0], self.measured_on(seed, split), seed=seed)
+
+        return self._once((seed, split), make)
+
+    def _known(self, seed: int) -> float:
+        """The original model's accuracy on the forget set."""
+        return accuracy(predictions(self.trained("original", seed)[0], self.forget_and_retain(seed)[0])).value
+
+    def _once(self, name: Any, make: Callable[[], Any]) -> Any:
+        if name not in self._measured:
+            self._measured[name] = make()
+        return self._measured[name]
 
 
 def unlearn(
@@ -155,21 +182,16 @@ def unlearn(
     method = method_of(row, options)
     steps = max(1, int(recipe.budget / method.gradients)) if method.trains else 1
     with tempfile.TemporaryDirectory() as folder:
-        config = UnlearnConfig(
+        config = UnlearnConfig.quiet(
             output_dir=folder,
             max_steps=steps,
             per_device_train_batch_size=recipe.batch_size,
             per_device_eval_batch_size=256,
-            disable_tqdm=True,
-            logging_strategy="no",
-            guard_steps=0,
-            verify_mask_steps=0,
             max_loss_ratio=float("inf"),
             seed=seed,
             **({"learning_rate": rate} if rate else {}),
         )
         trainer = UnlearnTrainer(Classification(model), config, method, forget, retain)
-        trainer.log = lambda *args, **kwargs: None
         start = time.perf_counter()
         try:
             trainer.train()
@@ -184,8 +206,6 @@ def start_of(name: str, seed: int) -> PreTrainedModel:
     """The untrained model, or for a folder or Hub id its architecture with fresh weights."""
     if name in CLASSIFIERS:
         return build_classifier(name, seed)
-    from transformers import AutoConfig, AutoModelForImageClassification
-
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(name))

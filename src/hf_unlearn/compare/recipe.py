@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ..methods import METHODS, Method
+from .spaces import FIXED
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
 
@@ -25,6 +26,7 @@ class Recipe:
     trials: search trials for every method.
     search_seeds: of the forget sets and models that trials run on, which the table never uses; they are scored on the
         validation split.
+    max_retain_samples: how many retained samples the figures are measured on, evenly spread; 0 is all.
     shadows: shadow models a side for the likelihood-ratio attack; 0 skips it.
     """
 
@@ -41,6 +43,7 @@ class Recipe:
     search_seeds: list[int] = field(default_factory=lambda: [1000, 1001])
     image_column: str = "image"
     label_column: str = "label"
+    max_retain_samples: int = 0
     shadows: int = 0
 
     def __post_init__(self):
@@ -85,7 +88,7 @@ def load_recipe(source: str) -> Recipe:
 
 
 def method_of(row: str, options: dict[str, Any]) -> Method:
-    """The Method of a row, with options over those of its preset."""
+    """The Method of a row: its preset, what the row fixes besides (`spaces.FIXED`), then `options`."""
     name, _, preset = row.partition(":")
     if name not in METHODS:
         raise ValueError(f"method {name!r} is not one of {', '.join(METHODS)}")
@@ -93,4 +96,4 @@ def method_of(row: str, options: dict[str, Any]) -> Method:
     if preset and preset not in method.presets:
         raise ValueError(f"method {name} has no preset {preset!r}: {', '.join(method.presets) or 'it has none'}")
     chosen = {"preset": preset, **method.presets[preset]} if preset else {}
-    return method(**{**chosen, **options})
+    return method(**{**chosen, **FIXED.get(row, {}), **options})

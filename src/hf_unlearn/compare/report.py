@@ -2,11 +2,10 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.report import markdown_table
+from ..evaluation.report import interval, markdown_table
 from .cells import AGAIN, REFERENCES
 from .search import gap_of_means
 
@@ -23,18 +22,6 @@ COLUMNS = {
     "relearn_steps": ("relearn steps", 1, 1),
     "time_ratio": ("time / retrain", 1, 3),
 }
-
-
-def interval(values: Sequence[float], digits: int) -> str:
-    """Mean ± half-width of a 95 % interval (Student), or the value alone."""
-    from scipy import stats
-
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-    half = stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def value_of(figures: dict[str, Any], name: str) -> float | None:

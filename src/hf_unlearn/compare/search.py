@@ -6,7 +6,8 @@ search over it finds the noise (two retrained models of the digits differ by 1.5
 
 from typing import Any
 
-from .cells import ATTACKS, Cells
+from ..evaluation.classification import ATTACKS
+from .cells import Cells
 from .recipe import method_of
 from .spaces import SPACES, suggest
 

@@ -10,7 +10,7 @@ from .generation import (
     sample_classes,
 )
 from .judge import DigitsJudge, digits_judge
-from .report import before_after, figures_table, losses_table, markdown_table
+from .report import before_after, figures_table, interval, losses_table, markdown_table, stamp
 
 __all__ = [
     "DIGITS_DDPM",
@@ -25,10 +25,12 @@ __all__ = [
     "figures_table",
     "frechet_distance",
     "frozen_copy",
+    "interval",
     "judge_samples",
     "losses_table",
     "markdown_table",
     "picture",
     "retrained_digits_ddpm",
     "sample_classes",
+    "stamp",
 ]

@@ -13,6 +13,8 @@ from ..data import collate
 from .membership import check_attack, check_logits, log_probabilities, membership_share
 from .metric import Metric, version_of
 
+ATTACKS = (("entropy", "logistic"), ("confidence", "svc"))  # (feature, attack) of the tables
+
 
 @dataclass
 class Predictions:
@@ -107,8 +109,26 @@ def average_gap(figures: dict[str, float], reference: dict[str, float], names: S
     return sum(abs(figures[name] - reference[name]) for name in names) / len(names)
 
 
-def _figures(parts: dict[str, Predictions], attacks: Sequence[tuple[str, str]], seed: int) -> dict[str, Metric]:
-    """Accuracies and membership shares of one model from its predictions on forget, retain and test."""
+@dataclass
+class Measured:
+    """One model's predictions on forget, retain and test, and its figures made from them."""
+
+    predictions: dict[str, Predictions]
+    figures: dict[str, Metric]
+
+
+def measure(
+    model: Any,
+    sets: dict[str, Dataset],
+    attacks: Sequence[tuple[str, str]] = ATTACKS,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Measured:
+    """Accuracies and membership shares of one model on `sets`, which holds forget, retain and test.
+
+    What a retrained model gets can be passed to `classification_figures` any number of times.
+    """
+    parts = {name: predictions(model, data, batch_size) for name, data in sets.items()}
     figures = {}
     for part, p in parts.items():
         metric = accuracy(p)
@@ -116,7 +136,7 @@ def _figures(parts: dict[str, Predictions], attacks: Sequence[tuple[str, str]], 
     retain, test, forget = ((parts[n].logits, parts[n].labels) for n in ("retain", "test", "forget"))
     for feature, attack in attacks:
         figures[f"mia_{feature}_{attack}"] = membership_share(retain, test, forget, feature, attack, seed)
-    return figures
+    return Measured(parts, figures)
 
 
 def classification_figures(
@@ -125,7 +145,7 @@ def classification_figures(
     retain: Dataset,
     test: Dataset | None,
     retrained: Any = None,
-    attacks: Sequence[tuple[str, str]] = (("entropy", "logistic"), ("confidence", "svc")),
+    attacks: Sequence[tuple[str, str]] = ATTACKS,
     batch_size: int = 256,
     seed: int = 0,
 ) -> dict[str, Metric]:
@@ -133,7 +153,8 @@ def classification_figures(
 
     Args:
         retain: the samples to keep, with evaluation transforms (as all three sets).
-        retrained: the model trained without the forget set, which the others are compared with.
+        retrained: the model trained without the forget set, which the others are compared with, or what `measure`
+            made of it on these sets with these attacks and seed.
         attacks: (feature, attack) as `membership_share` takes them.
 
     Returns:
@@ -148,18 +169,19 @@ def classification_figures(
         raise ValueError("no test set: pass samples that no model was trained on, the attacks compare with them")
     for feature, attack in attacks:
         check_attack(feature, attack)
-    if retrained is not None and retrained.config.num_labels != model.config.num_labels:
+    given = isinstance(retrained, Measured)
+    if not (retrained is None or given) and retrained.config.num_labels != model.config.num_labels:
         raise ValueError(
             f"the retrained model has {retrained.config.num_labels} classes and the model {model.config.num_labels}: "
             "retrain with the same label set"
         )
     sets = {"forget": forget, "retain": retain, "test": test}
-    ours = {name: predictions(model, data, batch_size) for name, data in sets.items()}
-    figures = _figures(ours, attacks, seed)
-    if retrained is not None:
-        theirs = {name: predictions(retrained, data, batch_size) for name, data in sets.items()}
-        figures |= _comparison(ours["forget"], theirs["forget"], figures, _figures(theirs, attacks, seed))
-    return figures
+    ours = measure(model, sets, attacks, batch_size, seed)
+    if retrained is None:
+        return ours.figures
+    theirs = retrained if given else measure(retrained, sets, attacks, batch_size, seed)
+    compared = _comparison(ours.predictions["forget"], theirs.predictions["forget"], ours.figures, theirs.figures)
+    return {**ours.figures, **compared}
 
 
 def _comparison(

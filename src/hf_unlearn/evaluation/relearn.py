@@ -43,19 +43,15 @@ def relearn_steps(
     if not reached:
         stop = _StopAt(student, forget, target)
         with tempfile.TemporaryDirectory() as folder:
-            config = UnlearnConfig(
+            config = UnlearnConfig.quiet(
                 output_dir=folder,
                 max_steps=max_steps,
                 learning_rate=learning_rate,
                 lr_scheduler_type="constant",
                 per_device_train_batch_size=batch_size,
-                disable_tqdm=True,
-                logging_strategy="no",
-                guard_steps=0,
                 seed=seed,
             )
             trainer = UnlearnTrainer(student, config, FineTune(), None, forget, callbacks=[stop])
-            trainer.log = lambda *args, **kwargs: None
             trainer.train()
         steps, reached = trainer.state.global_step, stop.reached
     definition = f"AdamW steps (rate {learning_rate}, batch {batch_size}) until forget accuracy {target:.3f} is back"

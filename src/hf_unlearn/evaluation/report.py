@@ -1,7 +1,10 @@
 """Tables and pictures that a person can judge."""
 
 import json
+import os
+import platform
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .generation import GenerationFigures, SamplingConfig, sample_classes
+from .metric import version_of
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -18,6 +22,23 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |" for row in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
+
+
+def interval(values: Sequence[float], digits: int) -> str:
+    """Mean ± half-width of a 95 % interval (Student), or the value alone."""
+    from scipy import stats
+
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.{digits}f}"
+    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    half = stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def stamp(*packages: str) -> str:
+    """Date, versions of `packages` and machine, for the head of a table."""
+    return f"{date.today()}, {version_of(*packages)}, {platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def figures_table(figures: dict[str, GenerationFigures]) -> str:

@@ -17,17 +17,9 @@ class BadTeacher(Method):
 
     name: ClassVar[str] = "bad_teacher"
     paper: ClassVar[str] = "2205.08096"
+    needs_original: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
     temperature: float = field(default=1.0, metadata={"help": "of both distillations"})
-
-    @property
-    def needs_original(self) -> bool:
-        return True
-
-    def prepare(self, objective: Any) -> None:
-        if not objective.distils:
-            raise ValueError(
-                "bad_teacher distils class probabilities: it works for classifiers, choose another method"
-            )
 
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
         options = {"temperature": self.temperature}

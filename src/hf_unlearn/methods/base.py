@@ -53,6 +53,8 @@ class Method:
 
     trains: ClassVar[bool] = True  # False: `edit` is all there is, no step is taken
     masks_every_step: ClassVar[bool] = False  # the masks hold for the final step too, not only for forget steps
+    needs_original: ClassVar[bool] = False  # a frozen copy of the original network stays in memory, no more than that
+    needs_classes: ClassVar[bool] = False  # works on class probabilities: for classifiers only
 
     @property
     def retain_batches(self) -> int:
@@ -79,13 +81,10 @@ class Method:
     def needs_baseline(self) -> bool:
         return False
 
-    @property
-    def needs_original(self) -> bool:
-        """Whether a frozen copy of the original network stays in memory (one more set of weights, no more)."""
-        return False
-
     def prepare(self, objective: "Objective") -> None:
         """Raise ValueError, with what to set, if the options do not fit the model. Called once, at construction."""
+        if self.needs_classes and not objective.distils:
+            raise ValueError(f"{self.name} needs class probabilities: it works for classifiers, choose another method")
 
     def masks(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> "Masks | None":
         """Weight masks computed from the original model before the first step, or None for all weights."""

@@ -19,16 +19,8 @@ class BoundaryShrink(Method):
     name: ClassVar[str] = "boundary_shrink"
     paper: ClassVar[str] = "2303.11570"
     streams: ClassVar[tuple[str, ...]] = ("forget",)
-
-    @property
-    def needs_original(self) -> bool:
-        return True
-
-    def prepare(self, objective: Any) -> None:
-        if not objective.distils:
-            raise ValueError(
-                "boundary_shrink crosses class boundaries: it works for classifiers, choose another method"
-            )
+    needs_original: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
 
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
         forget = loop.matching_losses(batch["forget"], to="boundary").mean()

@@ -22,6 +22,7 @@ class SCRUB(Method):
     name: ClassVar[str] = "scrub"
     paper: ClassVar[str] = "2302.09880"
     fast_steps: ClassVar[bool] = True
+    needs_original: ClassVar[bool] = True
     distill_weight: float = field(default=0.001, metadata={"help": "kd, weight of the distillation on retain data"})
     data_weight: float = field(default=0.99, metadata={"help": "ce, weight of the retain data's own loss"})
     temperature: float = field(default=4.0, metadata={"help": "T of the distillation (classifiers)"})
@@ -33,10 +34,6 @@ class SCRUB(Method):
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
         self._options: dict[str, float] = {}
-
-    @property
-    def needs_original(self) -> bool:
-        return True
 
     @property
     def gradients(self) -> float:
