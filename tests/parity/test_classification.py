@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch.func import functional_call
 from torch.nn import functional as F
+from transformers import TrainerCallback
 
-from hf_unlearn import METHODS, Classification, UnlearnTrainer, split_by_index
+from hf_unlearn import METHODS, Classification, UnlearnTrainer, split_by_index, split_by_label
+from hf_unlearn.data import collate
+from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
 from hf_unlearn.saliency import fisher
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -236,3 +239,63 @@ def test_boundary_labels_are_across_the_boundary(images):
     batch = {"pixel_values": images.pixel_values[:8], "labels": images.label_tensor[:8]}
     nearest = objective.nearest_labels(tiny_vit().eval(), batch)
     assert (nearest != batch["labels"]).all()
+
+
+class Cosines(TrainerCallback):
+    """Cosine between the gradients of the forget objective (ascent) and of the retain loss, before every step."""
+
+    def __init__(self, model, parts):
+        self.model, self.values = model, []
+        self.batches = [collate(list(part)) for part in parts]
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        flat = []
+        for batch, sign in zip(self.batches, (-1, 1)):
+            gradient = torch.autograd.grad(sign * ce(self.model, batch), list(self.model.parameters()))
+            flat.append(torch.cat([g.flatten() for g in gradient]))
+        self.values.append(F.cosine_similarity(*flat, dim=0).item())
+
+
+@pytest.fixture(scope="module")
+def young_resnet():
+    data = digits_splits()["train"]
+    model = build_classifier("digits_resnet", 0)
+    train_classifier(model, data, 0, max_steps=60)
+    return model, data
+
+
+@pytest.mark.parametrize("forget", ["class", "random"])
+def test_lur_makes_the_two_gradients_agree_more_than_neg_grad_plus_does(tmp_path, young_resnet, forget):
+    """Mean cosine over the same run (same model, data, weights of the two losses): what the look-ahead is for."""
+    start, data = young_resnet
+    parts = split_by_label(data, 3) if forget == "class" else split_by_index(data, range(0, len(data), 10))
+    means = {}
+    for name, options in (("lur", {"look_ahead": 0.1, "form": "exact"}), ("neg_grad_plus", {})):
+        model = copy.deepcopy(start)
+        cosines = Cosines(model, parts)
+        values = dict(max_steps=25, learning_rate=1e-4, per_device_train_batch_size=64)
+        method = METHODS[name](forget_weight=0.3, **options)
+        UnlearnTrainer(model, config(tmp_path / name, **values), method, *parts, callbacks=[cosines]).train()
+        means[name] = sum(cosines.values) / len(cosines.values)
+    assert means["lur"] > means["neg_grad_plus"] + 0.01
+
+
+def test_lur_can_start_anew_where_it_matters_for_the_forget_data(tmp_path, parts):
+    """The largest |g w| by hand: those weights are a fresh network's, all others stay."""
+    objective = Classification(tiny_vit())
+    method = METHODS["lur"](reinit_share=0.05)
+    method.edit(objective, *parts, seed=4)
+    start, fresh = tiny_vit().eval(), dict(Classification(tiny_vit()).fresh_network(4).named_parameters())
+    batch = collate(list(parts[0]))
+    gradient = torch.autograd.grad(ce(start, batch), list(start.parameters()))
+    scores = {n: (g * p).abs() for (n, p), g in zip(start.named_parameters(), gradient)}
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    threshold = flat.sort(descending=True).values[round(0.05 * len(flat)) - 1]
+    changed = 0
+    for name, p in objective.network.named_parameters():
+        before, anew = dict(start.named_parameters())[name], (scores[name] >= threshold * (1 + 1e-4))
+        assert torch.equal(p[anew], fresh[name][anew])
+        same = scores[name] < threshold * (1 - 1e-4)
+        assert torch.equal(p[same], before[same])
+        changed += int(anew.sum())
+    assert changed >= 0.04 * len(flat)

@@ -21,7 +21,7 @@ SPACES: dict[str, dict[str, Any]] = {
     "l1_sparse": {**RATE, "penalty": (1e-6, 1e-3)},
     "boundary_shrink": ASCENT_RATE,
     "ssd": {"selection": (1.0, 50.0), "dampening": (0.1, 2.0)},
-    "lur": {**RATE, "look_ahead": (1e-4, 1e-1), "forget_weight": (1e-3, 1.0)},
+    "lur": {**RATE, "look_ahead": (1e-4, 1e-1), "forget_weight": (1e-3, 1.0), "reinit_share": [0.0, 0.03]},
     "sfron": {**_SFRON, "retain_loss": ["match", "data"], "bound_margin": (1.0, 300.0)},
     "sfron:paper": {**_SFRON, "slow_rate": [0.3, 0.5, 0.8]},
     "sfron:reference": {**_SFRON, "forget_alpha": (0.1, 30.0)},

@@ -91,6 +91,15 @@ class Objective(nn.Module):
         """Rows of `profile` that belong to the samples of `batch`."""
         raise NotImplementedError
 
+    def fresh_network(self, seed: int) -> nn.Module:
+        """An untrained network of the same build, in eval mode, whose first weights `seed` decides."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self._build().to(next(self.network.parameters()).device).eval()
+
+    def _build(self) -> nn.Module:
+        return type(self.network).from_config(self.network.config)
+
     def save_pretrained(self, folder: str, **kwargs: Any) -> None:
         """Export everything a user loads with plain diffusers or transformers classes."""
         raise NotImplementedError

@@ -126,12 +126,11 @@ class Classification(Objective):
     def _random_teacher(self) -> nn.Module:
         """A network of the same build that has learnt nothing, seeded; made at its first use, never trained."""
         if self._random is None:
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                fresh = type(self.network)(copy.deepcopy(self.network.config))
-            object.__setattr__(self, "_random", fresh.to(next(self.network.parameters()).device).eval())
-            self._random.requires_grad_(False)
+            object.__setattr__(self, "_random", self.fresh_network(0).requires_grad_(False))
         return self._random
+
+    def _build(self) -> nn.Module:
+        return type(self.network)(copy.deepcopy(self.network.config))
 
     # ---- the original model's losses -------------------------------------------------------------
     @torch.no_grad()
