@@ -101,3 +101,99 @@ def run_script(monkeypatch, capsys):
         return stop.value.code, *capsys.readouterr()
 
     return call
+
+
+def tiny_dit(seed: int = 0):
+    """A DiTPipeline of four classes, 4x4 latents of 8x8 images, learned sigma. Guidance needs 1000 classes."""
+    from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
+
+    torch.manual_seed(seed)
+    sizes = dict(num_attention_heads=2, attention_head_dim=8, num_layers=2, sample_size=4, patch_size=2)
+    transformer = DiTTransformer2DModel(in_channels=4, out_channels=8, num_embeds_ada_norm=4, **sizes)
+    with torch.no_grad():
+        for p in transformer.parameters():
+            p.add_(torch.randn_like(p) * 0.05)
+    return DiTPipeline(transformer, AutoencoderKL(**TINY_VAE), DDIMScheduler(1000)).to("cpu")
+
+
+TINY_VAE = dict(
+    block_out_channels=(8, 8),
+    norm_num_groups=4,
+    latent_channels=4,
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
+    sample_size=16,
+)
+TINY_UNET = dict(
+    sample_size=8,
+    in_channels=4,
+    out_channels=4,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+)
+
+
+def byte_tokenizer():
+    """A CLIPTokenizer whose tokens are single bytes."""
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=77)
+
+
+def tiny_text_encoder(cls=None, **values):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=514)
+    return (cls or CLIPTextModel)(CLIPTextConfig(**sizes, bos_token_id=512, eos_token_id=513, **values))
+
+
+def tiny_sd(seed: int = 0, **scheduler):
+    """A StableDiffusionPipeline of 16x16 images in 8x8 latents, byte-level CLIP."""
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(cross_attention_dim=16, **TINY_UNET)
+    parts = (
+        AutoencoderKL(**TINY_VAE),
+        tiny_text_encoder(),
+        byte_tokenizer(),
+        unet,
+        DDIMScheduler(1000, steps_offset=1, clip_sample=False, **scheduler),
+    )
+    pipeline = StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_sdxl(seed: int = 0):
+    """A StableDiffusionXLPipeline of 16x16 images: two text encoders, pooled embeddings, time ids."""
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    added = dict(addition_embed_type="text_time", addition_time_embed_dim=4, transformer_layers_per_block=1)
+    unet = UNet2DConditionModel(
+        cross_attention_dim=32, projection_class_embeddings_input_dim=16 + 6 * 4, **added, **TINY_UNET
+    )
+    encoders = (tiny_text_encoder(), tiny_text_encoder(CLIPTextModelWithProjection, projection_dim=16))
+    tokenizers = (byte_tokenizer(), byte_tokenizer())
+    vae = AutoencoderKL(**TINY_VAE)
+    pipeline = StableDiffusionXLPipeline(
+        vae, *encoders, *tokenizers, unet, DDIMScheduler(1000, steps_offset=1), add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def latents(prompts, count: int = 12, seed: int = 2) -> ArrayDataset:
+    """Random 8x8 latents whose labels are the numbers 1.. of `prompts` in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % (len(prompts.texts) - 1) + 1
+    return ArrayDataset(torch.randn(count, 4, 8, 8, generator=generator), labels)

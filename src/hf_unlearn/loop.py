@@ -75,9 +75,9 @@ class OuterStep(ForgetRetainEvaluation):
         weights = {names[id(p)]: p - s for p, s in zip(self.parameters, shift, strict=True)}
         return functional_call(self.objective, weights, kwargs=_inputs(batch))
 
-    def matching_losses(self, batch: dict[str, Tensor], to: str, **options: Any) -> Tensor:
+    def matching_losses(self, batch: dict[str, Tensor], to: str, strength: float = 1.0, **options: Any) -> Tensor:
         with self.accelerator.autocast():
-            match = self.objective.match(to, batch, self.original)
+            match = self.objective.match(to, batch, self.original, strength)
         return self._forward(batch, **match, **options)
 
     def _forward(self, batch: dict[str, Tensor], **extra: Any) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -104,8 +105,7 @@ def check_reload(objective: Objective, folder: str) -> None:
             raise RuntimeError(f"{folder} does not reload to what was saved: {name} differs")
     device = next(live.parameters()).device
     args, kwargs = objective.probe(torch.Generator().manual_seed(0))
-    args = tuple(a.to(device) for a in args)
-    kwargs = {k: v.to(device) if v is not None else None for k, v in kwargs.items()}
+    args, kwargs = send_to_device(args, device), send_to_device(kwargs, device)
     training = live.training
     outputs = [network.eval()(*args, **kwargs, return_dict=False)[0] for network in (live, loaded)]
     live.train(training)

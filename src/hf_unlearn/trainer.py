@@ -141,6 +141,7 @@ class UnlearnTrainer(OuterStep):
         What is there already is kept: a second `train()` goes on from the unlearned model, which is no original.
         """
         self._keep_original()
+        self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
         both = self.forget_dataset is not None and self.retain_dataset is not None
         if self.masks is None and both:
             self.masks = self.method.masks(
@@ -153,7 +154,9 @@ class UnlearnTrainer(OuterStep):
 
     def _keep_original(self) -> None:
         if self.method.needs_original and self.original is None:
-            self.original = copy.deepcopy(self.objective.network).eval().requires_grad_(False)
+            network = self.objective.network  # weights that are not trained need no second copy
+            shared = {id(p): p for p in network.parameters() if not p.requires_grad}
+            self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
 
     def _described(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one."""
@@ -167,6 +170,7 @@ class UnlearnTrainer(OuterStep):
     def _resume(self, folder: Path) -> None:
         self.masks, self.profile, state = load_checkpoint(folder)
         self._keep_original()  # the checkpoint's weights are loaded after this
+        self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
         for key, ours in self._described().items():
             if state[key] != ours:
                 raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours}")

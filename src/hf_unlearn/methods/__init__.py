@@ -3,6 +3,8 @@
 from .bad_teacher import BadTeacher
 from .base import Loop, Method
 from .boundary_shrink import BoundaryShrink
+from .concept_ablation import ConceptAblation
+from .esd import ESD
 from .fine_tune import FineTune
 from .gradient_ascent import GradientAscent
 from .l1_sparse import L1Sparse
@@ -11,8 +13,10 @@ from .neg_grad_plus import NegGradPlus
 from .random_label import RandomLabel
 from .salun import SalUn
 from .scrub import SCRUB
+from .selective_amnesia import SelectiveAmnesia
 from .sfron import SFRon
 from .ssd import SSD
+from .uce import UCE
 
 METHODS: dict[str, type[Method]] = {
     "sfron": SFRon,
@@ -27,15 +31,22 @@ METHODS: dict[str, type[Method]] = {
     "boundary_shrink": BoundaryShrink,
     "ssd": SSD,
     "lur": LUR,
+    "esd": ESD,
+    "concept_ablation": ConceptAblation,
+    "selective_amnesia": SelectiveAmnesia,
+    "uce": UCE,
 }
 
 __all__ = [
+    "ESD",
     "LUR",
     "METHODS",
     "SCRUB",
     "SSD",
+    "UCE",
     "BadTeacher",
     "BoundaryShrink",
+    "ConceptAblation",
     "FineTune",
     "GradientAscent",
     "L1Sparse",
@@ -45,4 +56,5 @@ __all__ = [
     "RandomLabel",
     "SFRon",
     "SalUn",
+    "SelectiveAmnesia",
 ]

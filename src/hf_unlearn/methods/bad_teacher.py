@@ -18,7 +18,7 @@ class BadTeacher(Method):
     name: ClassVar[str] = "bad_teacher"
     paper: ClassVar[str] = "2205.08096"
     needs_original: ClassVar[bool] = True
-    needs_classes: ClassVar[bool] = True
+    family: ClassVar[str] = "classifier"
     temperature: float = field(default=1.0, metadata={"help": "of both distillations"})
 
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:

@@ -23,7 +23,7 @@ class Loop(Protocol):
     def losses(self, batch: dict[str, Tensor], shift: list[Tensor] | None = None) -> Tensor:
         """Per-sample losses (B,) of the trained model, with gradient; `shift`: at the weights minus these tensors."""
 
-    def matching_losses(self, batch: dict[str, Tensor], to: str, **options: Any) -> Tensor:
+    def matching_losses(self, batch: dict[str, Tensor], to: str, strength: float = 1.0, **options: Any) -> Tensor:
         """(B,) distance to something without gradient: to the sample's "anchor" (another label), to what the
         "original" model predicts (declare `needs_original`), or what else `Objective.match` knows. `options` go to
         the objective's forward (a classifier takes `temperature`)."""
@@ -54,7 +54,8 @@ class Method:
     trains: ClassVar[bool] = True  # False: `edit` is all there is, no step is taken
     masks_every_step: ClassVar[bool] = False  # the masks hold for the final step too, not only for forget steps
     needs_original: ClassVar[bool] = False  # a frozen copy of the original network stays in memory, no more than that
-    needs_classes: ClassVar[bool] = False  # works on class probabilities: for classifiers only
+    family: ClassVar[str] = ""  # the only kind of model it works for, one of `Objective.kinds`; "" is all
+    forget_images: ClassVar[str] = "concept"  # what forget images are synthesised from: the concept or its anchor
 
     @property
     def retain_batches(self) -> int:
@@ -83,8 +84,8 @@ class Method:
 
     def prepare(self, objective: "Objective") -> None:
         """Raise ValueError, with what to set, if the options do not fit the model. Called once, at construction."""
-        if self.needs_classes and not objective.distils:
-            raise ValueError(f"{self.name} needs class probabilities: it works for classifiers, choose another method")
+        if self.family and self.family not in objective.kinds:
+            raise ValueError(f"{self.name} works for {self.family} models only: choose another method")
 
     def masks(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> "Masks | None":
         """Weight masks computed from the original model before the first step, or None for all weights."""
@@ -92,6 +93,9 @@ class Method:
 
     def edit(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> None:
         """Change the original weights in place before the first step (or instead of any, with `trains = False`)."""
+
+    def begin(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> None:
+        """Keep what the steps need of the original weights. Called before they move, and again on resume."""
 
     def before_step(self, loop: Loop, batch: dict[str, Any]) -> None:
         """Fast optimizer steps ahead of the final one."""

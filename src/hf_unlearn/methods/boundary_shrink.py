@@ -20,7 +20,7 @@ class BoundaryShrink(Method):
     paper: ClassVar[str] = "2303.11570"
     streams: ClassVar[tuple[str, ...]] = ("forget",)
     needs_original: ClassVar[bool] = True
-    needs_classes: ClassVar[bool] = True
+    family: ClassVar[str] = "classifier"
 
     def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
         forget = loop.matching_losses(batch["forget"], to="boundary").mean()

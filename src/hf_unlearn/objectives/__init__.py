@@ -6,13 +6,34 @@ from transformers import PreTrainedModel
 
 from .base import Baseline, Objective
 from .classification import Classification
-from .denoising import NoisePrediction
+from .dit import DiTPrediction
+from .noise_prediction import NoisePrediction
+from .text_to_image import PIPELINES, Prompts, TextToImage, class_names, encode_prompts
 
-__all__ = ["Baseline", "Classification", "NoisePrediction", "Objective", "objective_for"]
+__all__ = [
+    "Baseline",
+    "Classification",
+    "DiTPrediction",
+    "NoisePrediction",
+    "Objective",
+    "Prompts",
+    "TextToImage",
+    "encode_prompts",
+    "objective_for",
+]
 
 
 def objective_for(model: Any) -> Objective:
-    """The objective of a pipeline around a UNet2DModel or of a transformers image classifier; an Objective itself."""
+    """The objective of a UNet2D or DiT pipeline or of a transformers image classifier; an Objective itself.
+
+    Raises:
+        ValueError: a text-to-image pipeline, whose prompts only the caller knows.
+    """
     if isinstance(model, Objective):
         return model
-    return Classification(model) if isinstance(model, PreTrainedModel) else NoisePrediction(model)
+    kinds = class_names(model)
+    if kinds & set(PIPELINES):
+        raise ValueError("which prompts? Pass TextToImage(pipeline, encode_prompts(pipeline, [...]))")
+    if isinstance(model, PreTrainedModel):
+        return Classification(model)
+    return DiTPrediction(model) if "DiTPipeline" in kinds else NoisePrediction(model)

@@ -32,6 +32,7 @@ class Objective(nn.Module):
 
     network: nn.Module
 
+    kinds: ClassVar[tuple[str, ...]] = ()  # what methods that work for some models only ask for
     distils: ClassVar[bool] = False  # `forward` takes a `temperature`: the targets are class logits
 
     @property
@@ -65,10 +66,13 @@ class Objective(nn.Module):
         """Choose what forget samples are matched to; `samples` of them, whose retained classes lose `forgotten`."""
         raise NotImplementedError
 
-    def match(self, to: str, batch: dict[str, Tensor], original: nn.Module | None) -> dict[str, Tensor]:
+    def match(
+        self, to: str, batch: dict[str, Tensor], original: nn.Module | None, strength: float = 1.0
+    ) -> dict[str, Tensor]:
         """Extra arguments of `forward` that turn its losses into distances to something else.
 
         Every family knows "anchor" (another condition) and "original" (what the original network predicts).
+        `strength` is for what can be more or less of itself.
 
         Raises:
             ValueError: the family has no such thing to match.

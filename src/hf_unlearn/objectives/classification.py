@@ -30,6 +30,7 @@ class Classification(Objective):
     """
 
     auto_forget_loss: ClassVar[str] = "ascent"
+    kinds: ClassVar[tuple[str, ...]] = ("classifier",)
     distils: ClassVar[bool] = True
 
     def __init__(self, model: PreTrainedModel, processor: Any = None, epsilon: float = 0.1):
@@ -79,7 +80,9 @@ class Classification(Objective):
         return {}  # nothing random: images are not augmented
 
     # ---- what a batch may be matched to ------------------------------------------------------------
-    def match(self, to: str, batch: dict[str, Tensor], original: nn.Module | None) -> dict[str, Tensor]:
+    def match(
+        self, to: str, batch: dict[str, Tensor], original: nn.Module | None, strength: float = 1.0
+    ) -> dict[str, Tensor]:
         """`anchor`: a random other label, drawn once for each forget sample. `original`: the original's logits.
         `boundary`: the class across the nearest boundary. `random`: logits of a freshly initialised network.
         """

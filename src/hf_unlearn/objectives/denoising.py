@@ -1,9 +1,8 @@
-"""Noise prediction for `UNet2DModel` pipelines: class-conditional, or unconditional as in DDPMPipeline."""
+"""Denoising: the squared error of a diffusion model's prediction, whatever the network and its condition."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from .base import Baseline, Objective
@@ -11,25 +10,32 @@ from .base import Baseline, Objective
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
-class NoisePrediction(Objective):
+class Denoising(Objective):
     """Per-sample squared error of a denoiser, averaged over channels and pixels (DDPM, arXiv 2006.11239, eq. 14).
 
     l_i = mean_pixels (target(x_0, ε, t) - f_θ(√ᾱ_t x_0 + √(1-ᾱ_t) ε, t, c))²,   target = ε, v or x_0
 
+    A label is the number of a condition: a class, or a prompt. A family says how its network takes one (`denoise`)
+    and which labels there are.
+
     Args:
-        pipeline: has `.unet` (UNet2DModel) and `.scheduler`; class-conditional if the UNet embeds classes.
+        network: the denoiser that is trained; `pipeline` is what it comes from and is exported with.
         label_dropout: probability of the null label on a retain sample (classifier-free guidance). Never applied
             to a forget sample unless `forget_label_dropout`: ascent on the null class hurts every class.
-        null_class: the label that means "no class"; default what the pipeline says, or none.
+        null_class: the label that means "no class", or None.
         antithetic: draw timesteps in pairs (t, T-1-t), which lowers the variance of a batch.
         timestep_bins: bins of the table of the original model's losses (`baseline_profile`).
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("diffusion",)
+
     def __init__(
         self,
         pipeline: Any,
-        label_dropout: float = 0.1,
+        network: nn.Module,
+        num_classes: int | None,
         null_class: int | None = None,
+        label_dropout: float = 0.1,
         antithetic: bool = True,
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
@@ -37,15 +43,15 @@ class NoisePrediction(Objective):
         super().__init__()
         self.anchors: dict[int, int] = {}  # label -> the label it is matched to
         self.pipeline = pipeline
-        self.network = pipeline.unet
+        self.network = network
         scheduler = pipeline.scheduler.config
         self.prediction_type = scheduler.prediction_type
         if self.prediction_type not in PREDICTION_TYPES:
             raise ValueError(f"prediction_type {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
         self.num_timesteps = scheduler.num_train_timesteps
         self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone().float(), persistent=False)
-        self.num_classes = self.network.config.num_class_embeds
-        self.null_class = null_class if null_class is not None else getattr(pipeline, "null_class", None)
+        self.num_classes = num_classes
+        self.null_class = null_class
         if self.null_class is not None and not 0 <= self.null_class < (self.num_classes or 0):
             raise ValueError(
                 f"null_class {self.null_class} is not one of the model's {self.num_classes or 0} class embeddings"
@@ -83,17 +89,25 @@ class NoisePrediction(Objective):
         noisy = self._noisy(pixel_values, noise, timesteps)
         if anchor_labels is not None:
             with torch.no_grad():
-                target = self.network(noisy, timesteps, class_labels=anchor_labels).sample
+                target = self.denoise(self.network, noisy, timesteps, anchor_labels)
         elif target is None:
             target = self._target(pixel_values, noise, timesteps)
-        prediction = self.network(noisy, timesteps, class_labels=self._labels(labels, drop_labels)).sample
-        return (prediction.float() - target.float()).pow(2).flatten(1).mean(1)
+        prediction = self.denoise(self.network, noisy, timesteps, self._labels(labels, drop_labels))
+        return self.errors(prediction.float(), target.float(), pixel_values, noisy, timesteps)
+
+    def errors(self, prediction: Tensor, target: Tensor, images: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """(B,) of two outputs (B, C, H, W)."""
+        return (prediction - target).pow(2).flatten(1).mean(1)
+
+    def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        """What `network` predicts for `noisy` (B, C, H, W) under `labels` (B,): (B, C, H, W)."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         noisy = self._noisy(batch["pixel_values"], batch["noise"], batch["timesteps"])
         labels = self._labels(batch.get("labels"), batch.get("drop_labels"))
-        return network(noisy, batch["timesteps"], class_labels=labels).sample
+        return self.denoise(network, noisy, batch["timesteps"], labels)
 
     def _alphas(self, timesteps: Tensor, images: Tensor) -> Tensor:
         return self.alphas[timesteps].view(-1, *[1] * (images.ndim - 1))
@@ -138,13 +152,23 @@ class NoisePrediction(Objective):
             draws["drop_labels"] = torch.zeros_like(draws["drop_labels"])
         return draws
 
-    def match(self, to: str, batch: dict[str, Tensor], original: nn.Module | None) -> dict[str, Tensor]:
-        """`anchor`: what the network predicts under another label. `original`: what the original predicts."""
+    def match(
+        self, to: str, batch: dict[str, Tensor], original: nn.Module | None, strength: float = 1.0
+    ) -> dict[str, Tensor]:
+        """`anchor`: what the network predicts under another label. `original`: what the original predicts.
+        `negative_guidance`: what the original predicts for no label, minus `strength` times what the label adds.
+        """
         if to == "anchor":
             return {"anchor_labels": self.other_labels(batch["labels"])}
         if to == "original":
             return {"target": self.predict(original, batch)}
-        raise ValueError(f"a diffusion model matches anchor or original, not {to!r}: choose another method")
+        if to == "negative_guidance":
+            if self.null_class is None:
+                raise ValueError("negative guidance needs a null label, which the model has not: use another method")
+            null = {**batch, "labels": torch.full_like(batch["labels"], self.null_class)}
+            without, with_label = (self.predict(original, b) for b in (null, batch))
+            return {"target": without - strength * (with_label - without)}
+        raise ValueError(f"a diffusion model does not match {to!r}: choose another method")
 
     def other_labels(self, labels: Tensor) -> Tensor:
         """For each label its anchor: another label that a sample may carry and that is retained."""
@@ -212,12 +236,9 @@ class NoisePrediction(Objective):
     def save_pretrained(self, folder: str, **kwargs: Any) -> None:
         self.pipeline.save_pretrained(folder, safe_serialization=True, **kwargs)
 
-    def reload_network(self, folder: str) -> UNet2DModel:
-        return UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
-
-    def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
+    def noisy_probe(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Two images of noise and two timesteps, for one forward."""
         config = self.network.config
         size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size or 32,) * 2
         noisy = torch.randn((2, config.in_channels, *size), generator=generator)
-        labels = torch.tensor(self.class_labels[:2] * 2)[:2] if self.conditional else None
-        return (noisy, torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])), {"class_labels": labels}
+        return noisy, torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])

@@ -1,0 +1,51 @@
+"""UCE: one linear solve for each key and value of the cross attention. No training."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..data import labels_of
+from .base import Loop, Method
+
+
+@dataclass
+class UCE(Method):
+    """W' = (e Σ_c (W c*) cᵀ + p Σ_r W r rᵀ + λ W) (e Σ_c c cᵀ + p Σ_r r rᵀ + λ I)⁻¹   for every attn2 to_k and to_v
+
+    Gandikota et al., WACV 2024, arXiv 2308.14761. c are the embeddings of the forget prompts, c* those of their
+    anchors and r those of the retain prompts, each at its last token. Nothing but the prompts of the data is used.
+    """
+
+    name: ClassVar[str] = "uce"
+    paper: ClassVar[str] = "2308.14761"
+    family: ClassVar[str] = "text to image"
+    trains: ClassVar[bool] = False
+    erase_weight: float = field(default=1.0, metadata={"help": "e"})
+    preserve_weight: float = field(default=1.0, metadata={"help": "p"})
+    stay_weight: float = field(default=0.5, metadata={"help": "λ, how much all other directions stay"})
+
+    def __post_init__(self):
+        for name in ("erase_weight", "stay_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.preserve_weight < 0:
+            raise ValueError(f"preserve_weight must not be negative, got {self.preserve_weight}")
+
+    @torch.no_grad()
+    def edit(self, objective: Any, forget: Any, retain: Any, seed: int) -> None:
+        erased = sorted(set(labels_of(forget)))
+        kept = sorted(set(labels_of(retain)) - set(erased))
+        tokens = objective.last_tokens().double()  # (P, D)
+        c, anchor, r = tokens[erased], tokens[[objective.anchors[label] for label in erased]], tokens[kept]
+        common = self.preserve_weight * r.T @ r + self.stay_weight * torch.eye(tokens.shape[1], dtype=torch.float64)
+        left = self.erase_weight * anchor.T @ c + common  # W' = W left right⁻¹, the same for every W
+        right = self.erase_weight * c.T @ c + common
+        change = torch.linalg.solve(right.T, left.T).T
+        for name, p in objective.network.named_parameters():
+            if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+                p.copy_(p.double() @ change.to(p.device))
+
+    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
+        raise RuntimeError("uce takes no steps")
