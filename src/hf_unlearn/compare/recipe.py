@@ -40,7 +40,7 @@ class Recipe:
     batch_size: int = 64
     train: dict[str, Any] = field(default_factory=dict)
     trials: int = 12
-    search_seeds: list[int] = field(default_factory=lambda: [1000, 1001])
+    search_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])
     image_column: str = "image"
     label_column: str = "label"
     max_retain_samples: int = 0

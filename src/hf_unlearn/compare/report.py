@@ -61,9 +61,9 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
         f"Forget {recipe['forget']} of {recipe['data']}, model {recipe['model']}, "
         f"{seeds}, budget {recipe['budget']} batch gradients of {recipe['batch_size']} samples, "
         f"{recipe['trials']} search trials for every method on the validation split with seeds "
-        f"{recipe['search_seeds']}. Means over seeds with 95 % intervals. The average gap is the mean distance to the "
-        "retrained model's FA, RA, TA and MIA entropy, in percentage points, run by run; the gap of means is the same "
-        "distance between means over seeds. "
+        f"{recipe['search_seeds']} (the smallest average gap wins). Means over seeds with 95 % intervals. "
+        "The average gap is the mean distance to the retrained model's FA, RA, TA and MIA entropy, in percentage "
+        "points, run by run; the gap of means is the same distance between means over seeds. "
         f"{AGAIN!r} is what chance makes of both.\n\n{table(results)}\n{extra}\n![trade-off](tradeoff.png)\n"
     )
     (folder / "results.json").write_text(

@@ -1,0 +1,168 @@
+"""Make a Stable Diffusion pipeline (1.x, 2.x, XL) forget a concept, and save what plain diffusers loads.
+
+    accelerate launch scripts/unlearn_sd.py --concept nudity \\
+        --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5
+    python scripts/unlearn_sd.py --pretrained_model_name_or_path FOLDER --concept "a church" --anchor_concept "a house"
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import PartialState
+from transformers.trainer_utils import set_seed
+
+from hf_unlearn import UnlearnTrainer, cli
+from hf_unlearn.arguments import TrainingFlags
+from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
+from hf_unlearn.evaluation import concept_picture, frozen_copy, losses_table
+from hf_unlearn.hub import prepare_repo, push_folder, write_card
+from hf_unlearn.latents import Drawing
+from hf_unlearn.pipelines import load_text_to_image_pipeline
+from hf_unlearn.sources import load_captioned_images
+from hf_unlearn.stages import Stages
+from hf_unlearn.synthesis import concept_data
+
+
+@dataclass
+class ModelFlags:
+    pretrained_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "StableDiffusionPipeline or StableDiffusionXLPipeline: folder or Hub id"}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Hub revision of the model"})
+    variant: str | None = field(default=None, metadata={"help": "of the weight files, such as fp16"})
+    train_method: str = field(default="full", metadata={"help": "full, xattn, noxattn or selfattn"})
+    label_dropout: float = field(default=0.1, metadata={"help": "empty prompts among the retain samples"})
+    enable_xformers_memory_efficient_attention: bool = field(
+        default=False, metadata={"help": "instead of torch's own scaled dot product attention"}
+    )
+
+
+@dataclass
+class ConceptFlags:
+    concept: list[str] | None = field(default=None, metadata={"help": "what to forget: a preset or any words"})
+    anchor_concept: str | None = field(default=None, metadata={"help": "what to draw instead"})
+    list_concepts: bool = field(default=False, metadata={"help": "print the presets and stop"})
+    retain_prompts: list[str] | None = field(default=None, metadata={"help": "what must stay; default a mixed list"})
+    num_forget_images: int = field(default=64, metadata={"help": "drawn by the model itself"})
+    num_retain_images: int = field(default=128, metadata={"help": "drawn by the model itself"})
+    forget_dataset_name: str | None = field(default=None, metadata={"help": "Hub id of images to forget, not drawn"})
+    forget_data_dir: str | None = field(default=None, metadata={"help": "folder of images to forget"})
+    retain_dataset_name: str | None = field(default=None, metadata={"help": "Hub id of images to retain, not drawn"})
+    retain_data_dir: str | None = field(default=None, metadata={"help": "folder of images to retain"})
+    image_column: str = field(default="image", metadata={"help": "column of the images"})
+    caption_column: str = field(default="text", metadata={"help": "column of the captions, if there is one"})
+    center_crop: bool = field(default=False, metadata={"help": "crop to a square instead of squeezing"})
+    resolution: int | None = field(default=None, metadata={"help": "in pixels; default the model's"})
+    num_inference_steps: int = field(default=30, metadata={"help": "of drawn images"})
+    guidance_scale: float = field(default=7.5, metadata={"help": "of drawn images"})
+    drawing_batch_size: int = field(default=4, metadata={"help": "images drawn at a time"})
+    cache_dir: str | None = field(default=None, metadata={"help": "latents and masks; default OUTPUT_DIR/cache"})
+    eval_profile: str = field(default="full", metadata={"help": "full, or quick: fewer pictures and draws"})
+
+    def __post_init__(self):
+        if self.eval_profile not in ("full", "quick"):
+            raise ValueError(f"eval_profile must be full or quick, got {self.eval_profile!r}")
+
+
+@dataclass
+class DiffusionFlags(TrainingFlags):
+    train_batch_size: int = field(default=4, metadata={"help": "forget and retain samples per device"})
+    max_train_steps: int = field(default=100, metadata={"help": "outer steps"})
+    learning_rate: float = field(default=1e-5, metadata={"help": "rate of the retain steps"})
+
+
+def images_of(name: str | None, folder: str | None, concept: ConceptFlags, pipeline):
+    """(images, captions or None) from the flags, or None: then the model draws them."""
+    if name is None and folder is None:
+        return None
+    size = concept.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    return load_captioned_images(
+        folder or name, size, concept.image_column, concept.caption_column, concept.center_crop
+    )
+
+
+def main() -> None:
+    if "--list_concepts" in sys.argv[1:]:
+        print(list_concepts())
+        return
+    model, concept, training, method = cli.parse(
+        (ModelFlags, ConceptFlags, DiffusionFlags), description=__doc__.splitlines()[0]
+    )
+    if training.dry_run:
+        print(cli.resolved((model, concept, training, method)), end="")
+        return
+    if model.pretrained_model_name_or_path is None:
+        raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
+    if not concept.concept:
+        raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
+    concepts = [concept_of(text, concept.anchor_concept) for text in concept.concept]
+    cli.check_writable(training.output_dir)
+    repo = prepare_repo(training) if training.push_to_hub else None
+    set_seed(training.seed)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    pipeline = load_text_to_image_pipeline(
+        model.pretrained_model_name_or_path,
+        xformers=model.enable_xformers_memory_efficient_attention,
+        revision=model.revision,
+        variant=model.variant,
+    )
+    quick = concept.eval_profile == "quick"
+    stages = Stages(training.output_dir, ["data", "masks", "unlearn", "save", "evaluate"], show=state.is_main_process)
+
+    stages.begin("data")
+    drawing = Drawing(
+        concept.num_inference_steps,
+        concept.guidance_scale,
+        concept.resolution,
+        concept.drawing_batch_size,
+        training.seed,
+    )
+    cache = concept.cache_dir or f"{training.output_dir}/cache"
+    retain_prompts = concept.retain_prompts or RETAIN_PROMPTS
+    with state.local_main_process_first():  # the others find what the first has drawn
+        pipeline.to(state.device)
+        objective, forget, retain = concept_data(
+            pipeline,
+            concepts,
+            cache,
+            retain_prompts,
+            concept.num_forget_images,
+            concept.num_retain_images,
+            drawing,
+            method.forget_images,
+            images_of(concept.forget_dataset_name, concept.forget_data_dir, concept, pipeline),
+            images_of(concept.retain_dataset_name, concept.retain_data_dir, concept, pipeline),
+            train_method=model.train_method,
+            label_dropout=model.label_dropout,
+            resolution=concept.resolution,
+        )
+    before = frozen_copy(pipeline)
+    objective.release()
+
+    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
+    stages.begin("masks")
+    trainer.prepare_masks(f"{cache}/masks")
+    losses = {"before": trainer.evaluate()}
+    stages.begin("unlearn")
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    stages.begin("save")
+    trainer.save_model()
+    stages.begin("evaluate")
+    losses["after"] = trainer.evaluate()
+    if not trainer.is_world_process_zero():
+        return
+    table = losses_table(losses, training.output_dir)
+    shown = [c.prompts[0] for c in concepts] + list(retain_prompts[: 2 if quick else 5])
+    concept_picture(
+        {"before": before, "after": pipeline}, shown, concepts, f"{training.output_dir}/before_after.png", drawing
+    )
+    write_card(training.output_dir, model.pretrained_model_name_or_path, method, table, trainer)
+    stages.end()
+    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
+    if repo is not None:
+        print(push_folder(training.output_dir, repo, training))
+
+
+if __name__ == "__main__":
+    cli.run(main)

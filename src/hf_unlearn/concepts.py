@@ -1,0 +1,127 @@
+"""What to forget, in words: prompts that show a concept, and for each the prompt it should draw like afterwards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TEMPLATES = (
+    "{}",
+    "a photo of {}",
+    "an image of {}",
+    "a picture of {}",
+    "{}, detailed",
+    "a close-up of {}",
+    "a scene with {}",
+    "a drawing of {}",
+)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A concept's prompts and, one for each, its anchor's. `anchors` and `prompts` have equal length.
+
+    unsafe: pictures of it are blurred wherever they are shown.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    anchors: tuple[str, ...]
+    unsafe: bool = False
+
+
+def _preset(pairs: Sequence[tuple[str, str]], unsafe: bool = False) -> tuple[tuple[tuple[str, str], ...], bool]:
+    return tuple(pairs), unsafe
+
+
+# name -> ((prompt, anchor), ...), unsafe. "{}" is what follows the colon in --concept "artist style:Van Gogh".
+PRESETS = {
+    "nudity": _preset(
+        [
+            ("a nude person", "a person wearing clothes"),
+            ("a naked woman", "a woman wearing a dress"),
+            ("a naked man", "a man wearing a suit"),
+            ("a photo of a nude body", "a photo of a person in a coat"),
+            ("an erotic photo", "a portrait photo"),
+            ("a topless woman", "a woman wearing a shirt"),
+            ("nude art", "landscape art"),
+            ("people having sex", "people having dinner"),
+        ],
+        unsafe=True,
+    ),
+    "violence": _preset(
+        [
+            ("a violent fight with blood", "two people shaking hands"),
+            ("a bloody body", "a sleeping person"),
+            ("a brutal murder", "a quiet conversation"),
+            ("a gory wound", "a healthy arm"),
+            ("a person being shot", "a person being photographed"),
+            ("a battlefield with corpses", "a meadow with flowers"),
+        ],
+        unsafe=True,
+    ),
+    "artist style": _preset(
+        [
+            ("a painting in the style of {}", "a painting"),
+            ("a landscape by {}", "a landscape"),
+            ("a portrait by {}", "a portrait"),
+            ("a still life in the style of {}", "a still life"),
+            ("artwork by {}", "artwork"),
+            ("a city at night in the style of {}", "a city at night"),
+        ]
+    ),
+}
+
+RETAIN_PROMPTS = (
+    "a photo of a dog",
+    "a photo of a cat",
+    "a red car on a street",
+    "a bowl of fruit on a table",
+    "a mountain landscape at sunset",
+    "a house with a garden",
+    "a portrait of a woman wearing a coat",
+    "a portrait of a man wearing a hat",
+    "children playing in a park",
+    "a ship on the sea",
+    "a bicycle leaning on a wall",
+    "a cup of coffee and a book",
+    "a forest in autumn",
+    "a city skyline at night",
+    "a watercolour of flowers",
+    "an oil painting of a village",
+)
+
+
+def concept_of(text: str, anchor: str | None = None) -> Concept:
+    """A preset ("nudity", "artist style:Van Gogh") or free text, whose prompts are made from `TEMPLATES`.
+
+    Args:
+        anchor: what to draw instead. It replaces a preset's anchors; free text without one goes to the empty prompt.
+
+    Raises:
+        ValueError: the text is empty, a preset lacks or has too much of a name, or concept and anchor are the same.
+    """
+    head, colon, rest = (part.strip() for part in text.partition(":"))
+    if not text.strip():
+        raise ValueError("the concept is empty: say what to forget")
+    if anchor is not None and anchor.strip().lower() == text.strip().lower():
+        raise ValueError(f"concept {text!r} is its own anchor: choose another anchor_concept")
+    if head not in PRESETS:
+        anchors = tuple(t.format(anchor) if anchor else "" for t in TEMPLATES)
+        return Concept(text.strip(), tuple(t.format(text.strip()) for t in TEMPLATES), anchors)
+    pairs, unsafe = PRESETS[head]
+    wants_name = "{}" in pairs[0][0]
+    if wants_name and not rest:
+        raise ValueError(f'concept {head!r} needs a name: "{head}:NAME"')
+    if colon and not wants_name:
+        raise ValueError(f"concept {head!r} takes no name, got {rest!r}")
+    prompts = tuple(prompt.format(rest) for prompt, _ in pairs)
+    return Concept(text.strip(), prompts, tuple(anchor if anchor else a for _, a in pairs), unsafe)
+
+
+def list_concepts() -> str:
+    """The presets with their prompts and anchors, for `--list_concepts`."""
+    lines = []
+    for name, (pairs, unsafe) in PRESETS.items():
+        lines.append(f"{name}{':NAME' if '{}' in pairs[0][0] else ''}{'  (pictures are blurred)' if unsafe else ''}")
+        lines += [f"    {prompt.format('NAME')}  ->  {anchor}" for prompt, anchor in pairs]
+    lines += ["any other text", f"    {', '.join(repr(t.format('TEXT')) for t in TEMPLATES)}  ->  --anchor_concept"]
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Pictures of prompts before and after, from the same noise."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import ImageFilter
+from torch import Tensor
+
+from ..latents import Drawing
+from .report import save_grid
+
+
+def draw_prompts(pipeline: Any, prompts: Sequence[str], drawing: Drawing, per_prompt: int = 4) -> Tensor:
+    """(prompts, per_prompt, 3, H, W) in [-1, 1]; the same seeds for every model."""
+    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    pictures = []
+    for number, prompt in enumerate(prompts):
+        seeds = [drawing.seed + 1000 * number + k for k in range(per_prompt)]
+        made = pipeline(
+            [prompt] * per_prompt,
+            num_inference_steps=drawing.num_inference_steps,
+            guidance_scale=drawing.guidance_scale,
+            generator=[torch.Generator().manual_seed(2_000_000 + seed) for seed in seeds],
+            height=size,
+            width=size,
+            output_type="pt",
+        ).images
+        pictures.append(made.float().cpu() * 2 - 1)
+    return torch.stack(pictures)
+
+
+def concept_picture(
+    pictures: dict[str, Tensor],
+    prompts: Sequence[str],
+    forgotten: Sequence[bool],
+    blurred: Sequence[bool],
+    path: str | Path,
+) -> None:
+    """PNG of `draw_prompts` tensors, a row a model, a column a prompt; blurred columns cannot be made out."""
+    shown = {}
+    for name, cells in pictures.items():
+        cells = cells.clone()
+        for column in [i for i, hide in enumerate(blurred) if hide]:
+            cells[column] = torch.stack([_blur(image) for image in cells[column]])
+        shown[name] = cells
+    columns = [_wrapped(prompt) for prompt in prompts]
+    save_grid(shown, columns, forgotten, path)
+
+
+def _blur(image: Tensor) -> Tensor:
+    """(3, H, W) without detail: a Gaussian as wide as a tenth of the picture."""
+    from diffusers.utils import numpy_to_pil, pt_to_numpy_images
+
+    picture = numpy_to_pil(pt_to_numpy_images((image[None] + 1) / 2))[0]
+    picture = picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 10))
+    pixels = torch.tensor(list(picture.getdata()), dtype=torch.float32)
+    return (pixels / 127.5 - 1).view(*image.shape[1:], 3).permute(2, 0, 1)
+
+
+def _wrapped(prompt: str, width: int = 14) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(prompt, width)[:3])
