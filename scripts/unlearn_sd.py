@@ -15,12 +15,13 @@ from transformers.trainer_utils import set_seed
 from hf_unlearn import UnlearnTrainer, cli
 from hf_unlearn.arguments import TrainingFlags
 from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
-from hf_unlearn.evaluation import concept_picture, frozen_copy, losses_table
+from hf_unlearn.evaluation import concept_picture, draw_prompts, losses_table
 from hf_unlearn.hub import prepare_repo, push_folder, write_card
 from hf_unlearn.latents import Drawing
 from hf_unlearn.pipelines import load_text_to_image_pipeline
 from hf_unlearn.sources import load_captioned_images
 from hf_unlearn.stages import Stages
+from hf_unlearn.storage import load_saved, weights_digest
 from hf_unlearn.synthesis import concept_data
 
 
@@ -107,6 +108,8 @@ def main() -> None:
         revision=model.revision,
         variant=model.variant,
     )
+    pipeline.set_progress_bar_config(disable=True)
+    made_from = [cli.resolved((model, concept, training, method)), weights_digest(pipeline.unet)]
     quick = concept.eval_profile == "quick"
     stages = Stages(training.output_dir, ["data", "masks", "unlearn", "save", "evaluate"], show=state.is_main_process)
 
@@ -137,28 +140,33 @@ def main() -> None:
             label_dropout=model.label_dropout,
             resolution=concept.resolution,
         )
-    before = frozen_copy(pipeline)
+    shown = [c.prompts[0] for c in concepts] + list(retain_prompts[: 2 if quick else 5])
+    pictures = {"before": draw_prompts(pipeline, shown, drawing, 1 if quick else 4)} if state.is_main_process else {}
     objective.release()
 
     trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
     stages.begin("masks")
     trainer.prepare_masks(f"{cache}/masks")
     losses = {"before": trainer.evaluate()}
-    stages.begin("unlearn")
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    stages.begin("save")
-    trainer.save_model()
+    if stages.finished("save", made_from):
+        stages.begin("save", "finished before")
+        load_saved(objective, training.output_dir)
+    else:
+        stages.begin("unlearn")
+        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+        stages.begin("save")
+        trainer.save_model()
+        stages.finish("save", made_from)
     stages.begin("evaluate")
     losses["after"] = trainer.evaluate()
     if not trainer.is_world_process_zero():
         return
     table = losses_table(losses, training.output_dir)
-    shown = [c.prompts[0] for c in concepts] + list(retain_prompts[: 2 if quick else 5])
-    concept_picture(
-        {"before": before, "after": pipeline}, shown, concepts, f"{training.output_dir}/before_after.png", drawing
-    )
+    pictures["after"] = draw_prompts(pipeline.to(state.device), shown, drawing, 1 if quick else 4)
+    forgotten = [i < len(concepts) for i in range(len(shown))]
+    blurred = [i < len(concepts) and concepts[i].unsafe for i in range(len(shown))]
+    concept_picture(pictures, shown, forgotten, blurred, f"{training.output_dir}/before_after.png")
     write_card(training.output_dir, model.pretrained_model_name_or_path, method, table, trainer)
-    stages.end()
     print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
     if repo is not None:
         print(push_folder(training.output_dir, repo, training))

@@ -112,3 +112,29 @@ def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     unet = UNet2DModel.load_config(folder, subfolder="unet", **kwargs)
     cls = ClassConditionalDDPMPipeline if unet.get("num_class_embeds") else DDPMPipeline
     return cls.from_pretrained(folder, use_safetensors=True, **kwargs)
+
+
+def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
+    """A Stable Diffusion pipeline (1.x, 2.x, XL) from a folder or Hub id, in float32, safetensors only.
+
+    Args:
+        xformers: use xformers' attention instead of torch's scaled dot product attention.
+
+    Raises:
+        ValueError: another kind of pipeline, or xformers does not import.
+    """
+    kind = DiffusionPipeline.load_config(folder, revision=kwargs.get("revision")).get("_class_name")
+    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
+        raise ValueError(f"{folder} is a {kind}: give a StableDiffusionPipeline or StableDiffusionXLPipeline")
+    if xformers:
+        try:
+            import xformers.ops  # noqa: F401
+        except ImportError as error:
+            raise ValueError(
+                f"xformers does not import ({error}): install hf_unlearn[xformers], or leave the flag out, "
+                "torch's scaled dot product attention is the default"
+            ) from error
+    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    if xformers:
+        pipeline.enable_xformers_memory_efficient_attention()
+    return pipeline

@@ -80,3 +80,25 @@ def load_images(
     if label_column == "label" and "label" not in rows.column_names:
         label_column = None
     return ImageDataset(rows, size, channels, image_column, label_column, center_crop)
+
+
+def load_captioned_images(
+    source: str | Path,
+    size: int,
+    image_column: str = "image",
+    caption_column: str = "text",
+    center_crop: bool = False,
+    split: str = "train",
+) -> tuple[ImageDataset, list[str] | None]:
+    """(RGB images of a folder or Hub id, their captions or None). Captions of a folder are in its metadata.jsonl.
+
+    Raises:
+        ValueError: a caption column other than the default that is not there, or what `load_rows` raises.
+    """
+    rows = load_rows(source, split)
+    images = ImageDataset(rows, size, 3, image_column, None, center_crop)
+    if caption_column not in rows.column_names:
+        if caption_column != "text":
+            raise ValueError(f"column {caption_column!r} is not in the data, which has {', '.join(rows.column_names)}")
+        return images, None
+    return images, [str(text) for text in rows[caption_column]]

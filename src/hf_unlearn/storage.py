@@ -90,6 +90,11 @@ def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
     return masks, profile, json.loads((folder / STATE_FILE).read_text())
 
 
+def load_saved(objective: Objective, folder: str) -> None:
+    """Put the weights that a finished run exported to `folder` into the objective's network."""
+    objective.network.load_state_dict(objective.reload_network(folder).state_dict())
+
+
 @torch.no_grad()
 def check_reload(objective: Objective, folder: str) -> None:
     """Load the saved network as a stranger would and compare weights and one forward.

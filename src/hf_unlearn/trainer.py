@@ -4,6 +4,8 @@ An outer step (`loop`) is the method's fast steps, the stock final step, and the
 """
 
 import copy
+import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from .losses import spread
 from .methods import Method, SFRon
 from .objectives import Objective, objective_for
 from .optim import FastSlow
-from .saliency import Masks, fingerprint, masks_from
+from .saliency import Masks, fingerprint, load_masks, masks_from
 from .storage import check_reload, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
 
 PROFILE_SAMPLES = 512
@@ -130,10 +132,42 @@ class UnlearnTrainer(OuterStep):
         else:
             self._resume(Path(checkpoint))
         self._micro_step = (-1, 0)
+        self._forget_evaluation()
         output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.fast_slow.finish()
         self.early_stop.restore()
         return output
+
+    def _forget_evaluation(self) -> None:
+        """accelerate takes a model that was only evaluated so far for one that is wrapped, and several processes would
+        then train it without a word to each other."""
+        if self.args.world_size > 1 and self.model_wrapped is self.model:
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            self.accelerator._models.clear()
+            self.model._is_accelerate_prepared = False
+
+    def prepare_masks(self, folder: str | Path) -> None:
+        """Compute now the masks that `train` would, or find them in `folder` by all that they depend on.
+
+        Changes nothing where masks were given or the method has none.
+        """
+        if self.masks is not None or self.forget_dataset is None or self.retain_dataset is None:
+            return
+        content = {**self._described(), "model": weights_digest(self.objective.network), "seed": self.args.draws_seed}
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        path = Path(folder) / f"{key}.safetensors"
+        if path.exists():
+            self.masks = load_masks(path, self.objective.network)
+            return
+        self._compute_masks()
+        if self.masks is not None and self.args.should_save:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.masks.save(path.with_suffix(".partial"))
+            path.with_suffix(".partial").replace(path)
+        self.accelerator.wait_for_everyone()
+
+    def _compute_masks(self) -> None:
+        self.masks = self.method.masks(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
 
     def _prepare(self) -> None:
         """Masks, the table of original losses and the original retain loss, before any weight has moved.
@@ -144,9 +178,7 @@ class UnlearnTrainer(OuterStep):
         self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
         both = self.forget_dataset is not None and self.retain_dataset is not None
         if self.masks is None and both:
-            self.masks = self.method.masks(
-                self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed
-            )
+            self._compute_masks()
         if self._wants_profile and self.profile is None:
             self.profile = self.objective.baseline_profile(self._profile_batches())
         if self.args.eval_strategy != "no" and self.retain_dataset is not None:

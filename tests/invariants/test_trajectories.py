@@ -153,7 +153,7 @@ def launch(folder, method: str, processes: int) -> subprocess.CompletedProcess:
     return done
 
 
-@pytest.mark.parametrize("method", ["sfron", "ascent", "neg_grad_plus"])
+@pytest.mark.parametrize("method", ["sfron", "ascent", "neg_grad_plus", "evaluated"])
 def test_two_processes_equal_one(tmp_path, method):
     """gloo at the same global batch, adaptive weights over the global batch.
 

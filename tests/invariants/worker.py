@@ -17,6 +17,7 @@ METHODS = {
     "sfron": SFRon(),
     "ascent": SFRon(forget_loss="ascent", slow_form="lookahead", slow_rate=0.5, retain_steps=2),
     "neg_grad_plus": NegGradPlus(),
+    "evaluated": SFRon(),  # before the first step and during the run
     "diverges": NegGradPlus(),
 }
 
@@ -29,6 +30,8 @@ if __name__ == "__main__":
     objective = NoisePrediction(tiny_pipeline(), antithetic=True)
     # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
     values = config(folder, per_device_train_batch_size=batch, adam_epsilon=1e-4, use_cpu=True)
+    if method == "evaluated":
+        values.eval_strategy, values.eval_steps = "steps", 2
     trainer = UnlearnTrainer(objective, values, METHODS[method], *split_by_label(images, 1))
     if method == "diverges":
         save = objective.save_pretrained

@@ -1,5 +1,6 @@
 """Finished models in; numbers and pictures out."""
 
+from .concepts import concept_picture, draw_prompts
 from .ddpm import DIGITS_DDPM, RETRAINED, compare_pipelines, frozen_copy, picture, retrained_digits_ddpm
 from .generation import (
     GenerationFigures,
@@ -20,7 +21,9 @@ __all__ = [
     "SamplingConfig",
     "before_after",
     "compare_pipelines",
+    "concept_picture",
     "digits_judge",
+    "draw_prompts",
     "evaluate_classes",
     "figures_table",
     "frechet_distance",

@@ -1,13 +1,16 @@
 """Pictures of prompts before and after, from the same noise."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import pt_to_pil
 from PIL import ImageFilter
 from torch import Tensor
 
+from ..images import to_pixels
 from ..latents import Drawing
 from .report import save_grid
 
@@ -51,15 +54,9 @@ def concept_picture(
 
 def _blur(image: Tensor) -> Tensor:
     """(3, H, W) without detail: a Gaussian as wide as a tenth of the picture."""
-    from diffusers.utils import numpy_to_pil, pt_to_numpy_images
-
-    picture = numpy_to_pil(pt_to_numpy_images((image[None] + 1) / 2))[0]
-    picture = picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 10))
-    pixels = torch.tensor(list(picture.getdata()), dtype=torch.float32)
-    return (pixels / 127.5 - 1).view(*image.shape[1:], 3).permute(2, 0, 1)
+    picture = pt_to_pil(image[None])[0]
+    return to_pixels(picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 10)), None, 3)
 
 
 def _wrapped(prompt: str, width: int = 14) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(prompt, width)[:3])

@@ -1,6 +1,7 @@
 """Tables and pictures that a person can judge."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def before_after(
 def save_grid(
     grids: dict[str, Tensor], columns: Sequence[str], marked: Sequence[bool], path: str | Path, title: str = ""
 ) -> None:
-    """Draw `grids` (name -> (columns, 4, C, H, W) in [-1, 1]) with the marked columns framed."""
+    """Draw `grids` (name -> (columns, n, C, H, W) in [-1, 1], n a square number) with the marked columns framed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -105,11 +106,12 @@ def save_grid(
 
 
 def _tile(images: Tensor) -> Any:
-    """(4, C, H, W) as a 2x2 sheet with a one-pixel seam, (2H+1, 2W+1) or (2H+1, 2W+1, 3)."""
-    _, channels, height, width = images.shape
-    sheet = torch.zeros(channels, 2 * height + 1, 2 * width + 1)
-    for k in range(4):
-        top, left = (k // 2) * (height + 1), (k % 2) * (width + 1)
+    """(n, C, H, W), n a square number, as a sheet with one-pixel seams; 2x2 is (2H+1, 2W+1) or (2H+1, 2W+1, 3)."""
+    count, channels, height, width = images.shape
+    side = math.isqrt(count)
+    sheet = torch.zeros(channels, side * (height + 1) - 1, side * (width + 1) - 1)
+    for k in range(side**2):
+        top, left = (k // side) * (height + 1), (k % side) * (width + 1)
         sheet[:, top : top + height, left : left + width] = images[k]
     return sheet[0].numpy() if channels == 1 else ((sheet.permute(1, 2, 0) + 1) / 2).clamp(0, 1).numpy()
 

@@ -117,6 +117,14 @@ class TextToImage(Denoising):
             options["added_cond_kwargs"] = {"text_embeds": self.pooled[labels].to(dtype), "time_ids": time_ids}
         return network(noisy.to(dtype), timesteps, **options).sample
 
+    def release(self) -> None:
+        """Move the VAE and the text encoders to the CPU: training needs neither."""
+        for name in ("vae", "text_encoder", "text_encoder_2"):
+            if getattr(self.pipeline, name, None) is not None:
+                getattr(self.pipeline, name).to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def last_tokens(self) -> Tensor:
         """(P, D) embedding of each prompt's last token, on the CPU."""
         return self.prompts.embeds[torch.arange(len(self.prompts.last)), torch.tensor(self.prompts.last)]

@@ -1,0 +1,131 @@
+"""scripts/unlearn_sd.py on a tiny pipeline: every stage, nothing twice, two processes, one line for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_pipeline, tiny_sd, tiny_sdxl
+from PIL import Image
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_sd.py"
+TINY = ["--num_forget_images", "4", "--num_retain_images", "4", "--num_inference_steps", "2", "--max_train_steps", "2"]
+QUICK = [*TINY, "--eval_profile", "quick"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("sd")
+    tiny_sd().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("nudity")
+    command = ["--concept", "nudity", "--pretrained_model_name_or_path", folder, "--output_dir", out, *QUICK]
+    return out, run(*command)
+
+
+def run(*arguments, launcher=(), **environment) -> str:
+    command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
+    out, text = finished
+    stages = [line for line in text.splitlines() if line.startswith("[")]
+    assert stages == ["[1/5] data", "[2/5] masks", "[3/5] unlearn", "[4/5] save", "[5/5] evaluate"]
+    assert {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "README.md"} <= set(os.listdir(out))
+    figures = json.loads((out / "figures.json").read_text())
+    assert set(figures) == {"before", "after"} and figures["before"] != figures["after"]
+    picture = np.asarray(Image.open(out / "before_after.png").convert("L"), dtype=float)
+    assert picture.std() > 5
+
+
+def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, finished):
+    out, first = finished
+    weights = (out / "unet/diffusion_pytorch_model.safetensors").read_bytes()
+    command = ["--concept", "nudity", "--pretrained_model_name_or_path", folder, "--output_dir", out, *QUICK]
+    before = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
+    again = run(*command)
+    assert "[4/5] save (finished before)" in again and "unlearn" not in again.split("save")[0].split("masks")[1]
+    assert first.split("| model")[1] == again.split("| model")[1]
+    assert "[3/5] unlearn" in run(*command, "--learning_rate", "1e-3")
+    assert (out / "unet/diffusion_pytorch_model.safetensors").read_bytes() != weights
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
+
+
+def test_two_processes_are_one(folder, tmp_path):
+    """Two gloo processes of batch 2 end where one of batch 4 does."""
+    command = ["--concept", "a church", "--pretrained_model_name_or_path", folder, *QUICK, "--adam_epsilon", "1e-4"]
+    run(*command, "--output_dir", tmp_path / "one", "--train_batch_size", 4)
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    text = run(
+        *command, "--output_dir", tmp_path / "two", "--train_batch_size", 2, launcher=two, ACCELERATE_USE_CPU="true"
+    )
+    assert text.count("[3/5] unlearn") == 1
+    ours, theirs = (load_file(tmp_path / n / "unet/diffusion_pytorch_model.safetensors") for n in ("one", "two"))
+    start = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
+    assert max((ours[n] - theirs[n]).abs().max().item() for n in ours) <= 1e-6
+    assert max((ours[n] - start[n]).abs().max().item() for n in ours) > 1e-6
+
+
+def test_sdxl_given_images_and_other_methods(tmp_path, run_script):
+    tiny_sdxl().save_pretrained(tmp_path / "xl")
+    for part, count in (("forget", 3), ("retain", 4)):
+        (tmp_path / part).mkdir()
+        for i in range(count):
+            Image.new("RGB", (20, 16), (60 * i, 10, 200)).save(tmp_path / part / f"{i}.png")
+    (tmp_path / "retain/metadata.jsonl").write_text(
+        "".join(json.dumps({"file_name": f"{i}.png", "text": f"colour {i}"}) + "\n" for i in range(4))
+    )
+    command = ["--concept", "a red wall", "--pretrained_model_name_or_path", tmp_path / "xl", *QUICK]
+    data = ["--forget_data_dir", tmp_path / "forget", "--retain_data_dir", tmp_path / "retain"]
+    for method in ("esd", "concept_ablation", "uce"):
+        out = tmp_path / method
+        code, text, error = run_script(SCRIPT, *command, *data, "--method", method, "--output_dir", out)
+        assert code == 0 and "| after" in text, error
+    assert len(list((tmp_path / "esd/cache").rglob("0000*.safetensors"))) == 4  # two flips of two sets
+
+
+def test_dry_run_and_list_concepts_need_no_model(run_script):
+    started = time.time()
+    code, text, _ = run_script(SCRIPT, "--concept", "nudity", "--train_method", "xattn", "--dry_run")
+    assert code == 0 and "train_method: xattn" in text and "max_train_steps: 100" in text
+    code, text, _ = run_script(SCRIPT, "--list_concepts")
+    assert code == 0 and "nudity  (pictures are blurred)" in text and "artist style:NAME" in text
+    assert time.time() - started < 30
+
+
+def test_bad_input_is_one_line(folder, tmp_path, run_script):
+    tiny_pipeline().save_pretrained(tmp_path / "ddpm")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "corrupt").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "corrupt/good.png")
+    (tmp_path / "corrupt/torn.png").write_bytes(b"\x89PNG torn")
+    model = ["--pretrained_model_name_or_path", folder]
+    church = ["--concept", "a church", *model]
+    for arguments, message in (
+        (["--concept", "nudity"], "no model: set --pretrained_model_name_or_path"),
+        (model, "no concept: set --concept"),
+        (["--concept", "nudity", "--pretrained_model_name_or_path", tmp_path / "ddpm"], "is a ClassConditionalDDPM"),
+        ([*church, "--anchor_concept", "a church"], "is its own anchor"),
+        ([*church, "--train_method", "attn"], "train_method must be one of"),
+        ([*church, "--forget_data_dir", tmp_path / "empty"], "no image and no parquet file in"),
+        ([*church, "--forget_data_dir", tmp_path / "corrupt"], "torn.png"),
+        ([*church, "--enable_xformers_memory_efficient_attention"], "hf_unlearn[xformers]"),
+        ([*church, "--method", "boundary_shrink"], "works for classifier models only"),
+        ([*church, "--num_forget_images", "0"], "at least 1"),
+    ):
+        code, _, error = run_script(SCRIPT, *arguments, *QUICK, "--output_dir", tmp_path / "out")
+        lines = [line for line in error.splitlines() if "error:" in line]
+        assert code == 2 and len(lines) == 1 and message in lines[0] and "Traceback" not in error, (arguments, error)

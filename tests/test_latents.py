@@ -1,0 +1,158 @@
+"""Latents: what the VAE and the pipeline give, drawn once, and no matter how the work was cut up."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_sd
+from safetensors.torch import load_file
+
+from hf_unlearn.concepts import PRESETS, RETAIN_PROMPTS, concept_of, list_concepts
+from hf_unlearn.images import ArrayDataset
+from hf_unlearn.latents import Drawing, draw_latents, encode_images
+from hf_unlearn.synthesis import concept_data
+
+QUICK = Drawing(num_inference_steps=2, batch_size=2)
+PROMPTS = ["a cat", "a dog", "a cat"]
+
+
+def pictures(count: int = 5) -> ArrayDataset:
+    generator = torch.Generator().manual_seed(0)
+    return ArrayDataset(torch.rand(count, 3, 16, 16, generator=generator) * 2 - 1, torch.arange(count) % 2)
+
+
+def files(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")}
+
+
+def test_encoded_images_are_the_scaled_posterior_mean_of_both_flips(tmp_path):
+    vae, data = tiny_sd().vae, pictures()
+    made = encode_images(vae, data, tmp_path, batch_size=2)
+    with torch.no_grad():
+        for i, images in ((0, data.pixel_values), (1, data.pixel_values.flip(-1))):
+            mean = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
+            assert torch.allclose(made.pixel_values[5 * i : 5 * i + 5], mean, atol=1e-5)
+    assert made.labels == [0, 1, 0, 1, 0] * 2
+    plain = encode_images(vae, data, tmp_path, flips=False)
+    assert torch.allclose(plain.pixel_values, made.pixel_values[:5], atol=1e-5) and len(plain) == 5
+
+
+def test_nothing_is_encoded_twice_and_other_content_is(tmp_path, monkeypatch):
+    pipeline, data = tiny_sd(), pictures()
+    first = encode_images(pipeline.vae, data, tmp_path)
+    calls, encode = [], pipeline.vae.encode
+    monkeypatch.setattr(pipeline.vae, "encode", lambda x: calls.append(len(x)) or encode(x))
+    assert torch.equal(encode_images(pipeline.vae, data, tmp_path).pixel_values, first.pixel_values) and not calls
+    encode_images(pipeline.vae, ArrayDataset(data.pixel_values + 0.01), tmp_path)
+    other = tiny_sd(seed=1).vae
+    assert not torch.equal(encode_images(other, data, tmp_path).pixel_values, first.pixel_values)
+    assert calls == [5, 5] and len(list(tmp_path.iterdir())) == 3
+
+
+def test_drawn_latents_are_the_pipelines_own(tmp_path):
+    pipeline = tiny_sd()
+    made = draw_latents(pipeline, PROMPTS, QUICK, tmp_path)
+    for i, prompt in enumerate(PROMPTS):
+        draw = dict(num_inference_steps=2, height=16, width=16, output_type="latent")
+        alone = pipeline(prompt, generator=torch.Generator().manual_seed(i), **draw).images
+        assert torch.allclose(made[i], alone[0], atol=1e-5)
+    rows = [json.loads(line) for line in next(tmp_path.rglob("prompts.jsonl")).read_text().splitlines()]
+    assert rows == [{"prompt": prompt, "seed": i} for i, prompt in enumerate(PROMPTS)]
+
+
+def test_an_interrupted_drawing_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    """Killed in its second batch, and once more while it writes: the files are those of a straight run."""
+    prompts = PROMPTS * 2
+    draw_latents(tiny_sd(), prompts, QUICK, tmp_path / "straight")
+    pipeline, calls = tiny_sd(), []
+    draw = type(pipeline).__call__
+
+    class Killed(BaseException):
+        pass
+
+    def dies(self, *args, **kwargs):
+        calls.append(args[0])
+        if len(calls) == 2:
+            raise Killed
+        return draw(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipeline), "__call__", dies)
+    with pytest.raises(Killed):
+        draw_latents(pipeline, prompts, QUICK, tmp_path / "killed")
+    folder = next((tmp_path / "killed").iterdir())
+    assert len(list(folder.glob("*.safetensors"))) == 2
+    (folder / "00002.partial").write_bytes(b"torn")
+    draw_latents(pipeline, prompts, QUICK, tmp_path / "killed")
+    assert files(tmp_path / "killed") == files(tmp_path / "straight")
+    assert [len(part) for part in calls] == [2, 2, 2, 2]
+    draw_latents(pipeline, prompts, QUICK, tmp_path / "killed")
+    assert len(calls) == 4
+    assert all(load_file(path)["latents"].shape == (4, 8, 8) for path in folder.glob("*.safetensors"))
+
+
+def test_concept_data_from_words_alone(tmp_path):
+    """Forget labels are the concept's prompts, anchors those of the preset; anchor images differ, labels do not."""
+    pipeline, concept = tiny_sd(), concept_of("a church", "a house")
+    sizes = dict(num_forget_images=3, num_retain_images=2, drawing=QUICK)
+    objective, forget, retain = concept_data(pipeline, [concept], tmp_path, **sizes)
+    texts = objective.prompts.texts
+    assert [texts[i] for i in forget.labels] == ["a church", "a photo of a church", "an image of a church"]
+    assert [texts[i] for i in retain.labels] == list(RETAIN_PROMPTS[:2])
+    objective.choose_anchors(set(forget.labels), 3, 0)
+    assert [texts[objective.anchors[i]] for i in forget.labels] == [
+        "a house",
+        "a photo of a house",
+        "an image of a house",
+    ]
+    _, other, _ = concept_data(pipeline, [concept], tmp_path, forget_images="anchor", **sizes)
+    assert other.labels == forget.labels and not torch.equal(other.pixel_values, forget.pixel_values)
+    drawn = draw_latents(pipeline, houses, QUICK, tmp_path)
+    assert torch.equal(other.pixel_values, drawn)
+
+
+def test_concept_data_from_given_images(tmp_path):
+    pipeline, concept = tiny_sd(), concept_of("a church")
+    given = {"forget": (pictures(3), None), "retain": (pictures(2), ["a hill", "a lake"])}
+    objective, forget, retain = concept_data(pipeline, [concept], tmp_path, drawing=QUICK, **given)
+    texts = objective.prompts.texts
+    assert [texts[i] for i in forget.labels] == ["a church", "a photo of a church", "an image of a church"] * 2
+    assert [texts[i] for i in retain.labels] == ["a hill", "a lake"] * 2
+    objective.choose_anchors(set(forget.labels), 6, 0)
+    assert {objective.anchors[i] for i in forget.labels} == {0}  # free text without an anchor: the empty prompt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((" ",), "the concept is empty"),
+        (("a church", "A church "), "is its own anchor: choose another anchor_concept"),
+        (("artist style",), 'needs a name: "artist style:NAME"'),
+        (("nudity:art",), "'nudity' takes no name"),
+    ],
+)
+def test_bad_concepts(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        concept_of(*arguments)
+
+
+def test_bad_concept_data(tmp_path):
+    concept = concept_of("a church")
+    for options, message in (
+        ({"concepts": []}, "no concept"),
+        ({"num_forget_images": 0}, "at least 1"),
+        ({"retain_prompts": ["a church"]}, "'a church' is to be forgotten and retained"),
+        ({"forget": (pictures(3), ["one"])}, "3 images have 1 captions"),
+        ({"forget": (pictures(0), None)}, "no images to encode"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            concept_data(tiny_sd(), **{"concepts": [concept], "cache_dir": tmp_path, "drawing": QUICK, **options})
+
+
+def test_presets_pair_every_prompt_with_another_anchor():
+    for name, (pairs, _) in PRESETS.items():
+        concept = concept_of(f"{name}:Monet" if "{}" in pairs[0][0] else name)
+        assert len(set(concept.prompts)) == len(concept.anchors) >= 5
+        assert not any("{}" in p or p == a for p, a in zip(concept.prompts, concept.anchors))
+        assert name in list_concepts()
+    assert concept_of("nudity").unsafe and not concept_of("a dog").unsafe
+    assert set(concept_of("nudity", "a tree").anchors) == {"a tree"}
