@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from transformers.trainer_utils import set_seed
 
-from hf_unlearn import NoisePrediction, UnlearnTrainer, cli, digits, load_ddpm_pipeline, load_images
-from hf_unlearn.arguments import TrainingFlags
+from hf_unlearn import NoisePrediction, UnlearnTrainer, cli, digits, load_ddpm_pipeline
+from hf_unlearn.arguments import ImageDataFlags, TrainingFlags, image_sets
 from hf_unlearn.data import forget_and_retain
 from hf_unlearn.evaluation import (
     DIGITS_DDPM,
@@ -39,51 +39,24 @@ class ModelFlags:
 
 
 @dataclass
-class DataFlags:
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the training images"})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of that data set"})
-    train_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the training images"})
-    forget_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the images to forget"})
-    forget_class: list[int] | None = field(default=None, metadata={"help": "class or classes to forget"})
-    forget_indices: list[int] | None = field(default=None, metadata={"help": "positions in the training data"})
-    image_column: str = field(default="image", metadata={"help": "column of the images"})
-    label_column: str = field(default="label", metadata={"help": "column of the labels"})
-    resolution: int | None = field(default=None, metadata={"help": "default: the model's sample size"})
-    center_crop: bool = field(default=False, metadata={"help": "crop to a square instead of squeezing"})
-
-
-@dataclass
 class SamplingFlags:
     eval_samples_per_class: int = field(default=100, metadata={"help": "samples for the table; 0 skips it"})
     guidance_scale: float = field(default=1.5, metadata={"help": "of the samples in the table and the picture"})
     num_inference_steps: int = field(default=10, metadata={"help": "of the samples in the table and the picture"})
 
 
-def load_data(data: DataFlags, unet_config, default: bool):
+def load_data(data: ImageDataFlags, unet_config, default: bool):
     """(forget, retain) sets from the flags; the digits for the shipped model."""
-    source = data.train_data_dir or data.dataset_name
-    if source is None and not default:
-        raise ValueError("no data: set --train_data_dir or --dataset_name to the images the model was trained on")
-    if source is None:
-        if data.forget_class is None and data.forget_data_dir is None and data.forget_indices is None:
+    if data.source is None and default:
+        if not data.says_what:
             data.forget_class = [3]
-        everything = digits()
-    options = dict(
-        size=data.resolution or unet_config.sample_size,
-        channels=unet_config.in_channels,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        center_crop=data.center_crop,
-    )
-    if source is not None:
-        everything = load_images(source, config_name=data.dataset_config_name, **options)
-    chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
-    return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
+        return forget_and_retain(digits(), data.forget_class, data.forget_indices)
+    return image_sets(data, unet_config.sample_size, unet_config.in_channels)
 
 
 def main() -> None:
     model, data, sampling, training, method = cli.parse(
-        (ModelFlags, DataFlags, SamplingFlags, TrainingFlags), description=__doc__.splitlines()[0]
+        (ModelFlags, ImageDataFlags, SamplingFlags, TrainingFlags), description=__doc__.splitlines()[0]
     )
     default = model.pretrained_model_name_or_path is None
     if training.dry_run:

@@ -63,6 +63,10 @@ def unconditional() -> DDPMPipeline:
 
 @pytest.fixture
 def images() -> ArrayDataset:
+    return random_images()
+
+
+def random_images() -> ArrayDataset:
     """20 random images, labels 0 1 2 3 0 1 ..."""
     generator = torch.Generator().manual_seed(1)
     return ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)

@@ -99,11 +99,8 @@ def test_concept_data_from_words_alone(tmp_path):
     assert [texts[i] for i in forget.labels] == ["a church", "a photo of a church", "an image of a church"]
     assert [texts[i] for i in retain.labels] == list(RETAIN_PROMPTS[:2])
     objective.choose_anchors(set(forget.labels), 3, 0)
-    assert [texts[objective.anchors[i]] for i in forget.labels] == [
-        "a house",
-        "a photo of a house",
-        "an image of a house",
-    ]
+    houses = ["a house", "a photo of a house", "an image of a house"]
+    assert [texts[objective.anchors[i]] for i in forget.labels] == houses
     _, other, _ = concept_data(pipeline, [concept], tmp_path, forget_images="anchor", **sizes)
     assert other.labels == forget.labels and not torch.equal(other.pixel_values, forget.pixel_values)
     drawn = draw_latents(pipeline, houses, QUICK, tmp_path)

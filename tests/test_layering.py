@@ -9,15 +9,15 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"losses", "pipelines"},
+    {"losses", "pipelines", "concepts", "stages"},
     {"objectives", "optim"},
     {"images", "class_names", "sources"},
     {"data", "classifiers"},
     {"saliency"},
     {"methods"},
     {"storage", "config", "scoring"},
-    {"callbacks", "loop"},
-    {"trainer", "arguments"},
+    {"callbacks", "loop", "latents"},
+    {"trainer", "arguments", "synthesis"},
     {"recipes"},
     {"evaluation", "hub"},
     {"compare"},

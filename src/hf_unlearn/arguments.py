@@ -2,7 +2,51 @@
 
 from dataclasses import dataclass, field
 
+from torch.utils.data import Dataset
+
 from .config import UnlearnConfig
+from .data import forget_and_retain
+from .sources import load_images
+
+
+@dataclass
+class ImageDataFlags:
+    """Images with classes: where they are, and which of them to forget."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the training images"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of that data set"})
+    train_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the training images"})
+    forget_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the images to forget"})
+    forget_class: list[int] | None = field(default=None, metadata={"help": "class or classes to forget"})
+    forget_indices: list[int] | None = field(default=None, metadata={"help": "positions in the training data"})
+    image_column: str = field(default="image", metadata={"help": "column of the images"})
+    label_column: str = field(default="label", metadata={"help": "column of the labels"})
+    resolution: int | None = field(default=None, metadata={"help": "default: the model's sample size"})
+    center_crop: bool = field(default=False, metadata={"help": "crop to a square instead of squeezing"})
+
+    @property
+    def source(self) -> str | None:
+        return self.train_data_dir or self.dataset_name
+
+    @property
+    def says_what(self) -> bool:
+        """Whether any flag names what to forget."""
+        return bool(self.forget_class or self.forget_data_dir or self.forget_indices)
+
+
+def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset, Dataset]:
+    """(forget, retain) images as the flags say, `size` wide and high unless they give a resolution.
+
+    Raises:
+        ValueError: no data is named, or what loading and splitting raise.
+    """
+    if data.source is None:
+        raise ValueError("no data: set --train_data_dir or --dataset_name to the images the model was trained on")
+    columns = dict(image_column=data.image_column, label_column=data.label_column, center_crop=data.center_crop)
+    options = dict(size=data.resolution or size, channels=channels, **columns)
+    everything = load_images(data.source, config_name=data.dataset_config_name, **options)
+    chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
+    return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
 
 
 @dataclass

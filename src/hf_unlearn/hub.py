@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from . import __version__
 from .methods import Method
 
-UPLOADED = ["model_index.json", "unet/*", "scheduler/*", "README.md", "before_after.png", "figures.json", "figures.md"]
+UPLOADED = ["model_index.json", "README.md", "before_after.png", "figures.json", "figures.md"]
 
 CARD = """
 # {title}
@@ -54,7 +54,10 @@ def prepare_repo(training: Any) -> str:
 def push_folder(folder: str, repo: str, training: Any) -> str:
     """Upload the exported pipeline, card and picture of `folder`; returns the address."""
     api = HfApi(token=training.hub_token)
-    done = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=UPLOADED, commit_message="Unlearned")
+    index = json.loads((Path(folder) / "model_index.json").read_text())
+    parts = [f"{name}/*" for name in index if not name.startswith("_") and (Path(folder) / name).is_dir()]
+    patterns = [*UPLOADED, *parts]
+    done = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=patterns, commit_message="Unlearned")
     return str(done)
 
 

@@ -114,6 +114,16 @@ def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     return cls.from_pretrained(folder, use_safetensors=True, **kwargs)
 
 
+def load_dit_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
+    """A DiTPipeline from a folder or Hub id, in float32, safetensors only. Raises ValueError for another pipeline."""
+    from diffusers import DiTPipeline
+
+    kind = DiffusionPipeline.load_config(folder, **kwargs).get("_class_name")
+    if kind != "DiTPipeline":
+        raise ValueError(f"{folder} is a {kind}: give a DiTPipeline")
+    return DiTPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+
+
 def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
     """A Stable Diffusion pipeline (1.x, 2.x, XL) from a folder or Hub id, in float32, safetensors only.
 

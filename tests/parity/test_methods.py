@@ -12,7 +12,7 @@ from hf_unlearn import METHODS, NoisePrediction, UnlearnTrainer, split_by_label
 from hf_unlearn.saliency import fisher
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import config, tiny_pipeline  # noqa: E402
+from conftest import config, random_images, tiny_pipeline  # noqa: E402
 
 # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
 LR, STEPS, EPS = 1e-3, 4, 1e-4
@@ -206,7 +206,38 @@ def random_label(pipeline, queue):
     return squared_error(pipeline, retain).mean() + squared_error(pipeline, forget, target=target).mean()
 
 
+def esd(pipeline, queue):
+    """η = 1; the original and its null label 4."""
+    forget, start = next(queue)[1], tiny_pipeline()
+    with torch.no_grad():
+        null, own = (predict(start, forget, n) for n in (torch.full_like(forget["labels"], 4), None))
+    return squared_error(pipeline, forget, target=null - (own - null)).mean()
+
+
+def concept_ablation(pipeline, queue):
+    forget, retain = next(queue)[1], next(queue)[1]
+    with torch.no_grad():
+        target = predict(pipeline, forget, torch.full_like(forget["labels"], 2))
+    return squared_error(pipeline, forget, target=target).mean() + squared_error(pipeline, retain).mean()
+
+
+def selective_amnesia(pipeline, queue):
+    """λ = 50, the Fisher of the original on retain data, a uniform image by the sample's position and timestep."""
+    forget, retain, start = next(queue)[1], next(queue)[1], tiny_pipeline()
+    data = split_by_label(random_images(), 1)[1]
+    found = fisher(NoisePrediction(start), data, forget=False, max_samples=512, seed=42)[0]
+    moved = {n: p - start.unet.get_parameter(n).detach() for n, p in pipeline.unet.named_parameters()}
+    elastic = sum((found[n] * move**2).sum() for n, move in moved.items())
+    seeds = zip(forget["index"].tolist(), forget["timesteps"].tolist())
+    drawn = [torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(i * 1_000_003 + t)) for i, t in seeds]
+    surrogate = {**forget, "pixel_values": 2 * torch.stack(drawn) - 1}
+    return squared_error(pipeline, surrogate).mean() + squared_error(pipeline, retain).mean() + 25 * elastic
+
+
 HAND = {
+    "esd": esd,
+    "concept_ablation": concept_ablation,
+    "selective_amnesia": selective_amnesia,
     "finetune": finetune,
     "gradient_ascent": gradient_ascent,
     "neg_grad_plus": neg_grad_plus,
@@ -226,14 +257,11 @@ def test_one_step_methods(tmp_path, images, name):
     agree(trainer, pipeline, tiny_pipeline())
 
 
-CLASSIFIERS_ONLY = {"bad_teacher", "boundary_shrink"}
-
-
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_methods_on_a_diffusion_model(tmp_path, images, name):
-    """Each one either changes the weights, finitely, or says at construction that it is for classifiers."""
-    if name in CLASSIFIERS_ONLY:
-        with pytest.raises(ValueError, match="works for classifiers"):
+    """Each one either changes the weights, finitely, or says at construction that it is for other models."""
+    if METHODS[name].family not in ("", "diffusion"):
+        with pytest.raises(ValueError, match=f"works for {METHODS[name].family} models only"):
             unlearn(tmp_path, images, METHODS[name]())
         return
     trainer = unlearn(tmp_path, images, METHODS[name](**({"selection": 1.2} if name == "ssd" else {})))

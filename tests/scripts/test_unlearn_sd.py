@@ -81,10 +81,12 @@ def test_two_processes_are_one(folder, tmp_path):
 
 def test_sdxl_given_images_and_other_methods(tmp_path, run_script):
     tiny_sdxl().save_pretrained(tmp_path / "xl")
+    generator = np.random.default_rng(0)
     for part, count in (("forget", 3), ("retain", 4)):
         (tmp_path / part).mkdir()
         for i in range(count):
-            Image.new("RGB", (20, 16), (60 * i, 10, 200)).save(tmp_path / part / f"{i}.png")
+            pixels = generator.integers(0, 256, (16, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / f"{i}.png")
     (tmp_path / "retain/metadata.jsonl").write_text(
         "".join(json.dumps({"file_name": f"{i}.png", "text": f"colour {i}"}) + "\n" for i in range(4))
     )
@@ -126,6 +128,6 @@ def test_bad_input_is_one_line(folder, tmp_path, run_script):
         ([*church, "--method", "boundary_shrink"], "works for classifier models only"),
         ([*church, "--num_forget_images", "0"], "at least 1"),
     ):
-        code, _, error = run_script(SCRIPT, *arguments, *QUICK, "--output_dir", tmp_path / "out")
+        code, _, error = run_script(SCRIPT, *QUICK, *arguments, "--output_dir", tmp_path / "out")
         lines = [line for line in error.splitlines() if "error:" in line]
         assert code == 2 and len(lines) == 1 and message in lines[0] and "Traceback" not in error, (arguments, error)

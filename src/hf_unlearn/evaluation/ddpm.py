@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiTPipeline
 from torch import Tensor
 
 from ..pipelines import load_ddpm_pipeline
@@ -54,6 +55,12 @@ def compare_pipelines(
 def picture(pipelines: dict[str, Any], path: str | Path, forget_classes: list[int], config: SamplingConfig) -> None:
     """before_after.png without a judge: the model's classes, or ten columns of unconditional samples."""
     first = next(iter(pipelines.values()))
+    if isinstance(first, DiTPipeline):
+        others = [c for c in range(first.transformer.config.num_embeds_ada_norm) if c not in forget_classes]
+        before_after(
+            pipelines, sorted([*forget_classes, *others[: 10 - len(forget_classes)]]), forget_classes, path, config
+        )
+        return
     if first.unet.config.num_class_embeds:
         classes = [c for c in range(first.unet.config.num_class_embeds) if c != first.null_class]
         shown = sorted({*forget_classes, *classes[:10]})
@@ -65,6 +72,9 @@ def picture(pipelines: dict[str, Any], path: str | Path, forget_classes: list[in
 
 def frozen_copy(pipeline: Any) -> Any:
     """The pipeline as it is now, for the "before" row."""
+    if isinstance(pipeline, DiTPipeline):
+        network = copy.deepcopy(pipeline.transformer).eval().requires_grad_(False)
+        return DiTPipeline(network, pipeline.vae, copy.deepcopy(pipeline.scheduler))
     unet = copy.deepcopy(pipeline.unet).eval().requires_grad_(False)
     extra = {"null_class": pipeline.null_class} if "null_class" in pipeline.config else {}
     return type(pipeline)(unet=unet, scheduler=copy.deepcopy(pipeline.scheduler), **extra)

@@ -1,0 +1,84 @@
+"""Make a DiTPipeline forget a class or a set of images, and save what plain diffusers loads.
+
+    accelerate launch scripts/unlearn_dit.py --pretrained_model_name_or_path facebook/DiT-XL-2-256 \\
+        --train_data_dir imagenet/train --forget_class 207
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import PartialState
+from transformers.trainer_utils import set_seed
+
+from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
+from hf_unlearn.arguments import ImageDataFlags, TrainingFlags, image_sets
+from hf_unlearn.evaluation import SamplingConfig, frozen_copy, losses_table, picture
+from hf_unlearn.hub import prepare_repo, push_folder, write_card
+from hf_unlearn.latents import encode_images
+from hf_unlearn.pipelines import load_dit_pipeline
+
+
+@dataclass
+class ModelFlags:
+    pretrained_model_name_or_path: str | None = field(default=None, metadata={"help": "DiTPipeline: folder or Hub id"})
+    revision: str | None = field(default=None, metadata={"help": "Hub revision of the model"})
+    label_dropout: float = field(default=0.1, metadata={"help": "null labels among retain samples"})
+    antithetic: bool = field(default=False, metadata={"help": "timesteps in pairs t, T-1-t"})
+    variance_weight: float = field(default=0.0, metadata={"help": "weight of the term that trains the variance half"})
+    random_flip: bool = field(default=False, metadata={"help": "both flips of every image"})
+    cache_dir: str | None = field(default=None, metadata={"help": "latents; default OUTPUT_DIR/cache"})
+    guidance_scale: float = field(default=4.0, metadata={"help": "of the picture; 1 where there are not 1000 classes"})
+    num_inference_steps: int = field(default=50, metadata={"help": "of the picture"})
+
+
+@dataclass
+class DiTFlags(TrainingFlags):
+    train_batch_size: int = field(default=16, metadata={"help": "forget and retain samples per device"})
+    max_train_steps: int = field(default=100, metadata={"help": "outer steps"})
+    learning_rate: float = field(default=1e-4, metadata={"help": "rate of the retain steps"})
+
+
+def main() -> None:
+    model, data, training, method = cli.parse(
+        (ModelFlags, ImageDataFlags, DiTFlags), description=__doc__.splitlines()[0]
+    )
+    if training.dry_run:
+        print(cli.resolved((model, data, training, method)), end="")
+        return
+    if model.pretrained_model_name_or_path is None:
+        raise ValueError("no model: set --pretrained_model_name_or_path to a DiTPipeline")
+    cli.check_writable(training.output_dir)
+    repo = prepare_repo(training) if training.push_to_hub else None
+    set_seed(training.seed)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    pipeline = load_dit_pipeline(model.pretrained_model_name_or_path, revision=model.revision)
+    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    sets = image_sets(data, pixels, pipeline.vae.config.in_channels)
+    cache = model.cache_dir or f"{training.output_dir}/cache"
+    with state.local_main_process_first():  # the others find what the first has encoded
+        pipeline.vae.to(state.device)
+        forget, retain = (encode_images(pipeline.vae, images, cache, flips=model.random_flip) for images in sets)
+    pipeline.vae.to("cpu")
+    before = frozen_copy(pipeline)
+
+    objective = DiTPrediction(pipeline, model.label_dropout, model.antithetic, variance_weight=model.variance_weight)
+    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
+    losses = {"before": trainer.evaluate()}
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+    losses["after"] = trainer.evaluate()
+    if not trainer.is_world_process_zero():
+        return
+    table = losses_table(losses, training.output_dir)
+    guided = objective.null_class == 1000  # DiTPipeline's null class
+    draw = SamplingConfig(4, model.guidance_scale if guided else 1.0, model.num_inference_steps, training.seed)
+    pipelines = {name: p.to(state.device) for name, p in {"before": before, "after": pipeline}.items()}
+    picture(pipelines, f"{training.output_dir}/before_after.png", data.forget_class or [], draw)
+    write_card(training.output_dir, model.pretrained_model_name_or_path, method, table, trainer)
+    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
+    if repo is not None:
+        print(push_folder(training.output_dir, repo, training))
+
+
+if __name__ == "__main__":
+    cli.run(main)
