@@ -86,6 +86,7 @@ def test_what_a_cell_depends_on_is_another_cell(tmp_path, monkeypatch):
         {"budget": 7},
         {"batch_size": 32},
         {"max_retain_samples": 100},
+        {"fisher_samples": 16},
     )
     for change in changes:
         Cells(replace(TINY, **change), tmp_path).figures("finetune", 0, "test")

@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ class Cells:
         """Figures of one model: row "original", "retrained", or a method's with its options."""
         options = options or {}
         decides = {name: getattr(self.recipe, name) for name in ("forget", "budget", "batch_size")}
-        decides |= {"max_retain_samples": self.recipe.max_retain_samples, "fixed": FIXED.get(row, {})}
+        decides |= {name: getattr(self.recipe, name) for name in ("max_retain_samples", "fisher_samples")}
+        decides["fixed"] = FIXED.get(row, {})
         path = self.cells / f"{self.key(row=row, seed=seed, split=split, options=options, **decides)}.json"
         if path.exists():
             return json.loads(path.read_text())
@@ -180,6 +182,8 @@ def unlearn(
     options = dict(options)
     rate = options.pop("learning_rate", None)
     method = method_of(row, options)
+    if recipe.fisher_samples is not None and "fisher_samples" in {f.name for f in fields(method)}:
+        method = replace(method, fisher_samples=recipe.fisher_samples)
     steps = max(1, int(recipe.budget / method.gradients)) if method.trains else 1
     with tempfile.TemporaryDirectory() as folder:
         config = UnlearnConfig.quiet(

@@ -27,6 +27,7 @@ class Recipe:
     search_seeds: of the forget sets and models that trials run on, which the table never uses; they are scored on the
         validation split.
     max_retain_samples: how many retained samples the figures are measured on, evenly spread; 0 is all.
+    fisher_samples: samples of each set for the Fishers of the methods that have that option; None is their default.
     shadows: shadow models a side for the likelihood-ratio attack; 0 skips it.
     """
 
@@ -44,6 +45,7 @@ class Recipe:
     image_column: str = "image"
     label_column: str = "label"
     max_retain_samples: int = 0
+    fisher_samples: int | None = None
     shadows: int = 0
 
     def __post_init__(self):

@@ -45,6 +45,13 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return markdown_table(["method", "gap of means", *(title for title, _, _ in COLUMNS.values())], rows)
 
 
+def costs(results: dict[str, list[dict[str, Any]]]) -> str:
+    """What retraining and each method took, in seconds."""
+    means = {row: sum(f["seconds"] for f in figures) / len(figures) for row, figures in results.items()}
+    each = ", ".join(f"{row} {means[row]:.1f}" for row in ordered(results) if row not in REFERENCES)
+    return f"Seconds of training: retraining {means['retrained']:.1f}, {each}."
+
+
 def ordered(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     def gap(row: str) -> float:
         return float("inf") if any(f["diverged"] for f in results[row]) else gap_of_means(results[row])
@@ -64,7 +71,7 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
         f"{recipe['search_seeds']} (the smallest average gap wins). Means over seeds with 95 % intervals. "
         "The average gap is the mean distance to the retrained model's FA, RA, TA and MIA entropy, in percentage "
         "points, run by run; the gap of means is the same distance between means over seeds. "
-        f"{AGAIN!r} is what chance makes of both.\n\n{table(results)}\n{extra}\n![trade-off](tradeoff.png)\n"
+        f"{AGAIN!r} is what chance makes of both. {costs(results)}\n\n{table(results)}\n{extra}\n![trade-off](tradeoff.png)\n"
     )
     (folder / "results.json").write_text(
         json.dumps({"recipe": recipe, "stamp": stamp, "search": searched, "results": results}, indent=1)

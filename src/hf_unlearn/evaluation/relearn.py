@@ -3,10 +3,11 @@
 import copy
 import tempfile
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..config import UnlearnConfig
+from ..losses import spread
 from ..methods import FineTune
 from ..trainer import UnlearnTrainer
 from .classification import accuracy, predictions
@@ -32,16 +33,18 @@ def relearn_steps(
     batch_size: int = 64,
     max_steps: int = 50,
     seed: int = 0,
+    max_samples: int = 1000,
 ) -> Metric:
     """Optimizer steps of fine-tuning on the forget data until its accuracy is `target` again; 0 if it is already.
 
     AdamW at a constant rate on a copy of the model. A run that does not get there counts `max_steps`, and
-    details["reached"] is False. Compare with a retrained model's number: that one has to learn the data anew.
+    details["reached"] is False. The accuracy is that of at most `max_samples` forget samples, evenly spread. Compare
+    with a retrained model's number: that one has to learn the data anew.
     """
-    student = copy.deepcopy(model)
-    steps, reached = 0, accuracy(predictions(student, forget)).value >= target
+    student, watched = copy.deepcopy(model), Subset(forget, spread(len(forget), max_samples))
+    steps, reached = 0, accuracy(predictions(student, watched)).value >= target
     if not reached:
-        stop = _StopAt(student, forget, target)
+        stop = _StopAt(student, watched, target)
         with tempfile.TemporaryDirectory() as folder:
             config = UnlearnConfig.quiet(
                 output_dir=folder,
@@ -56,4 +59,4 @@ def relearn_steps(
         steps, reached = trainer.state.global_step, stop.reached
     definition = f"AdamW steps (rate {learning_rate}, batch {batch_size}) until forget accuracy {target:.3f} is back"
     details = {"reached": bool(reached), "max_steps": max_steps, "seed": seed}
-    return Metric(float(steps), definition, len(forget), version_of("torch", "transformers"), details)
+    return Metric(float(steps), definition, len(watched), version_of("torch", "transformers"), details)
