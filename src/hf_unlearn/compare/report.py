@@ -71,7 +71,8 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
         f"{recipe['search_seeds']} (the smallest average gap wins). Means over seeds with 95 % intervals. "
         "The average gap is the mean distance to the retrained model's FA, RA, TA and MIA entropy, in percentage "
         "points, run by run; the gap of means is the same distance between means over seeds. "
-        f"{AGAIN!r} is what chance makes of both. {costs(results)}\n\n{table(results)}\n{extra}\n![trade-off](tradeoff.png)\n"
+        f"{AGAIN!r} is what chance makes of both. {costs(results)}\n\n{table(results)}\n{extra}\n"
+        "![trade-off](tradeoff.png)\n"
     )
     (folder / "results.json").write_text(
         json.dumps({"recipe": recipe, "stamp": stamp, "search": searched, "results": results}, indent=1)
