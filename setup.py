@@ -47,6 +47,7 @@ setup(
         "nsfw": NSFW,
         "nudenet": ["nudenet>=3.4"],  # its licence file is AGPL-3.0
         "xformers": ["xformers>=0.0.28"],
+        "emoji": ["resvg-py>=0.1"],  # renders the pictures of the small text-to-image benchmark
         "demo": DEMO,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "pre-commit>=4.0"],

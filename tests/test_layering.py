@@ -11,7 +11,7 @@ PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
     {"losses", "pipelines", "concepts", "stages"},
     {"objectives", "optim"},
-    {"images", "class_names", "sources"},
+    {"images", "class_names", "sources", "emoji"},
     {"data", "classifiers"},
     {"saliency"},
     {"methods"},

@@ -9,6 +9,7 @@ from conftest import config, latents, tiny_sd, tiny_sdxl
 
 from hf_unlearn import METHODS, TextToImage, UnlearnTrainer, encode_prompts, split_by_label
 from hf_unlearn.objectives.text_to_image import trained_names
+from hf_unlearn.pipelines import load_text_to_image_pipeline
 
 TEXTS = ["a photo of a church", "a photo of a house", "a dog"]
 ANCHORS = {TEXTS[0]: TEXTS[1]}
@@ -191,3 +192,12 @@ def test_bad_input_is_one_line(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_half_precision_files_are_loaded_in_one_precision(tmp_path):
+    """As published pipelines store them; transformers and diffusers disagree on what to make of them."""
+    tiny_sd().to(torch.float16).save_pretrained(tmp_path)
+    pipeline = load_text_to_image_pipeline(str(tmp_path))
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    assert {p.dtype for part in parts for p in part.parameters()} == {torch.float32}
+    assert pipeline("a dog", num_inference_steps=1, output_type="np").images.shape == (1, 16, 16, 3)

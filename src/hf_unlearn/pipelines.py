@@ -145,6 +145,9 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
                 "torch's scaled dot product attention is the default"
             ) from error
     pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    for part in pipeline.components.values():  # transformers' parts keep the stored precision, diffusers' parts do not
+        if isinstance(part, torch.nn.Module) and part.dtype != torch.float32:
+            part.to(torch.float32)
     if xformers:
         pipeline.enable_xformers_memory_efficient_attention()
     return pipeline

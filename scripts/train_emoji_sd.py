@@ -1,0 +1,193 @@
+"""Train the stand-in for Stable Diffusion: a small StableDiffusionPipeline of emoji, and the judge that reads it.
+
+    python scripts/train_emoji_sd.py --tokenizer FOLDER --data_dir FOLDER --output_dir emoji-sd
+
+24 objects in three styles, moved, turned and scaled. Without --data_dir the pictures are rendered from npm packages.
+Writes OUTPUT_DIR (a diffusers pipeline, half precision weights) and OUTPUT_DIR/judge, and prints what both can do.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import trange
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from hf_unlearn.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
+from hf_unlearn.evaluation.emoji import EmojiJudge, draw_grid
+from hf_unlearn.pipelines import load_text_to_image_pipeline
+
+WIDTH = 40  # of the text encoder
+
+
+def schedule(parameters, steps: int, rate: float) -> tuple:
+    """(optimizer, its one-cycle schedule)."""
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+
+
+def step(optimizer, scheduler, loss: Tensor) -> None:
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    scheduler.step()
+    optimizer.zero_grad()
+
+
+def train_judge(data, steps: int, generator: torch.Generator) -> EmojiJudge:
+    """Style and object of augmented pictures with a little noise."""
+    images, styles, things = data
+    judge = EmojiJudge().train()
+    optimizer, scheduler = schedule(judge.parameters(), steps, 2e-3)
+    for _ in trange(steps, desc="judge"):
+        chosen = torch.randint(len(images), (64,), generator=generator)
+        batch = augmented(images[chosen], generator)
+        noise = torch.rand(64, 1, 1, 1, generator=generator) * 0.2
+        style, thing = judge(batch + noise * torch.randn(batch.shape, generator=generator))
+        loss = F.cross_entropy(style, styles[chosen]) + F.cross_entropy(thing, things[chosen], label_smoothing=0.05)
+        step(optimizer, scheduler, loss)
+    return judge.eval()
+
+
+def train_vae(images: Tensor, steps: int, generator: torch.Generator) -> AutoencoderTiny:
+    """64x64 pixels in 16x16 latents of 4 channels. Noise on them makes the decoder forgive the UNet's errors."""
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32),
+        num_encoder_blocks=(1, 2, 2),
+        num_decoder_blocks=(2, 2, 1),
+        latent_channels=4,
+    ).train()
+    optimizer, scheduler = schedule(vae.parameters(), steps, 2e-3)
+    for _ in trange(steps, desc="autoencoder"):
+        batch = augmented(images[torch.randint(len(images), (24,), generator=generator)], generator)
+        latents = vae.encode(batch).latents
+        noisy = latents + 0.1 * torch.randn(latents.shape, generator=generator)
+        spread = (latents.flatten(1).std() - 1) ** 2 + latents.mean() ** 2  # unit latents, as the noise schedule wants
+        step(optimizer, scheduler, F.l1_loss(vae.decode(noisy).sample, batch) + 0.1 * spread)
+    return vae.eval()
+
+
+def build_pipeline(tokenizer: CLIPTokenizer, vae: AutoencoderTiny) -> StableDiffusionPipeline:
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(48, 80, 112),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=16,
+        attention_head_dim=8,
+        cross_attention_dim=WIDTH,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        timestep_spacing="trailing",
+    )  # Stable Diffusion's own noise schedule
+    parts = (vae, CLIPTextModel(text), tokenizer, unet, scheduler)
+    return StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False)
+
+
+def train_unet(pipeline, data, steps: int, batch_size: int, generator: torch.Generator) -> None:
+    """UNet and text encoder together, one caption in ten empty; at the end the average of the last weights."""
+    images, styles, things = data
+    names = [prompt_of(STYLES[s], list(OBJECTS)[o]) for s, o in zip(styles.tolist(), things.tolist())]
+    options = dict(padding="max_length", max_length=pipeline.tokenizer.model_max_length, return_tensors="pt")
+    tokens = pipeline.tokenizer([*names, ""], **options).input_ids
+    trained = nn.ModuleList([pipeline.unet, pipeline.text_encoder]).train()
+    average = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+    optimizer, scheduler = schedule(trained.parameters(), steps, 2e-3)
+    alphas = pipeline.scheduler.alphas_cumprod
+    for _ in trange(steps, desc="unet"):
+        chosen = torch.randint(len(images), (batch_size,), generator=generator)
+        with torch.no_grad():
+            latents = pipeline.vae.encode(augmented(images[chosen], generator)).latents
+        noise = torch.randn(latents.shape, generator=generator)
+        half = torch.randint(len(alphas), (batch_size // 2,), generator=generator)
+        t = torch.cat([half, len(alphas) - 1 - half])
+        noisy = alphas[t].sqrt().view(-1, 1, 1, 1) * latents + (1 - alphas[t]).sqrt().view(-1, 1, 1, 1) * noise
+        dropped = torch.rand(batch_size, generator=generator) < 0.1
+        ids = tokens[torch.where(dropped, len(names), chosen)]
+        # 72 captions: each one that is asked for is encoded once.
+        unique, place = ids.unique(dim=0, return_inverse=True)
+        condition = pipeline.text_encoder(unique)[0][place]
+        step(optimizer, scheduler, F.mse_loss(pipeline.unet(noisy, t, encoder_hidden_states=condition).sample, noise))
+        average.update_parameters(trained)
+    trained.load_state_dict(average.module.state_dict())
+    trained.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--tokenizer", required=True, help="folder with CLIP's vocab.json and merges.txt")
+    parser.add_argument("--data_dir", help="folder with STYLE_64.npz files; default: render from npm")
+    parser.add_argument("--judge_steps", type=int, default=1500)
+    parser.add_argument("--vae_steps", type=int, default=3000)
+    parser.add_argument("--max_train_steps", type=int, default=8000)
+    parser.add_argument("--train_batch_size", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    started, out = time.time(), Path(options.output_dir)
+    torch.manual_seed(options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    data = load_emoji(options.data_dir)
+    judge = train_judge(data, options.judge_steps, generator)
+    vae = train_vae(data[0], options.vae_steps, generator)
+    pipeline = build_pipeline(CLIPTokenizer.from_pretrained(options.tokenizer), vae)
+    train_unet(pipeline, data, options.max_train_steps, options.train_batch_size, generator)
+    pipeline.to(torch.float16).save_pretrained(out)
+    judge.half().save_pretrained(out / "judge")
+    judge.float()
+    report = describe(load_text_to_image_pipeline(str(out)), judge, data, generator)
+    report |= {"seconds": round(time.time() - started), "settings": vars(options)}
+    (out / "report.json").write_text(json.dumps(report, indent=1))
+    print(json.dumps(report, indent=1))
+
+
+@torch.no_grad()
+def accuracies(judge: EmojiJudge, pictures: Tensor, styles: Tensor, things: Tensor) -> dict[str, float]:
+    style, thing = (torch.cat(p).argmax(1) for p in zip(*(judge(part) for part in pictures.split(256))))
+    return {"style": (style == styles).double().mean().item(), "object": (thing == things).double().mean().item()}
+
+
+@torch.no_grad()
+def describe(pipeline: StableDiffusionPipeline, judge: EmojiJudge, data, generator: torch.Generator) -> dict:
+    """Accuracy of the judge on newly augmented pictures, and of what the autoencoder and the pipeline make."""
+    images, styles, things = (part.repeat(8, *[1] * (part.ndim - 1)) for part in data)
+    real = augmented(images, generator)
+    rebuilt = pipeline.vae.decode(pipeline.vae.encode(real).latents).sample
+    parts = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
+    return {
+        "real": accuracies(judge, real, styles, things),
+        "autoencoder": {**accuracies(judge, rebuilt, styles, things), "l1": (real - rebuilt).abs().mean().item()},
+        "samples": accuracies(judge, *draw_grid(pipeline, 5, 20, 3.0)),
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()
