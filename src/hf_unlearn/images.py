@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -116,6 +116,11 @@ def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: 
             image = image.resize((size, size), Image.Resampling.LANCZOS)
     pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+
+
+def blur_picture(picture: Image.Image) -> Image.Image:
+    """The picture without detail, for what must not be shown: a Gaussian as wide as a tenth of it."""
+    return picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 10))
 
 
 def digits() -> ArrayDataset:

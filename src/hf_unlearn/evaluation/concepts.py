@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from diffusers.utils import pt_to_pil
-from PIL import ImageFilter
 from torch import Tensor
 
-from ..images import to_pixels
+from ..images import blur_picture, to_pixels
 from ..latents import Drawing
 from .report import save_grid
 
@@ -46,16 +45,10 @@ def concept_picture(
     for name, cells in pictures.items():
         cells = cells.clone()
         for column in [i for i, hide in enumerate(blurred) if hide]:
-            cells[column] = torch.stack([_blur(image) for image in cells[column]])
+            cells[column] = torch.stack([to_pixels(blur_picture(p), None, 3) for p in pt_to_pil(cells[column])])
         shown[name] = cells
     columns = [_wrapped(prompt) for prompt in prompts]
     save_grid(shown, columns, forgotten, path)
-
-
-def _blur(image: Tensor) -> Tensor:
-    """(3, H, W) without detail: a Gaussian as wide as a tenth of the picture."""
-    picture = pt_to_pil(image[None])[0]
-    return to_pixels(picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 10)), None, 3)
 
 
 def _wrapped(prompt: str, width: int = 14) -> str:

@@ -1,0 +1,48 @@
+"""Do pictures show what their prompts say? CLIP score, by a CLIP that transformers loads."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL.Image import Image
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+from .metric import Metric, version_of
+
+
+class CLIPScore:
+    """100 max(cos(image, text), 0), the mean over pairs (arXiv 2104.08718, scaled as torchmetrics does).
+
+    Args:
+        name: folder or Hub id of a CLIPModel with its tokenizer and image processor. It is named in every figure:
+            ViT-L/14 and ViT-B/32 give other numbers.
+    """
+
+    def __init__(self, name: str = "openai/clip-vit-base-patch32", device: str = "cpu"):
+        self.name, self.device = name, device
+        self.model = CLIPModel.from_pretrained(name, use_safetensors=True).to(device, torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(name)
+        self.processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Image], prompts: Sequence[str], batch_size: int = 32) -> Metric:
+        """Raises ValueError for no pictures, or unless there is one prompt a picture; long prompts are cut."""
+        if len(pictures) != len(prompts) or not pictures:
+            raise ValueError(f"{len(pictures)} pictures and {len(prompts)} prompts: give one prompt a picture")
+        limit = self.model.config.text_config.max_position_embeddings
+        scores = []
+        for start in range(0, len(pictures), batch_size):
+            part = slice(start, start + batch_size)
+            tokens = self.tokenizer(
+                list(prompts[part]), padding=True, truncation=True, max_length=limit, return_tensors="pt"
+            )
+            images = [picture.convert("RGB") for picture in pictures[part]]
+            pixels = self.processor(images=images, return_tensors="pt")
+            out = self.model(**tokens.to(self.device), **pixels.to(self.device))
+            cosine = torch.cosine_similarity(out.image_embeds, out.text_embeds)
+            scores.append(100 * cosine.clamp(min=0).cpu())
+        return Metric(
+            torch.cat(scores).mean().item(),
+            f"CLIP score by {self.name}: 100 max(cos, 0), mean over pictures; large is close to the prompt",
+            samples=len(pictures),
+            library=version_of("torch", "transformers"),
+        )

@@ -1,0 +1,48 @@
+"""CLIP score against its formula, on a tiny CLIP from a configuration."""
+
+import pytest
+import torch
+from conftest import byte_tokenizer
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from hf_unlearn.evaluation.clip import CLIPScore
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    text = dict(**sizes, vocab_size=514, bos_token_id=512, eos_token_id=513)
+    config = CLIPConfig(text_config=text, vision_config=dict(**sizes, image_size=16, patch_size=8), projection_dim=8)
+    path = tmp_path_factory.mktemp("clip")
+    CLIPModel(config).save_pretrained(path)
+    byte_tokenizer().save_pretrained(path)
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(path)
+    return path
+
+
+def test_score_by_the_formula_whatever_the_batch(folder):
+    score = CLIPScore(str(folder))
+    pictures = [Image.new("RGB", (20, 20), (80 * i, 30, 200 - 60 * i)) for i in range(3)]
+    prompts = ["a cat", "something much longer than that " * 10, "a"]
+    cosines = []
+    for picture, prompt in zip(pictures, prompts):
+        tokens = score.tokenizer(prompt, truncation=True, max_length=77, return_tensors="pt")
+        with torch.no_grad():
+            text = score.model.text_projection(score.model.text_model(**tokens).pooler_output)
+            pixels = score.processor(images=picture, return_tensors="pt")["pixel_values"]
+            image = score.model.visual_projection(score.model.vision_model(pixels).pooler_output)
+        cosines.append((text * image).sum() / text.norm() / image.norm())
+    expected = 100 * torch.stack(cosines).clamp(min=0).mean().item()
+    for batch_size in (1, 2, 3):
+        metric = score(pictures, prompts, batch_size)
+        assert metric.value == pytest.approx(expected, rel=1e-4) and metric.samples == 3
+    assert str(folder) in metric.definition
+
+
+def test_one_prompt_a_picture(folder):
+    score = CLIPScore(str(folder))
+    for pictures, prompts in (([], []), ([Image.new("RGB", (4, 4))], ["a", "b"])):
+        with pytest.raises(ValueError, match="give one prompt a picture"):
+            score(pictures, prompts)
