@@ -16,9 +16,10 @@ import json
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
+
+from cells import computed
 
 STEPS = 50
 TRAINING = {
@@ -167,23 +168,12 @@ def main() -> None:
     if options.quick:
         options.digits, options.seeds, options.samples_per_class = [3], [0], 100
     os.environ["OMP_NUM_THREADS"] = "1"
-    from tqdm import tqdm
-
     from hf_unlearn.evaluation import stamp
 
-    path, samples = Path(options.output), options.samples_per_class
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = json.loads(path.read_text()) if path.exists() else {}
-    wanted = [(v, d, s, samples) for v in options.variants for d in options.digits for s in options.seeds]
-    wanted = [(v, d, 0, samples) for v in ("before", "retrained") for d in options.digits] + wanted
-    missing = [c for c in wanted if key(*c) not in cells]
-    with ProcessPoolExecutor(options.jobs) as pool:
-        running = {pool.submit(cell, *c): c for c in missing}
-        for done in tqdm(as_completed(running), total=len(missing), desc="cells", disable=not missing):
-            cells[key(*running[done])] = done.result()
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(cells, indent=1, sort_keys=True))
-            partial.replace(path)
+    samples = options.samples_per_class
+    wanted = [(v, d, 0, samples) for v in ("before", "retrained") for d in options.digits]
+    wanted += [(v, d, s, samples) for v in options.variants for d in options.digits for s in options.seeds]
+    cells = computed(options.output, wanted, key, cell, options.jobs)
     text = table(cells, options.variants, options.digits, options.seeds, samples)
     count = (
         f"{len(options.digits)} digits x {len(options.seeds)} seeds, {samples} samples a class, {STEPS} outer steps"

@@ -1,0 +1,27 @@
+"""Cells of a table in processes of one thread, each kept in a JSON file and never computed twice."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+def computed(
+    path: str | Path, wanted: Sequence[tuple], key: Callable[..., str], cell: Callable[..., dict], jobs: int
+) -> dict[str, Any]:
+    """All cells of `path` by key, after `cell(*arguments)` was run for those of `wanted` that were not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = json.loads(path.read_text()) if path.exists() else {}
+    missing = [arguments for arguments in dict.fromkeys(wanted) if key(*arguments) not in cells]
+    with ProcessPoolExecutor(jobs) as pool:
+        running = {pool.submit(cell, *arguments): arguments for arguments in missing}
+        for done in tqdm(as_completed(running), total=len(missing), desc="cells", disable=not missing):
+            cells[key(*running[done])] = done.result()
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(cells, indent=1, sort_keys=True))
+            partial.replace(path)
+    return cells

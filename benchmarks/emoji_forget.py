@@ -1,0 +1,163 @@
+"""Forget a style or an object of the emoji model with every text-to-image method; print UnlearnCanvas's figures.
+
+    python scripts/train_emoji_sd.py --output_dir emoji-sd --tokenizer FOLDER     # once
+    python benchmarks/emoji_forget.py --model emoji-sd --data_dir FOLDER
+
+No training data is used: the model draws its forget and retain images itself. All methods spend the same number of
+batch gradients. Figures in %, means over seeds: UA, how much of what was asked for as the forgotten one is not read
+as it; IRA and CRA, how much of the rest is still read right in the forgotten one's domain and in the other one.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from cells import computed
+
+STYLE, THING = ("style", "noto"), ("object", "rocket")
+TUNED_ON = (("style", "twemoji"), ("object", "guitar"))  # never in the table
+BUDGET, BATCH = 300, 32
+DRAWING = {"num_inference_steps": 20, "guidance_scale": 3.0, "batch_size": 24}
+IMAGES = {"num_forget_images": 96, "num_retain_images": 192}
+# row -> (method, its options, weights that are trained, learning rate)
+ROWS = {
+    "sfron": ("sfron", {}, "full", 3e-4),
+    "salun": ("salun", {}, "full", 3e-4),
+    "esd-x": ("esd", {}, "xattn", 3e-4),
+    "concept_ablation": ("concept_ablation", {}, "xattn", 3e-4),
+    "uce": ("uce", {}, "xattn", 0.0),
+    "gradient_ascent": ("gradient_ascent", {}, "full", 1e-5),
+}
+
+
+def concept_of(kind: str, name: str):
+    """(the concept, whose prompts go to the next style or object; the prompts of everything else)."""
+    from hf_unlearn.concepts import Concept
+    from hf_unlearn.emoji import OBJECTS, STYLES, prompt_of
+
+    styles, things = list(STYLES), list(OBJECTS)
+    names = styles if kind == "style" else things
+    other = names[(names.index(name) + 1) % len(names)]
+    every = [(style, thing) for style in styles for thing in things]
+    gone = [(s, t) for s, t in every if name in (s, t)]
+    anchors = [(other, t) if kind == "style" else (s, other) for s, t in gone]
+    concept = Concept(name, tuple(prompt_of(*pair) for pair in gone), tuple(prompt_of(*pair) for pair in anchors))
+    return concept, [prompt_of(*pair) for pair in every if pair not in gone]
+
+
+def unlearned(model: str, row: str, kind: str, name: str, seed: int, rate: float | None, cache: str):
+    """(pipeline, seconds of unlearning without drawing the data)."""
+    from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
+    from hf_unlearn.latents import Drawing
+    from hf_unlearn.pipelines import load_text_to_image_pipeline
+    from hf_unlearn.synthesis import concept_data
+
+    pipeline = load_text_to_image_pipeline(model)
+    if row == "original":
+        return pipeline, 0.0
+    method_name, options, train_method, own_rate = ROWS[row]
+    method = METHODS[method_name](**options)
+    concept, retain = concept_of(kind, name)
+    drawing = Drawing(**DRAWING, seed=seed * 10_000)
+    data = dict(drawing=drawing, forget_images=method.forget_images, train_method=train_method, **IMAGES)
+    objective, forget_set, retain_set = concept_data(pipeline, [concept], cache, retain, **data)
+    with tempfile.TemporaryDirectory() as folder:
+        config = UnlearnConfig.quiet(
+            output_dir=folder,
+            max_steps=max(1, int(BUDGET / method.gradients)),
+            per_device_train_batch_size=BATCH,
+            learning_rate=rate or own_rate or 1e-4,
+            max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
+            seed=seed,
+        )
+        trainer = UnlearnTrainer(objective, config, method, forget_set, retain_set)
+        start = time.perf_counter()
+        trainer.train()
+        return pipeline, time.perf_counter() - start
+
+
+def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, rate: float | None, count: int) -> dict:
+    """Figures of one run."""
+    import torch
+    from transformers.utils import logging
+
+    from hf_unlearn.emoji import OBJECTS, STYLES, load_emoji
+    from hf_unlearn.evaluation.emoji import EmojiJudge, canvas_figures, draw_grid
+
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    cache = os.path.join(tempfile.gettempdir(), "emoji-forget-cache")
+    pipeline, seconds = unlearned(model, row, kind, name, seed, rate, cache)
+    number = (list(STYLES) if kind == "style" else list(OBJECTS)).index(name)
+    judge = EmojiJudge.from_pretrained(Path(model) / "judge", torch_dtype=torch.float32).eval()
+    pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
+    figures = canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None))
+    return {**figures, "seconds": seconds}
+
+
+@functools.cache
+def weights_digest(model: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(model).rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, rate: float | None, count: int) -> str:
+    """Name of a cell by what it comes from: weights, method with all options, data settings."""
+    from hf_unlearn import METHODS
+
+    about = {"drawing": DRAWING, "images": IMAGES, "budget": BUDGET, "batch": BATCH, "rate": rate}
+    if row in ROWS:
+        about["row"] = [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1]))]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{row}|{kind}|{name}|{seed}|{count}|{weights_digest(model)}|{digest}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--samples_per_prompt", type=int, default=4)
+    parser.add_argument(
+        "--rates", nargs="+", type=float, help="compare learning rates on targets of their own instead"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--output", default="benchmarks/results/emoji_forget.json")
+    parser.add_argument("--markdown", help="also write the tables, with versions and date, to this file")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from hf_unlearn.evaluation import interval, markdown_table, stamp
+
+    targets = TUNED_ON if options.rates else (STYLE, THING)
+    seeds = [100] if options.rates else options.seeds
+    runs = [(row, rate) for row in options.rows for rate in options.rates or [None]]
+    head, tail = (options.model, options.data_dir), (options.samples_per_prompt,)
+    wanted = [(*head, "original", *target, 0, None, *tail) for target in targets]
+    wanted += [(*head, row, *t, seed, rate, *tail) for t in targets for row, rate in runs for seed in seeds]
+    cells = computed(options.output, wanted, key, cell, options.jobs)
+    text = ""
+    for target in targets:
+        rows = []
+        for row, rate in [("original", None), *runs]:
+            found = [cells[key(*head, row, *target, s, rate, *tail)] for s in (seeds if row in ROWS else [0])]
+            shares = [interval([100 * f[name] for f in found], 1) for name in ("UA", "IRA", "CRA")]
+            rest = [interval([f["frechet"] for f in found], 2), interval([f["seconds"] for f in found], 1)]
+            rows.append([f"{row} {rate:g}" if rate else row, *shares, *rest])
+        table = markdown_table(["method", "UA %", "IRA %", "CRA %", "Frechet distance", "seconds"], rows)
+        text += f"\nForget the {target[0]} {target[1]}, {len(seeds)} seeds\n\n{table}\n"
+    print(text)
+    if options.markdown:
+        Path(options.markdown).write_text(f"{stamp('torch', 'diffusers', 'transformers')}\n{text}")
+
+
+if __name__ == "__main__":
+    main()
