@@ -189,6 +189,7 @@ def test_bad_input_is_one_line(tmp_path):
         (lambda: TextToImage(pipeline, prompts, {"a dog": "a dog"}), "'a dog' is its own anchor"),
         (lambda: TextToImage(pipeline, prompts, {"a cat": "a dog"}), "'a cat' was not encoded"),
         (lambda: UnlearnTrainer(pipeline, config(tmp_path)), "which prompts"),
+        (lambda: TextToImage(tiny_sd().to(torch.float16), prompts), "float16, which cannot be trained: load float32"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

@@ -51,5 +51,5 @@ def concept_picture(
     save_grid(shown, columns, forgotten, path)
 
 
-def _wrapped(prompt: str, width: int = 14) -> str:
+def _wrapped(prompt: str, width: int = 12) -> str:
     return "\n".join(textwrap.wrap(prompt, width)[:3])

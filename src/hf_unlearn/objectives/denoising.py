@@ -44,6 +44,10 @@ class Denoising(Objective):
         self.anchors: dict[int, int] = {}  # label -> the label it is matched to
         self.pipeline = pipeline
         self.network = network
+        if network.dtype == torch.float16:
+            raise ValueError(
+                "the weights are float16, which cannot be trained: load float32, set mixed_precision=fp16"
+            )
         scheduler = pipeline.scheduler.config
         self.prediction_type = scheduler.prediction_type
         if self.prediction_type not in PREDICTION_TYPES:
