@@ -45,9 +45,7 @@ class Denoising(Objective):
         self.pipeline = pipeline
         self.network = network
         if network.dtype == torch.float16:
-            raise ValueError(
-                "the weights are float16, which cannot be trained: load float32, set mixed_precision=fp16"
-            )
+            raise ValueError("the weights are float16, which cannot be trained: load float32 and set mixed_precision")
         scheduler = pipeline.scheduler.config
         self.prediction_type = scheduler.prediction_type
         if self.prediction_type not in PREDICTION_TYPES:
