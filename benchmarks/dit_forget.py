@@ -4,9 +4,9 @@
     python benchmarks/dit_forget.py --model digits-dit
 
 All methods spend the same number of batch gradients (batch 64, cosine decay). Samples: DDIM, 25 steps, guidance 2, the
-same noise for every model. Forgotten: share of the samples asked for as the digit that the judge reads as it. Retained:
-accuracy of the others over the original's. Distance: Frechet distance of the retained ones in the judge's features,
-over the original's.
+same noise for every model. Forgotten: share of the samples asked for as the digit that the judge reads as it.
+Retained: accuracy of the others over the original's. Distance: Frechet distance of the retained ones in the judge's
+features, over the original's.
 """
 
 import argparse
