@@ -97,13 +97,13 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> No
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
-    markers = "osD^v<>pP*hXd8"
+    markers, places = "osD^v<>pP*hXd8", {}
     for number, row in enumerate(ordered(results)):
         good = [f for f in results[row] if not f["diverged"]]
         if not good:
             continue
         x, y = ([100 * value_of(f, n) for f in good] for n in ("forget_accuracy", "test_accuracy"))
-        means = [sum(v) / len(v) for v in (x, y)]
+        means = places[row] = [sum(v) / len(v) for v in (x, y)]
         errors = [(sum((a - m) ** 2 for a in v) / max(len(v) - 1, 1)) ** 0.5 for v, m in zip((x, y), means)]
         style = {"retrained": ("*", "black", 15), "original": ("X", "dimgrey", 10)}.get(row)
         marker, color, size = style or (markers[number % len(markers)], plt.cm.tab20(number % 20), 8)
@@ -113,6 +113,7 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> No
         if row == "retrained":
             axes.axvline(means[0], color="black", lw=0.8, ls="--", zorder=0)
             axes.axhline(means[1], color="black", lw=0.8, ls="--", zorder=0)
+    _zoom(axes, places)
     axes.set_xlabel("accuracy on forget data (%)")
     axes.set_ylabel("accuracy on test data (%)")
     axes.set_title(f"{title}: the closer to the star the better")
@@ -121,3 +122,22 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> No
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
+
+
+def _zoom(axes: Any, places: dict[str, list[float]]) -> None:
+    """Limits around the middle of the field; what lies far outside is named at the edge instead of shrinking the rest.
+
+    Far is more than three times the spread of the nearest three quarters from the retrained model.
+    """
+    outside = set()
+    for side, limit in ((0, axes.set_xlim), (1, axes.set_ylim)):
+        middle = places["retrained"][side]
+        distances = sorted(abs(place[side] - middle) for place in places.values())
+        reach = max(3 * distances[(3 * len(distances)) // 4 - 1], 1.0)
+        near = [place[side] for place in places.values() if abs(place[side] - middle) <= reach]
+        margin = 0.2 * max(max(near) - min(near), 1.0)
+        limit(min(near) - margin, max(near) + margin)
+        outside |= {row for row, place in places.items() if abs(place[side] - middle) > reach}
+    if outside:
+        named = "; ".join(f"{row} ({places[row][0]:.0f}, {places[row][1]:.0f})" for row in sorted(outside))
+        axes.annotate(f"outside: {named}", (0.01, 0.01), xycoords="axes fraction", fontsize=8, color="dimgrey")
