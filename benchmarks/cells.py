@@ -1,5 +1,7 @@
 """Cells of a table in processes of one thread, each kept in a JSON file and never computed twice."""
 
+import functools
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -7,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+
+@functools.cache
+def digest_of(*paths: Path) -> str:
+    """Of the files' content, for the name of a cell."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def computed(

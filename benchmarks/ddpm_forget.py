@@ -10,7 +10,6 @@ models.
 """
 
 import argparse
-import functools
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from cells import computed
+from cells import computed, digest_of
 
 STEPS = 50
 TRAINING = {
@@ -114,11 +113,6 @@ def cell(variant: str, digit: int, seed: int, samples: int) -> dict:
     return {**measure(pipeline, digit, samples), "seconds": seconds}
 
 
-@functools.cache
-def weights_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
 def key(variant: str, digit: int, seed: int, samples: int) -> str:
     """Name of a cell by what it comes from: weights, all resolved options, data and training values."""
     from hf_unlearn.evaluation import DIGITS_DDPM, RETRAINED
@@ -130,7 +124,7 @@ def key(variant: str, digit: int, seed: int, samples: int) -> str:
     if variant in VARIANTS:
         recipe = {**asdict(method_of(variant)), **OBJECTIVE, **TRAINING, **VARIANTS[variant][2]}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{variant}|{digit}|{seed}|{samples}|{weights_digest(weights)}|{digest}"
+    return f"{variant}|{digit}|{seed}|{samples}|{digest_of(weights)}|{digest}"
 
 
 def table(cells: dict, variants: list[str], digit_list: list[int], seeds: list[int], samples: int) -> str:

@@ -10,7 +10,6 @@ features, over the original's.
 """
 
 import argparse
-import functools
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from cells import computed
+from cells import computed, digest_of
 
 BUDGET = 300
 # row -> (method, its options, learning rate)
@@ -77,14 +76,6 @@ def cell(model: str, row: str, digit: int, seed: int, rate: float | None, sample
     return {**asdict(figures), "seconds": seconds}
 
 
-@functools.cache
-def weights_digest(model: str) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(model).glob("*/*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def key(model: str, row: str, digit: int, seed: int, rate: float | None, samples: int) -> str:
     """Name of a cell by what it comes from: weights, method with all options, budget."""
     from hf_unlearn import METHODS
@@ -93,7 +84,7 @@ def key(model: str, row: str, digit: int, seed: int, rate: float | None, samples
     if row in ROWS:
         about += [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1]))]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{row}|{digit}|{seed}|{samples}|{weights_digest(model)}|{digest}"
+    return f"{row}|{digit}|{seed}|{samples}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
 
 def main() -> None:

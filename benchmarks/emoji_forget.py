@@ -9,7 +9,6 @@ as it; IRA and CRA, how much of the rest is still read right in the forgotten on
 """
 
 import argparse
-import functools
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from cells import computed
+from cells import computed, digest_of
 
 STYLE, THING = ("style", "noto"), ("object", "rocket")
 TUNED_ON = (("style", "twemoji"), ("object", "guitar"))  # never in the table
@@ -101,14 +100,6 @@ def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, r
     return {**figures, "seconds": seconds}
 
 
-@functools.cache
-def weights_digest(model: str) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(model).rglob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, rate: float | None, count: int) -> str:
     """Name of a cell by what it comes from: weights, method with all options, data settings."""
     from hf_unlearn import METHODS
@@ -117,7 +108,7 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
     if row in ROWS:
         about["row"] = [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1]))]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{row}|{kind}|{name}|{seed}|{count}|{weights_digest(model)}|{digest}"
+    return f"{row}|{kind}|{name}|{seed}|{count}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
 
 def main() -> None:

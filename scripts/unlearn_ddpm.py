@@ -24,7 +24,7 @@ from hf_unlearn.evaluation import (
     picture,
     retrained_digits_ddpm,
 )
-from hf_unlearn.hub import prepare_repo, push_folder, write_card
+from hf_unlearn.hub import finish, prepare_repo
 
 
 @dataclass
@@ -105,10 +105,7 @@ def main() -> None:
     else:
         table = losses_table(losses, training.output_dir)
         picture(pipelines, f"{training.output_dir}/before_after.png", forgotten, draw)
-    write_card(training.output_dir, model.pretrained_model_name_or_path, method, table, trainer)
-    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
-    if repo is not None:
-        print(push_folder(training.output_dir, repo, training))
+    finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
 
 
 if __name__ == "__main__":

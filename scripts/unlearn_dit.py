@@ -13,7 +13,7 @@ from transformers.trainer_utils import set_seed
 from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
 from hf_unlearn.arguments import ImageDataFlags, TrainingFlags, image_sets
 from hf_unlearn.evaluation import SamplingConfig, frozen_copy, losses_table, picture
-from hf_unlearn.hub import prepare_repo, push_folder, write_card
+from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.latents import encode_images
 from hf_unlearn.pipelines import load_dit_pipeline
 
@@ -74,10 +74,7 @@ def main() -> None:
     draw = SamplingConfig(4, model.guidance_scale if guided else 1.0, model.num_inference_steps, training.seed)
     pipelines = {name: p.to(state.device) for name, p in {"before": before, "after": pipeline}.items()}
     picture(pipelines, f"{training.output_dir}/before_after.png", data.forget_class or [], draw)
-    write_card(training.output_dir, model.pretrained_model_name_or_path, method, table, trainer)
-    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
-    if repo is not None:
-        print(push_folder(training.output_dir, repo, training))
+    finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
 
 
 if __name__ == "__main__":

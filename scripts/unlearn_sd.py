@@ -16,7 +16,7 @@ from hf_unlearn import UnlearnTrainer, cli
 from hf_unlearn.arguments import TrainingFlags
 from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
 from hf_unlearn.evaluation import concept_picture, draw_prompts, losses_table
-from hf_unlearn.hub import prepare_repo, push_folder, write_card
+from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.latents import Drawing
 from hf_unlearn.pipelines import load_text_to_image_pipeline
 from hf_unlearn.sources import load_captioned_images
@@ -166,10 +166,7 @@ def main() -> None:
     forgotten = [i < len(concepts) for i in range(len(shown))]
     blurred = [i < len(concepts) and concepts[i].unsafe for i in range(len(shown))]
     concept_picture(pictures, shown, forgotten, blurred, f"{training.output_dir}/before_after.png")
-    write_card(training.output_dir, model.pretrained_model_name_or_path, method, table, trainer)
-    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
-    if repo is not None:
-        print(push_folder(training.output_dir, repo, training))
+    finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
 
 
 if __name__ == "__main__":

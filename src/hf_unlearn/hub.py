@@ -61,6 +61,14 @@ def push_folder(folder: str, repo: str, training: Any) -> str:
     return str(done)
 
 
+def finish(training: Any, repo: str | None, base_model: str | None, method: Method, table: str, trainer: Any) -> None:
+    """How a script ends: the card, the table on the screen, and the upload if `repo` was made."""
+    write_card(training.output_dir, base_model, method, table, trainer)
+    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
+    if repo is not None:
+        print(push_folder(training.output_dir, repo, training))
+
+
 def write_card(folder: str, base_model: str | None, method: Method, table: str, trainer: Any) -> None:
     """README.md of the result, from what the run recorded. Front matter as the Hub reads it."""
     data = ModelCardData(

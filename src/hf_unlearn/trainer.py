@@ -151,7 +151,7 @@ class UnlearnTrainer(OuterStep):
 
         Changes nothing where masks were given or the method has none.
         """
-        if self.masks is not None or self.forget_dataset is None or self.retain_dataset is None:
+        if not self._lacks_masks:
             return
         content = {**self._described(), "model": weights_digest(self.objective.network), "seed": self.args.draws_seed}
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -166,6 +166,10 @@ class UnlearnTrainer(OuterStep):
             path.with_suffix(".partial").replace(path)
         self.accelerator.wait_for_everyone()
 
+    @property
+    def _lacks_masks(self) -> bool:
+        return self.masks is None and self.forget_dataset is not None and self.retain_dataset is not None
+
     def _compute_masks(self) -> None:
         self.masks = self.method.masks(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
 
@@ -176,8 +180,7 @@ class UnlearnTrainer(OuterStep):
         """
         self._keep_original()
         self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
-        both = self.forget_dataset is not None and self.retain_dataset is not None
-        if self.masks is None and both:
+        if self._lacks_masks:
             self._compute_masks()
         if self._wants_profile and self.profile is None:
             self.profile = self.objective.baseline_profile(self._profile_batches())

@@ -7,13 +7,10 @@ seeds is no score: errors of opposite sign cancel, and it chose options that col
 from typing import Any
 
 from ..config import UnlearnConfig
-from ..evaluation.classification import ATTACKS
 from .cells import Cells
 from .recipe import method_of
 from .spaces import SPACES, suggest
 
-MIA = f"mia_{ATTACKS[0][0]}_{ATTACKS[0][1]}"
-GAP_NAMES = ("forget_accuracy", "retain_accuracy", "test_accuracy", MIA)
 WORST = 100.0  # percentage points, for a trial that diverged
 
 
@@ -43,16 +40,6 @@ def search(cells: Cells, row: str) -> dict[str, Any]:
         "gap": study.best_value,
         "trials": [{"options": t.params, "gap": t.value} for t in study.trials],
     }
-
-
-def gap_of_means(figures: list[dict[str, Any]]) -> float:
-    """Mean over FA, RA, TA and MIA of |mean over runs - the retrained models' mean|, in percentage points."""
-    gaps = []
-    for name in GAP_NAMES:
-        ours = [f["metrics"][name]["value"] for f in figures]
-        theirs = [f["metrics"]["average_gap"]["details"][f"retrained_{name}"] for f in figures]
-        gaps.append(100 * abs(sum(ours) - sum(theirs)) / len(figures))
-    return sum(gaps) / len(gaps)
 
 
 def _defaults(row: str) -> dict[str, Any]:

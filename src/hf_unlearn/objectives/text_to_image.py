@@ -29,11 +29,14 @@ class Prompts:
     last: list[int]  # position of each text's last token; of the end token for ""
     pooled: Tensor | None = None  # (P, D') for SDXL
 
+    def __post_init__(self):
+        self._numbers = {text: number for number, text in enumerate(self.texts)}
+
     def number(self, text: str) -> int:
         """The label of a prompt. Raises ValueError for one that was not encoded."""
-        if text not in self.texts:
+        if text not in self._numbers:
             raise ValueError(f"prompt {text!r} was not encoded: pass it to encode_prompts")
-        return self.texts.index(text)
+        return self._numbers[text]
 
 
 @torch.no_grad()
@@ -111,11 +114,15 @@ class TextToImage(Denoising):
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         dtype = next(network.parameters()).dtype
+        return network(noisy.to(dtype), timesteps, **self._condition(labels, dtype)).sample
+
+    def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
+        """Arguments of the UNet that say which prompts."""
         options: dict[str, Any] = {"encoder_hidden_states": self.embeds[labels].to(dtype)}
         if self.pooled is not None:
             time_ids = self.time_ids.expand(len(labels), -1)
             options["added_cond_kwargs"] = {"text_embeds": self.pooled[labels].to(dtype), "time_ids": time_ids}
-        return network(noisy.to(dtype), timesteps, **options).sample
+        return options
 
     def release(self) -> None:
         """Move the VAE and the text encoders to the CPU: training needs neither."""
@@ -149,12 +156,9 @@ class TextToImage(Denoising):
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
         noisy = torch.randn((2, *self._shape), generator=generator)
-        labels = torch.tensor([0, self.num_classes - 1])
-        options: dict[str, Any] = {"encoder_hidden_states": self.prompts.embeds[labels].float()}
-        if self.prompts.pooled is not None:
-            time_ids = self.time_ids.cpu().expand(2, -1)
-            options["added_cond_kwargs"] = {"text_embeds": self.prompts.pooled[labels].float(), "time_ids": time_ids}
-        return (noisy, torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])), options
+        labels = torch.tensor([0, self.num_classes - 1], device=self.embeds.device)
+        timesteps = torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])
+        return (noisy, timesteps), self._condition(labels, torch.float32)
 
 
 def trained_names(unet: nn.Module, train_method: str) -> set[str]:
