@@ -20,6 +20,7 @@ from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image
 from hf_unlearn.data import random_subset, split_by_index, split_by_label
 from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from hf_unlearn.evaluation.metric import Metric
+from hf_unlearn.evaluation.record import record_run
 from hf_unlearn.objectives import Classification
 from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
 from hf_unlearn.sources import held_out_split, split_names
@@ -165,6 +166,10 @@ def load_models(
     return model, retrained, processor, (train, test), (forget, retain)
 
 
+def forgotten_in_words(data: DataFlags, forget: Subset) -> str:
+    return f"class {', '.join(data.forget_class)}" if data.forget_class else f"{len(forget)} training images"
+
+
 def write_indices(path: Path, train: Dataset, forget: Subset) -> None:
     """The positions of the forget samples, as --forget_indices reads them."""
     positions = train.positions if isinstance(train, ProcessedImages) else range(len(train))
@@ -204,6 +209,17 @@ def main() -> None:
     folder = Path(config.output_dir)
     write_indices(folder / "forget_indices.txt", train, forget)
     table = write_classifier_figures(figures, folder)
+    named = {"original": "before", "unlearned": "after"}
+    record = record_run(
+        trainer,
+        forgotten_in_words(data, forget),
+        {named.get(name, name): row for name, row in figures.items()},
+        flags.model_name_or_path,
+        flags.model_revision,
+        dict.fromkeys(("forget", "retain"), data.train_dir or data.dataset_name or "digits"),
+        picture=None,
+    )
+    record.write(folder)
     print(f"\n{table}\n\n{folder} loads with AutoModelForImageClassification.from_pretrained.")
 
 

@@ -16,12 +16,15 @@ from hf_unlearn.data import forget_and_retain
 from hf_unlearn.evaluation import (
     DIGITS_DDPM,
     SamplingConfig,
+    class_rows,
     compare_pipelines,
     digits_judge,
     figures_table,
     frozen_copy,
+    loss_metrics,
     losses_table,
     picture,
+    record_run,
     retrained_digits_ddpm,
 )
 from hf_unlearn.hub import finish, prepare_repo
@@ -102,9 +105,13 @@ def main() -> None:
             pipelines, digits_judge(), forgotten, real.pixel_values, real.label_tensor, training.output_dir, draw
         )
         table = figures_table(figures)
+        metrics, rows = {name: f.metrics() for name, f in figures.items()}, class_rows(figures, forgotten)
     else:
         table = losses_table(losses, training.output_dir)
+        metrics, rows = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)}), []
         picture(pipelines, f"{training.output_dir}/before_after.png", forgotten, draw)
+    base = (model.pretrained_model_name_or_path, model.revision)
+    record_run(trainer, data.forgotten, metrics, *base, data.sources, rows).write(training.output_dir)
     finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
 
 

@@ -12,7 +12,7 @@ from transformers.trainer_utils import set_seed
 
 from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
 from hf_unlearn.arguments import ImageDataFlags, TrainingFlags, image_sets
-from hf_unlearn.evaluation import SamplingConfig, frozen_copy, losses_table, picture
+from hf_unlearn.evaluation import SamplingConfig, frozen_copy, loss_metrics, losses_table, picture, record_run
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.latents import encode_images
 from hf_unlearn.pipelines import load_dit_pipeline
@@ -74,6 +74,9 @@ def main() -> None:
     draw = SamplingConfig(4, model.guidance_scale if guided else 1.0, model.num_inference_steps, training.seed)
     pipelines = {name: p.to(state.device) for name, p in {"before": before, "after": pipeline}.items()}
     picture(pipelines, f"{training.output_dir}/before_after.png", data.forget_class or [], draw)
+    metrics = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)})
+    base = (model.pretrained_model_name_or_path, model.revision)
+    record_run(trainer, data.forgotten, metrics, *base, data.sources).write(training.output_dir)
     finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
 
 

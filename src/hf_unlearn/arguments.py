@@ -33,6 +33,18 @@ class ImageDataFlags:
         """Whether any flag names what to forget."""
         return bool(self.forget_class or self.forget_data_dir or self.forget_indices)
 
+    @property
+    def forgotten(self) -> str:
+        """What is forgotten, in words."""
+        if self.forget_class:
+            return f"class {', '.join(map(str, self.forget_class))}"
+        return f"{len(self.forget_indices)} training images" if self.forget_indices else "chosen images"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the forget and the retain data come from."""
+        return {"forget": self.forget_data_dir or self.source or "digits", "retain": self.source or "digits"}
+
 
 def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset, Dataset]:
     """(forget, retain) images as the flags say, `size` wide and high unless they give a resolution.

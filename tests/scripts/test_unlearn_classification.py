@@ -89,6 +89,8 @@ def test_forget_a_class_by_name(tmp_path, paths, run):
     for row in ("original", "unlearned", "retrained"):
         assert f"| {row}" in output
     figures = json.loads((out / "figures.json").read_text())
+    record = json.loads((out / "unlearning_report.json").read_text())
+    assert record["figures"]["after"] == figures["unlearned"] and record["pipeline_tag"] == "image-classification"
     original = figures["original"]
     assert (original["forget_accuracy"]["samples"], original["retain_accuracy"]["samples"]) == (6, 18)
     assert (original["test_accuracy"]["samples"], original["forgotten_class_test_accuracy"]["samples"]) == (12, 4)

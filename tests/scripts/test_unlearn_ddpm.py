@@ -13,6 +13,7 @@ from diffusers import DDPMPipeline, DDPMScheduler
 from PIL import Image
 
 from hf_unlearn import METHODS
+from hf_unlearn.evaluation import read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
 PLAIN = ["--max_train_steps", "2", "--train_batch_size", "8", "--eval_samples_per_class", "4"]
@@ -66,6 +67,10 @@ def test_default_run_ends_in_table_picture_card_and_a_pipeline(tmp_path):
         assert f"| {row}" in done.stdout
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     assert figures["before"]["per_class"]["3"] == 1.0 and set(figures) == {"before", "after", "retrained"}
+    record = read_record(tmp_path / "out")
+    assert record.figure("before", "forget_accuracy") == 1.0 and record.training["outer_steps"] == 2
+    assert [row["forget"] for row in record.per_class] == [digit == 3 for digit in range(10)]
+    assert record.per_class[3]["before"] == 1.0 and record.per_class[3]["name"] == "3"
     width, height = Image.open(tmp_path / "out/before_after.png").size
     assert width > 1000 and height > 300
     assert "method:sfron" in (tmp_path / "out/README.md").read_text()
@@ -93,6 +98,9 @@ def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_fol
     assert "forget loss" in done.stdout
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     assert figures["after"]["forget"] != figures["before"]["forget"]
+    record = read_record(tmp_path / "out")
+    assert record.figure("after", "forget_loss") == figures["after"]["forget"]
+    assert record.data["forget"]["source"] == "cat" and record.data["forget"]["samples"] == 4
     assert (tmp_path / "out/before_after.png").exists()
 
 

@@ -1,5 +1,6 @@
 """scripts/unlearn_dit.py on a tiny DiT: latents once, a picture, and one line for bad input."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,8 @@ def test_a_class_is_forgotten_and_latents_are_encoded_once(folders, tmp_path, ru
     run_script(SCRIPT, *command, *cache, "--output_dir", tmp_path / "b", "--learning_rate", "1e-3")
     assert made == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.safetensors")}
     assert np.asarray(Image.open(tmp_path / "a/before_after.png")).std() > 5
+    record = json.loads((tmp_path / "a/unlearning_report.json").read_text())
+    assert record["family"] == "DiTPrediction" and record["data"]["forget"]["source"] == images.name
     DiTPipeline.from_pretrained(str(tmp_path / "b"))
 
 

@@ -5,21 +5,25 @@ from .ddpm import DIGITS_DDPM, RETRAINED, compare_pipelines, frozen_copy, pictur
 from .generation import (
     GenerationFigures,
     SamplingConfig,
+    class_rows,
     evaluate_classes,
     frechet_distance,
     judge_samples,
     sample_classes,
 )
 from .judge import DigitsJudge, digits_judge
-from .report import before_after, figures_table, interval, losses_table, markdown_table, stamp
+from .record import RunRecord, read_record, record_run
+from .report import before_after, figures_table, interval, loss_metrics, losses_table, markdown_table, stamp
 
 __all__ = [
     "DIGITS_DDPM",
     "RETRAINED",
     "DigitsJudge",
     "GenerationFigures",
+    "RunRecord",
     "SamplingConfig",
     "before_after",
+    "class_rows",
     "compare_pipelines",
     "concept_picture",
     "digits_judge",
@@ -30,9 +34,12 @@ __all__ = [
     "frozen_copy",
     "interval",
     "judge_samples",
+    "loss_metrics",
     "losses_table",
     "markdown_table",
     "picture",
+    "read_record",
+    "record_run",
     "retrained_digits_ddpm",
     "sample_classes",
     "stamp",

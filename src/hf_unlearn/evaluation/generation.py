@@ -1,10 +1,13 @@
 """What a class-conditional generator still draws: accuracy of its samples by class, and a Frechet distance."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .metric import Metric, version_of
 
 
 @dataclass
@@ -32,6 +35,36 @@ class GenerationFigures:
     frechet_distance: float
     per_class: dict[int, float]
     sampling: dict[str, Any] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, Metric]:
+        """The three figures, each with what it means."""
+        each, classes = self.sampling["samples_per_class"], len(self.per_class)
+        read = "share of samples, asked for as a {} class, that the judge reads as it; mean over classes"
+        texts = {
+            "forget_accuracy": read.format("forgotten"),
+            "retain_accuracy": read.format("retained"),
+            "frechet_distance": "Frechet distance of retained samples to real images in the judge's features, no FID",
+        }
+        library = version_of("torch", "diffusers", "torchmetrics")
+        return {
+            name: Metric(getattr(self, name), text, each * classes, library, dict(self.sampling))
+            for name, text in texts.items()
+        }
+
+
+def class_rows(
+    figures: dict[str, GenerationFigures], forgotten: Sequence[int], names: dict[int, str] | None = None
+) -> list[dict[str, Any]]:
+    """`per_class` of a record: a row a class, with the share that each model gets right."""
+    first = next(iter(figures.values()))
+    return [
+        {
+            "name": str((names or {}).get(c, c)),
+            "forget": c in forgotten,
+            **{model: f.per_class[c] for model, f in figures.items()},
+        }
+        for c in first.per_class
+    ]
 
 
 class _Features(nn.Module):

@@ -4,6 +4,21 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+# What a figure says: (part, whether less is better; None: neither). The first name that a figure's begins with counts.
+ROLES: dict[str, tuple[str, bool | None]] = {
+    "forget_accuracy": ("forget", True),
+    "forgotten_class_test_accuracy": ("forget", True),
+    "unsafe_share": ("forget", True),
+    "forget_loss": ("forget", None),
+    "retain_accuracy": ("retain", False),
+    "test_accuracy": ("retain", False),
+    "retain_loss": ("retain", True),
+    "frechet_distance": ("retain", True),
+    "clip_score": ("retain", False),
+    "average_gap": ("privacy", True),
+    "mia": ("privacy", None),
+}
+
 
 @dataclass
 class Metric:
@@ -34,3 +49,13 @@ def version_of(*packages: str) -> str:
         importlib.metadata.PackageNotFoundError: a package is not installed.
     """
     return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in packages)
+
+
+def role_of(figure: str) -> tuple[str, bool | None]:
+    """("forget", "retain", "privacy" or "other"; whether less is better, None if neither) of a figure's name."""
+    return next((role for name, role in ROLES.items() if figure.startswith(name)), ("other", None))
+
+
+def is_share(figure: str) -> bool:
+    """Whether a figure is a share in [0, 1], to be shown in %."""
+    return figure.endswith(("_accuracy", "_share")) or figure.startswith(("mia_", "unsafe_share"))

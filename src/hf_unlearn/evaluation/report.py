@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .generation import GenerationFigures, SamplingConfig, sample_classes
-from .metric import version_of
+from .metric import Metric, version_of
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -114,6 +114,19 @@ def _tile(images: Tensor) -> Any:
         top, left = (k // side) * (height + 1), (k % side) * (width + 1)
         sheet[:, top : top + height, left : left + width] = images[k]
     return sheet[0].numpy() if channels == 1 else ((sheet.permute(1, 2, 0) + 1) / 2).clamp(0, 1).numpy()
+
+
+def loss_metrics(metrics: dict[str, dict[str, float]], samples: dict[str, int]) -> dict[str, dict[str, Metric]]:
+    """What `UnlearnTrainer.evaluate` found, {model: its result}, as figures; `samples` are those of each part."""
+    return {
+        model: {
+            f"{part}_loss": Metric(
+                found[f"eval_{part}_loss"], f"mean training loss on the {part} data", count, version_of("torch")
+            )
+            for part, count in samples.items()
+        }
+        for model, found in metrics.items()
+    }
 
 
 def losses_table(metrics: dict[str, dict[str, float]], folder: str | Path) -> str:

@@ -1,0 +1,190 @@
+"""What a run recorded, as one JSON file: the card, the report and `hf-unlearn check` read nothing else."""
+
+import json
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..saliency import fingerprint
+from .metric import Metric, version_of
+
+RECORD_FILE = "unlearning_report.json"
+SCHEMA_VERSION = 1
+TAGS = {"text to image": "text-to-image", "classifier": "image-classification"}
+
+
+@dataclass
+class RunRecord:
+    """One run. All fields are what `json` holds; the file has them under the same names.
+
+    schema_version: of this layout; a reader refuses a newer one.
+    family: the objective's class name, e.g. NoisePrediction. library_name: diffusers, transformers or peft.
+    pipeline_tag: the Hub's task.
+    forgotten: in words, e.g. "class 3".
+    base_model: name (Hub id or folder name; None for the shipped default), revision, on_hub.
+    method: name, paper (arXiv id), options. training: outer_steps, learning_rate, batch_size, seed, precision.
+    data: {"forget", "retain"} -> samples, fingerprint (content hash), source in words.
+    figures: {"before", "after", maybe "retrained"} -> {figure: a Metric's fields}.
+    per_class: rows of name, forget (bool), before, after, maybe retrained: shares, for bars.
+    log: rows of the training log, with `step`.
+    mask: density (None without mask), drift outside it, layers [[parameter, weights, share], ...].
+    cost: seconds of the outer steps, peak_memory_mb of the process so far, device.
+    history: what was forgotten before and now, oldest first.
+    """
+
+    family: str
+    library_name: str
+    pipeline_tag: str
+    forgotten: str
+    base_model: dict[str, Any]
+    method: dict[str, Any]
+    training: dict[str, Any]
+    data: dict[str, Any]
+    figures: dict[str, dict[str, dict[str, Any]]]
+    per_class: list[dict[str, Any]] = field(default_factory=list)
+    log: list[dict[str, float]] = field(default_factory=list)
+    mask: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    picture: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def figure(self, model: str, name: str) -> float | None:
+        """A value, or None where it was not measured."""
+        return self.figures.get(model, {}).get(name, {}).get("value")
+
+    def write(self, folder: str | Path) -> Path:
+        """Write RECORD_FILE to `folder` and return its path. A value that is not finite is null."""
+        path = Path(folder) / RECORD_FILE
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(_finite(asdict(self)), indent=1, allow_nan=False), encoding="utf-8")
+        partial.replace(path)
+        return path
+
+
+def read_record(folder: str | Path) -> RunRecord:
+    """The record of a finished run.
+
+    Raises:
+        ValueError: there is none, it is not readable, or it was written by a newer version.
+    """
+    path = Path(folder) / RECORD_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no {RECORD_FILE}: give the output folder of a finished run")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values["schema_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a record of a run: {error}") from error
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"{path} has schema {version}, this version reads {SCHEMA_VERSION}: upgrade hf-unlearn")
+    known = {f.name for f in fields(RunRecord)}
+    try:
+        return RunRecord(**{name: value for name, value in values.items() if name in known})
+    except TypeError as error:
+        raise ValueError(f"{path} is not a record of a run: {error}") from error
+
+
+def record_run(
+    trainer: Any,
+    forgotten: str,
+    figures: dict[str, dict[str, Metric]],
+    base_model: str | None = None,
+    revision: str | None = None,
+    sources: dict[str, str] | None = None,
+    per_class: Sequence[dict[str, Any]] = (),
+    picture: str | None = "before_after.png",
+) -> RunRecord:
+    """The record of a trainer whose `train` is over.
+
+    Args:
+        forgotten: what, in words. figures: {"before": {name: Metric}, "after": ...}. sources: where the forget and
+        the retain data come from, in words; folder paths are cut to their last part, which may be published.
+    """
+    objective, method, args = trainer.objective, trainer.method, trainer.args
+    tag = next((TAGS[k] for k in reversed(objective.kinds) if k in TAGS), "unconditional-image-generation")
+    log = trainer.state.log_history
+    masks = trainer.masks
+    parts = {"forget": trainer.forget_dataset, "retain": trainer.retain_dataset}
+    return RunRecord(
+        family=type(objective).__name__,
+        library_name="transformers" if tag == "image-classification" else "diffusers",
+        pipeline_tag=tag,
+        forgotten=forgotten,
+        base_model=_base(base_model, revision),
+        method={"name": method.name, "paper": method.paper, "options": asdict(method)},
+        training={
+            "outer_steps": trainer.state.global_step,
+            "learning_rate": args.learning_rate,
+            "batch_size": args.train_batch_size * args.world_size,
+            "seed": args.seed,
+            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        },
+        data={
+            name: {
+                "samples": len(part),
+                "fingerprint": fingerprint(part),
+                "source": _public((sources or {}).get(name)),
+            }
+            for name, part in parts.items()
+            if part is not None
+        },
+        figures={model: {name: m.as_dict() for name, m in row.items()} for model, row in figures.items()},
+        per_class=list(per_class),
+        log=[row for row in log if "loss" in row],
+        mask={
+            "density": masks.density if masks is not None else None,
+            "drift": trainer.verify_mask(),
+            "layers": [list(row) for row in masks.table()] if masks is not None else [],
+        },
+        cost={"seconds": sum(row.get("train_runtime", 0.0) for row in log), **_machine(args.device)},
+        picture=picture,
+        environment={
+            "hf_unlearn": __version__,
+            "packages": version_of("torch", "transformers", "diffusers", "accelerate", "peft"),
+            "python": platform.python_version(),
+        },
+        created=str(date.today()),
+    )
+
+
+def _base(name: str | None, revision: str | None) -> dict[str, Any]:
+    on_hub = name is not None and not Path(name).exists()
+    return {
+        "name": name if on_hub or name is None else Path(name).resolve().name,
+        "revision": revision,
+        "on_hub": on_hub,
+    }
+
+
+def _public(source: str | None) -> str | None:
+    """A folder's last part: the rest of a path says more about a machine than about the data."""
+    return Path(source).resolve().name if source and Path(source).exists() else source
+
+
+def _machine(device: Any) -> dict[str, Any]:
+    """Peak memory so far, and what it was measured on."""
+    if torch.device(device).type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+        return {"peak_memory_mb": round(peak), "device": torch.cuda.get_device_name(device)}
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"peak_memory_mb": round(peak), "device": f"{platform.machine()} CPU, {torch.get_num_threads()} threads"}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
