@@ -30,7 +30,7 @@ TRAINING = {
 OBJECTIVE = {"label_dropout": 0.1, "antithetic": True}
 
 # name -> (method, its options, training options)
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, dict, dict]] = {
     "stable": ("sfron", {}, {}),
     "paper": ("sfron", {"preset": "paper"}, {}),
     "reference": ("sfron", {"preset": "reference"}, {}),
@@ -52,6 +52,13 @@ VARIANTS = {
     "finetune": ("finetune", {}, {}),
     "gradient_ascent": ("gradient_ascent", {}, {}),
     "neg_grad_plus": ("neg_grad_plus", {}, {}),
+    "lora, all layers": ("sfron", {}, {"learning_rate": 5e-3}),
+    "lora, saliency, half": ("sfron", {}, {"learning_rate": 5e-3}),
+}
+# Options of `lora.choose_lora`. Half: at most half of the factors' weights that rank 8 on all layers takes.
+LORA = {
+    "lora, all layers": {"select": "all", "rank": 8},
+    "lora, saliency, half": {"select": "saliency", "rank": 8, "rank_budget": 0.5},
 }
 
 
@@ -68,6 +75,7 @@ def unlearn(variant: str, digit: int, seed: int):
     from hf_unlearn import NoisePrediction, UnlearnConfig, UnlearnTrainer, digits, load_ddpm_pipeline
     from hf_unlearn.data import split_by_label
     from hf_unlearn.evaluation import DIGITS_DDPM
+    from hf_unlearn.lora import add_lora, choose_lora
 
     pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
     forget, retain = split_by_label(digits(), digit)
@@ -79,6 +87,8 @@ def unlearn(variant: str, digit: int, seed: int):
             **{**TRAINING, **VARIANTS[variant][2]},
         )
         objective = NoisePrediction(pipeline, **OBJECTIVE)
+        if variant in LORA:
+            add_lora(objective, choose_lora(objective, forget, retain, seed=seed, **LORA[variant]), seed=seed)
         trainer = UnlearnTrainer(objective, config, method_of(variant), forget, retain)
         start = time.perf_counter()
         trainer.train()
@@ -123,6 +133,7 @@ def key(variant: str, digit: int, seed: int, samples: int) -> str:
     recipe = {}
     if variant in VARIANTS:
         recipe = {**asdict(method_of(variant)), **OBJECTIVE, **TRAINING, **VARIANTS[variant][2]}
+        recipe |= {"lora": LORA[variant]} if variant in LORA else {}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return f"{variant}|{digit}|{seed}|{samples}|{digest_of(weights)}|{digest}"
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel
 
 from hf_unlearn import UnlearnConfig, UnlearnTrainer, cli
+from hf_unlearn.arguments import LoraFlags
 from hf_unlearn.class_names import class_ids
 from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image_classifier, load_labelled_images
 from hf_unlearn.data import random_subset, split_by_index, split_by_label
@@ -177,11 +178,11 @@ def write_indices(path: Path, train: Dataset, forget: Subset) -> None:
 
 
 def main() -> None:
-    flags, data, config, method = cli.parse(
-        (ModelFlags, DataFlags, ClassifierConfig), description=__doc__.splitlines()[0]
+    flags, data, lora, config, method = cli.parse(
+        (ModelFlags, DataFlags, LoraFlags, ClassifierConfig), description=__doc__.splitlines()[0]
     )
     if data.dry_run:
-        print(cli.resolved((flags, data, plain(config), method)), end="")
+        print(cli.resolved((flags, data, lora, plain(config), method)), end="")
         return
     if config.push_to_hub:
         raise ValueError(f"push_to_hub is not for this script: upload the result with `hf upload {config.output_dir}`")
@@ -196,7 +197,9 @@ def main() -> None:
 
     if retrained is not None:
         retrained.to(config.device)
-    trainer = UnlearnTrainer(Classification(model, processor), config, method, forget, retain)
+    objective = Classification(model, processor)
+    lora.apply(objective, forget, retain, config.seed)
+    trainer = UnlearnTrainer(objective, config, method, forget, retain)
     figures = {"original": figures_of(model, retrained)}  # meets every unreadable image before a weight moves
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model()
@@ -220,7 +223,8 @@ def main() -> None:
         picture=None,
     )
     record.write(folder)
-    print(f"\n{table}\n\n{folder} loads with AutoModelForImageClassification.from_pretrained.")
+    loads = "peft's PeftModel" if lora.use_lora and not lora.merge else "AutoModelForImageClassification"
+    print(f"\n{table}\n\n{folder} loads with {loads}.from_pretrained.")
 
 
 if __name__ == "__main__":

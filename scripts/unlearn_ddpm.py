@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from transformers.trainer_utils import set_seed
 
 from hf_unlearn import NoisePrediction, UnlearnTrainer, cli, digits, load_ddpm_pipeline
-from hf_unlearn.arguments import ImageDataFlags, TrainingFlags, image_sets
+from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, image_sets
 from hf_unlearn.data import forget_and_retain
 from hf_unlearn.evaluation import (
     DIGITS_DDPM,
@@ -26,6 +26,7 @@ from hf_unlearn.evaluation import (
     picture,
     record_run,
     retrained_digits_ddpm,
+    strength_picture,
 )
 from hf_unlearn.hub import finish, prepare_repo
 
@@ -58,12 +59,12 @@ def load_data(data: ImageDataFlags, unet_config, default: bool):
 
 
 def main() -> None:
-    model, data, sampling, training, method = cli.parse(
-        (ModelFlags, ImageDataFlags, SamplingFlags, TrainingFlags), description=__doc__.splitlines()[0]
+    model, data, sampling, lora, training, method = cli.parse(
+        (ModelFlags, ImageDataFlags, SamplingFlags, LoraFlags, TrainingFlags), description=__doc__.splitlines()[0]
     )
     default = model.pretrained_model_name_or_path is None
     if training.dry_run:
-        print(cli.resolved((model, data, sampling, training, method)), end="")
+        print(cli.resolved((model, data, sampling, lora, training, method)), end="")
         return
     cli.check_writable(training.output_dir)
     repo = prepare_repo(training) if training.push_to_hub else None
@@ -72,8 +73,10 @@ def main() -> None:
     forget, retain = load_data(data, pipeline.unet.config, default)
     before = frozen_copy(pipeline)
 
+    objective = NoisePrediction(pipeline, model.label_dropout, model.null_class, model.antithetic)
+    lora.apply(objective, forget, retain, training.seed)
     trainer = UnlearnTrainer(
-        NoisePrediction(pipeline, model.label_dropout, model.null_class, model.antithetic),
+        objective,
         training.config(),
         method,
         forget_dataset=forget,
@@ -110,6 +113,8 @@ def main() -> None:
         table = losses_table(losses, training.output_dir)
         metrics, rows = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)}), []
         picture(pipelines, f"{training.output_dir}/before_after.png", forgotten, draw)
+    if lora.use_lora and objective.conditional:
+        strength_picture(pipeline, f"{training.output_dir}/strengths.png", forgotten, draw)
     base = (model.pretrained_model_name_or_path, model.revision)
     record_run(trainer, data.forgotten, metrics, *base, data.sources, rows).write(training.output_dir)
     finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)

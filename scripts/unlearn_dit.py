@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers.trainer_utils import set_seed
 
 from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
-from hf_unlearn.arguments import ImageDataFlags, TrainingFlags, image_sets
+from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, image_sets
 from hf_unlearn.evaluation import SamplingConfig, frozen_copy, loss_metrics, losses_table, picture, record_run
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.latents import encode_images
@@ -39,11 +39,11 @@ class DiTFlags(TrainingFlags):
 
 
 def main() -> None:
-    model, data, training, method = cli.parse(
-        (ModelFlags, ImageDataFlags, DiTFlags), description=__doc__.splitlines()[0]
+    model, data, lora, training, method = cli.parse(
+        (ModelFlags, ImageDataFlags, LoraFlags, DiTFlags), description=__doc__.splitlines()[0]
     )
     if training.dry_run:
-        print(cli.resolved((model, data, training, method)), end="")
+        print(cli.resolved((model, data, lora, training, method)), end="")
         return
     if model.pretrained_model_name_or_path is None:
         raise ValueError("no model: set --pretrained_model_name_or_path to a DiTPipeline")
@@ -62,6 +62,7 @@ def main() -> None:
     before = frozen_copy(pipeline)
 
     objective = DiTPrediction(pipeline, model.label_dropout, model.antithetic, variance_weight=model.variance_weight)
+    lora.apply(objective, forget, retain, training.seed)
     trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
     losses = {"before": trainer.evaluate()}
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)

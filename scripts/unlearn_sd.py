@@ -13,7 +13,7 @@ from accelerate import PartialState
 from transformers.trainer_utils import set_seed
 
 from hf_unlearn import UnlearnTrainer, cli
-from hf_unlearn.arguments import TrainingFlags
+from hf_unlearn.arguments import LoraFlags, TrainingFlags
 from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
 from hf_unlearn.evaluation import concept_picture, draw_prompts, losses_table
 from hf_unlearn.hub import finish, prepare_repo
@@ -87,11 +87,11 @@ def main() -> None:
     if "--list_concepts" in sys.argv[1:]:
         print(list_concepts())
         return
-    model, concept, training, method = cli.parse(
-        (ModelFlags, ConceptFlags, DiffusionFlags), description=__doc__.splitlines()[0]
+    model, concept, lora, training, method = cli.parse(
+        (ModelFlags, ConceptFlags, LoraFlags, DiffusionFlags), description=__doc__.splitlines()[0]
     )
     if training.dry_run:
-        print(cli.resolved((model, concept, training, method)), end="")
+        print(cli.resolved((model, concept, lora, training, method)), end="")
         return
     if model.pretrained_model_name_or_path is None:
         raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
@@ -109,7 +109,7 @@ def main() -> None:
         variant=model.variant,
     )
     pipeline.set_progress_bar_config(disable=True)
-    made_from = [cli.resolved((model, concept, training, method)), weights_digest(pipeline.unet)]
+    made_from = [cli.resolved((model, concept, lora, training, method)), weights_digest(pipeline.unet)]
     quick = concept.eval_profile == "quick"
     stages = Stages(training.output_dir, ["data", "masks", "unlearn", "save", "evaluate"], show=state.is_main_process)
 
@@ -143,7 +143,7 @@ def main() -> None:
     shown = [c.prompts[0] for c in concepts] + list(retain_prompts[: 2 if quick else 5])
     pictures = {"before": draw_prompts(pipeline, shown, drawing, 1 if quick else 4)} if state.is_main_process else {}
     objective.release()
-
+    lora.apply(objective, forget, retain, training.seed)
     trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
     stages.begin("masks")
     trainer.prepare_masks(f"{cache}/masks")

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from conftest import tiny_sd
 
+from hf_unlearn import NoisePrediction, add_lora, load_ddpm_pipeline
+from hf_unlearn.adapters import save_adapter
+from hf_unlearn.evaluation import DIGITS_DDPM
+from hf_unlearn.lora import choose_lora
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -21,6 +26,11 @@ def test_python_blocks_run(tmp_path):
     tiny_sd().save_pretrained(tmp_path / "sd")
     code = "\n".join(blocks("python")).replace("without-7", "unlearned").replace("max_steps=50", "max_steps=2")
     code = code.replace("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd").replace("max_steps=100", "max_steps=2")
+    for name in ("without-3-adapter", "unlearned-adapter"):
+        objective = NoisePrediction(load_ddpm_pipeline(str(DIGITS_DDPM)))
+        add_lora(objective, choose_lora(objective, None, None, "all"))
+        save_adapter(objective, tmp_path / name)
+    code = code.replace("the-original", str(DIGITS_DDPM))
     code = code.replace('"cache")', '"cache", num_forget_images=4, num_retain_images=4)')
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -27,6 +27,8 @@ _EXPORTS = {
         "SalUn",
         "SelectiveAmnesia",
     ),
+    "lora": ("add_lora", "find_salient_target_modules"),
+    "adapters": ("load_adapter", "remove_adapters", "set_strengths"),
     "objectives": ("Classification", "DiTPrediction", "NoisePrediction", "TextToImage", "encode_prompts"),
     "pipelines": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
     "saliency": ("Masks", "density_masks", "fisher", "load_masks", "ratio_masks"),

@@ -1,11 +1,13 @@
 """Flags shared by the scripts, named as in diffusers' training scripts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from torch.utils.data import Dataset
 
 from .config import UnlearnConfig
 from .data import forget_and_retain
+from .lora import add_lora, choose_lora
+from .objectives import Objective
 from .sources import load_images
 
 
@@ -59,6 +61,37 @@ def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset,
     everything = load_images(data.source, config_name=data.dataset_config_name, **options)
     chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
     return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
+
+
+@dataclass
+class LoraFlags:
+    """Train a low-rank adapter instead of the weights."""
+
+    use_lora: bool = field(default=False, metadata={"help": "train an adapter; the result is one, unless --merge"})
+    rank: int = field(default=4, metadata={"help": "of the adapter; with saliency the mean that the budget is of"})
+    lora_alpha: float | None = field(default=None, metadata={"help": "scale times rank; default the rank"})
+    lora_select: str = field(
+        default="saliency", metadata={"help": "layers: saliency (ranks by the two Fishers), all, or xattn"}
+    )
+    rank_budget: float = field(
+        default=0.5, metadata={"help": "with saliency: share of the weights that --rank on all layers would take"}
+    )
+    merge: bool = field(default=False, metadata={"help": "save merged weights; the adapter stays beside them"})
+
+    def __post_init__(self):
+        given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        if given and not self.use_lora:
+            raise ValueError(f"--{given[0]} is for adapters: add --use_lora")
+
+    def apply(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
+        """Give the objective its adapter, if the flags say so.
+
+        Raises:
+            ValueError: what `lora.choose_lora` raises.
+        """
+        if self.use_lora:
+            sizes = (self.lora_select, self.rank, self.lora_alpha, self.rank_budget)
+            add_lora(objective, choose_lora(objective, forget, retain, *sizes, seed=seed), self.merge, seed)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from .losses import global_sum, world_size
-from .storage import load_weights, save_weights
+from .storage import export, load_weights, save_weights
 
 if TYPE_CHECKING:
     from .trainer import UnlearnTrainer
@@ -100,7 +100,7 @@ class DivergenceGuard(TrainerCallback):
         if trainer.args.guard_steps and trainer.is_world_process_zero():
             folder = Path(trainer.args.output_dir) / "last_good"
             load_weights(trainer.objective.network, self._snapshot)
-            trainer.objective.save_pretrained(str(folder))
+            export(trainer.objective, folder)
             self._snapshot.unlink()
             where = f"the weights of step {self.step} are in {folder}"
         trainer.accelerator.wait_for_everyone()  # a launcher kills the others as soon as one process fails

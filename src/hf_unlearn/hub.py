@@ -64,7 +64,9 @@ def push_folder(folder: str, repo: str, training: Any) -> str:
 def finish(training: Any, repo: str | None, base_model: str | None, method: Method, table: str, trainer: Any) -> None:
     """How a script ends: the card, the table on the screen, and the upload if `repo` was made."""
     write_card(training.output_dir, base_model, method, table, trainer)
-    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is a diffusers pipeline.")
+    adapter = trainer.objective.adapter
+    holds = "an adapter" if adapter is not None and not adapter.merge else "a diffusers pipeline"
+    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is {holds}.")
     if repo is not None:
         print(push_folder(training.output_dir, repo, training))
 

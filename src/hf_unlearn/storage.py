@@ -10,10 +10,12 @@ from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
 from .objectives import Objective
 from .saliency import Masks
 
 MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
+ADAPTER_FOLDER = "adapter"  # beside merged weights
 
 
 def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -92,10 +94,35 @@ def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
 
 def load_saved(objective: Objective, folder: str) -> None:
     """Put the weights that a finished run exported to `folder` into the objective's network."""
-    objective.network.load_state_dict(objective.reload_network(folder).state_dict())
+    if objective.adapter is None:
+        objective.network.load_state_dict(objective.reload_network(folder).state_dict())
+    else:
+        load_factors(objective, Path(folder) / ADAPTER_FOLDER if objective.adapter.merge else folder)
 
 
-@torch.no_grad()
+def export(objective: Objective, folder: str | Path) -> None:
+    """Write what plain diffusers, transformers or peft loads: the whole pipeline or model, or the adapter alone; an
+    adapter that is merged stays beside the result, in `adapter`. Then load it and compare.
+
+    Raises:
+        RuntimeError: it does not load to what was saved.
+    """
+    if objective.adapter is None:
+        objective.save_pretrained(str(folder))
+        check_reload(objective, str(folder))
+        return
+    factors = Path(folder) / ADAPTER_FOLDER if objective.adapter.merge else Path(folder)
+    save_adapter(objective, factors)
+    live = _output(objective, objective.network)
+    _same_output(live, _output(objective, reloaded_adapter(objective, factors)), factors)
+    if objective.adapter.merge:
+        merged = merged_copy(objective.network)
+        _same_output(live, _output(objective, merged), folder)
+        with exporting(objective, merged):
+            objective.save_pretrained(str(folder))
+            check_reload(objective, str(folder))
+
+
 def check_reload(objective: Objective, folder: str) -> None:
     """Load the saved network as a stranger would and compare weights and one forward.
 
@@ -108,12 +135,22 @@ def check_reload(objective: Objective, folder: str) -> None:
     for name, value in live.state_dict().items():
         if name not in saved or not torch.equal(saved[name], value):
             raise RuntimeError(f"{folder} does not reload to what was saved: {name} differs")
-    device = next(live.parameters()).device
+    _same_output(_output(objective, live), _output(objective, loaded), folder)
+
+
+@torch.no_grad()
+def _output(objective: Objective, network: nn.Module) -> torch.Tensor:
+    """Of one small forward, in eval mode."""
+    device = next(network.parameters()).device
     args, kwargs = objective.probe(torch.Generator().manual_seed(0))
     args, kwargs = send_to_device(args, device), send_to_device(kwargs, device)
-    training = live.training
-    outputs = [network.eval()(*args, **kwargs, return_dict=False)[0] for network in (live, loaded)]
-    live.train(training)
-    difference = (outputs[0] - outputs[1]).abs().max().item()
-    if not difference <= 1e-5 * max(1.0, outputs[0].abs().max().item()):
+    training = network.training
+    output = network.eval()(*args, **kwargs, return_dict=False)[0]
+    network.train(training)
+    return output
+
+
+def _same_output(live: torch.Tensor, loaded: torch.Tensor, folder: str | Path) -> None:
+    difference = (live - loaded.to(live.device)).abs().max().item()
+    if not difference <= 1e-5 * max(1.0, live.abs().max().item()):
         raise RuntimeError(f"{folder} does not reload to what was saved: one forward differs by {difference:.3g}")

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
+from .adapters import base_copy
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
@@ -26,7 +27,7 @@ from .methods import Method, SFRon
 from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
-from .storage import check_reload, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from .storage import export, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
 
 PROFILE_SAMPLES = 512
 
@@ -70,6 +71,8 @@ class UnlearnTrainer(OuterStep):
                 "and per_device_train_batch_size to the batch you want"
             )
         self.method.prepare(self.objective)
+        if self.objective.adapter is not None and (self.method.masks_every_step or not self.method.trains):
+            raise ValueError(f"{self.method.name} works on weights, which an adapter leaves alone: do without LoRA")
         streams = {"forget": forget_dataset, "retain": retain_dataset}
         for name in self.method.streams:
             if streams[name] is None:
@@ -168,6 +171,8 @@ class UnlearnTrainer(OuterStep):
 
     @property
     def _lacks_masks(self) -> bool:
+        if self.objective.adapter is not None:  # which layers have factors was chosen instead (see lora)
+            return False
         return self.masks is None and self.forget_dataset is not None and self.retain_dataset is not None
 
     def _compute_masks(self) -> None:
@@ -189,7 +194,11 @@ class UnlearnTrainer(OuterStep):
 
     def _keep_original(self) -> None:
         if self.method.needs_original and self.original is None:
-            network = self.objective.network  # weights that are not trained need no second copy
+            network = self.objective.network
+            if self.objective.adapter is not None:  # the original is the network without it
+                self.original = base_copy(network).eval()
+                return
+            # Weights that are not trained need no second copy.
             shared = {id(p): p for p in network.parameters() if not p.requires_grad}
             self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
 
@@ -259,7 +268,7 @@ class UnlearnTrainer(OuterStep):
 
     # ---- saving ----------------------------------------------------------------------------------
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Export the whole pipeline and check that it reloads; checkpoints keep the layout that resumes."""
+        """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
         folder = Path(output_dir or self.args.output_dir)
         if _internal_call:
             if self.args.should_save:
@@ -274,8 +283,7 @@ class UnlearnTrainer(OuterStep):
             return
         if self.args.should_save:
             with self._averaged():
-                self.objective.save_pretrained(str(folder))
-                check_reload(self.objective, str(folder))
+                export(self.objective, folder)
         self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
 
     def verify_mask(self) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from PIL import Image
 from transformers import (
     AutoModelForImageClassification,
@@ -116,6 +117,23 @@ def test_forget_a_fraction_then_the_same_by_its_indices(tmp_path, paths, run):
     assert code == 0, error
     for name in ("model.safetensors", "forget_indices.txt", "figures.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_an_adapter_or_merged_weights(tmp_path, paths, run):
+    what = ["--model_name_or_path", paths["model"], "--train_dir", paths["train"], "--forget_class", "one", *FAST]
+    lora = ["--use_lora", "--rank", "2"]
+    code, text, error = run(*what, *lora, "--output_dir", tmp_path / "adapter")
+    assert code == 0 and "PeftModel" in text, error
+    assert not (tmp_path / "adapter/model.safetensors").exists()
+    code, text, error = run(*what, *lora, "--merge", "--output_dir", tmp_path / "merged")
+    assert code == 0, error
+    image = torch.randn(2, 1, 8, 8)
+    original = AutoModelForImageClassification.from_pretrained(paths["model"])
+    adapted = PeftModel.from_pretrained(original, str(tmp_path / "adapter")).eval()
+    merged = AutoModelForImageClassification.from_pretrained(tmp_path / "merged")
+    assert torch.allclose(adapted(image).logits, merged(image).logits, atol=1e-6)
+    code, text, error = run(*what, "--merge", "--output_dir", tmp_path / "no")
+    assert code == 2 and "--merge is for adapters: add --use_lora" in error
 
 
 def test_unreadable_images_are_left_out_when_asked(tmp_path, paths, run):

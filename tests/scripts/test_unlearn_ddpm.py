@@ -12,8 +12,8 @@ from conftest import tiny_unet
 from diffusers import DDPMPipeline, DDPMScheduler
 from PIL import Image
 
-from hf_unlearn import METHODS
-from hf_unlearn.evaluation import read_record
+from hf_unlearn import METHODS, load_adapter, load_ddpm_pipeline
+from hf_unlearn.evaluation import DIGITS_DDPM, read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
 PLAIN = ["--max_train_steps", "2", "--train_batch_size", "8", "--eval_samples_per_class", "4"]
@@ -102,6 +102,15 @@ def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_fol
     assert record.figure("after", "forget_loss") == figures["after"]["forget"]
     assert record.data["forget"]["source"] == "cat" and record.data["forget"]["samples"] == 4
     assert (tmp_path / "out/before_after.png").exists()
+
+
+def test_an_adapter_is_all_that_is_saved_and_its_strengths_are_shown(tmp_path):
+    done = run(*FAST, "--use_lora", "--rank", "2", "--output_dir", tmp_path)
+    assert "the folder is an adapter" in done.stdout and not (tmp_path / "unet").exists()
+    pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
+    load_adapter(pipeline, tmp_path)
+    width, height = Image.open(tmp_path / "strengths.png").size
+    assert width > 1000 and height > 900
 
 
 OTHERS = sorted(name for name, method in METHODS.items() if name != "sfron" and method.family in ("", "diffusion"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny_pipeline, tiny_sd, tiny_sdxl
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -131,3 +132,13 @@ def test_bad_input_is_one_line(folder, tmp_path, run_script):
         code, _, error = run_script(SCRIPT, *QUICK, *arguments, "--output_dir", tmp_path / "out")
         lines = [line for line in error.splitlines() if "error:" in line]
         assert code == 2 and len(lines) == 1 and message in lines[0] and "Traceback" not in error, (arguments, error)
+
+
+def test_an_adapter_of_the_cross_attention_and_nothing_twice(folder, tmp_path):
+    known = ["--concept", "a church", "--pretrained_model_name_or_path", folder, "--output_dir", tmp_path, *QUICK]
+    command = [*known, "--use_lora", "--lora_select", "xattn", "--rank", "2"]
+    first = run(*command)
+    assert os.listdir(tmp_path).count("pytorch_lora_weights.safetensors") == 1 and not (tmp_path / "unet").exists()
+    again = run(*command)
+    assert "[4/5] save (finished before)" in again and first.split("| model")[1] == again.split("| model")[1]
+    StableDiffusionPipeline.from_pretrained(folder).load_lora_weights(str(tmp_path))

@@ -1,7 +1,15 @@
 """Finished models in; numbers and pictures out."""
 
 from .concepts import concept_picture, draw_prompts
-from .ddpm import DIGITS_DDPM, RETRAINED, compare_pipelines, frozen_copy, picture, retrained_digits_ddpm
+from .ddpm import (
+    DIGITS_DDPM,
+    RETRAINED,
+    compare_pipelines,
+    frozen_copy,
+    picture,
+    retrained_digits_ddpm,
+    strength_picture,
+)
 from .generation import (
     GenerationFigures,
     SamplingConfig,
@@ -43,4 +51,5 @@ __all__ = [
     "retrained_digits_ddpm",
     "sample_classes",
     "stamp",
+    "strength_picture",
 ]

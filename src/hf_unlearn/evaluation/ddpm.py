@@ -2,7 +2,8 @@
 
 import copy
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from diffusers import DiTPipeline
 from torch import Tensor
 
+from ..adapters import set_strengths
+from ..lora import NAME
 from ..pipelines import load_ddpm_pipeline
-from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_unconditional
+from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional
 from .judge import ASSETS
 from .report import before_after, figures_table, save_grid
 
@@ -55,19 +58,38 @@ def compare_pipelines(
 def picture(pipelines: dict[str, Any], path: str | Path, forget_classes: list[int], config: SamplingConfig) -> None:
     """before_after.png without a judge: the model's classes, or ten columns of unconditional samples."""
     first = next(iter(pipelines.values()))
-    if isinstance(first, DiTPipeline):
-        others = [c for c in range(first.transformer.config.num_embeds_ada_norm) if c not in forget_classes]
-        before_after(
-            pipelines, sorted([*forget_classes, *others[: 10 - len(forget_classes)]]), forget_classes, path, config
-        )
-        return
-    if first.unet.config.num_class_embeds:
-        classes = [c for c in range(first.unet.config.num_class_embeds) if c != first.null_class]
-        shown = sorted({*forget_classes, *classes[:10]})
-        before_after(pipelines, shown, forget_classes, path, config)
+    if isinstance(first, DiTPipeline) or first.unet.config.num_class_embeds:
+        before_after(pipelines, shown_classes(first, forget_classes), forget_classes, path, config)
         return
     grids = {name: sample_unconditional(p, 40, config).unflatten(0, (10, 4)) for name, p in pipelines.items()}
     save_grid(grids, [""] * 10, [False] * 10, path)
+
+
+def strength_picture(
+    pipeline: Any,
+    path: str | Path,
+    forget_classes: list[int],
+    config: SamplingConfig,
+    strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+) -> None:
+    """PNG: a row for each strength of the pipeline's adapter, the same noise in a column. Leaves strength 1."""
+    classes = shown_classes(pipeline, forget_classes)
+    four = replace(config, samples_per_class=4, batch_size=4)
+    grids = {}
+    for strength in strengths:
+        set_strengths(pipeline, {NAME: strength})
+        grids[f"{strength:g}"] = sample_classes(pipeline, classes, four).unflatten(0, (len(classes), 4))
+    set_strengths(pipeline, {NAME: 1.0})
+    save_grid(grids, [str(c) for c in classes], [c in forget_classes for c in classes], path, "adapter strength")
+
+
+def shown_classes(pipeline: Any, forget_classes: list[int]) -> list[int]:
+    """The forgotten classes and others, about ten, in order."""
+    if isinstance(pipeline, DiTPipeline):
+        others = [c for c in range(pipeline.transformer.config.num_embeds_ada_norm) if c not in forget_classes]
+        return sorted([*forget_classes, *others[: 10 - len(forget_classes)]])
+    classes = [c for c in range(pipeline.unet.config.num_class_embeds) if c != pipeline.null_class]
+    return sorted({*forget_classes, *classes[:10]})
 
 
 def frozen_copy(pipeline: Any) -> Any:

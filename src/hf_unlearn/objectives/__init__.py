@@ -4,13 +4,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from .base import Baseline, Objective
+from .base import Adapter, Baseline, Objective
 from .classification import Classification
 from .dit import DiTPrediction
 from .noise_prediction import NoisePrediction
 from .text_to_image import PIPELINES, Prompts, TextToImage, class_names, encode_prompts
 
 __all__ = [
+    "PIPELINES",
+    "Adapter",
     "Baseline",
     "Classification",
     "DiTPrediction",
@@ -18,6 +20,7 @@ __all__ = [
     "Objective",
     "Prompts",
     "TextToImage",
+    "class_names",
     "encode_prompts",
     "objective_for",
 ]

@@ -23,6 +23,17 @@ class Baseline:
     other: Tensor
 
 
+@dataclass
+class Adapter:
+    """That the network is trained through a low-rank adapter (`lora.add_lora`), and how it is saved.
+
+    config: peft's LoraConfig. merge: save merged weights, not the adapter alone.
+    """
+
+    config: Any
+    merge: bool = False
+
+
 class Objective(nn.Module):
     """Base class. A family implements `draw`, `forward`, `check` and the two pipeline methods.
 
@@ -31,6 +42,7 @@ class Objective(nn.Module):
     """
 
     network: nn.Module
+    adapter: Adapter | None = None
 
     kinds: ClassVar[tuple[str, ...]] = ()  # what methods that work for some models only ask for
     distils: ClassVar[bool] = False  # `forward` takes a `temperature`: the targets are class logits
@@ -44,6 +56,15 @@ class Objective(nn.Module):
     def auto_forget_loss(self) -> str:
         """What `forget_loss="auto"` means for this model: match or ascent."""
         return "match" if self.conditional else "ascent"
+
+    def train(self, mode: bool = True) -> "Objective":
+        """As in torch; with an adapter batch statistics stay as they are, because the adapter's file has none."""
+        super().train(mode)
+        if self.adapter is not None:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
         """Random inputs of `forward` for this process's part of a global batch (CPU tensors).
