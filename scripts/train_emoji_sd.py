@@ -24,6 +24,7 @@ from hf_unlearn.evaluation.emoji import EmojiJudge, draw_grid
 from hf_unlearn.pipelines import load_text_to_image_pipeline
 
 WIDTH = 40  # of the text encoder
+CHANNELS = 8  # of the latents
 
 
 def schedule(parameters, steps: int, rate: float) -> tuple:
@@ -32,8 +33,10 @@ def schedule(parameters, steps: int, rate: float) -> tuple:
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
 
 
-def step(optimizer, scheduler, loss: Tensor) -> None:
+def step(optimizer, scheduler, loss: Tensor, bar: trange) -> None:
     loss.backward()
+    if bar.n % 50 == 0:
+        bar.set_postfix(loss=f"{loss.item():.4f}")
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
     optimizer.step()
     scheduler.step()
@@ -45,32 +48,32 @@ def train_judge(data, steps: int, generator: torch.Generator) -> EmojiJudge:
     images, styles, things = data
     judge = EmojiJudge().train()
     optimizer, scheduler = schedule(judge.parameters(), steps, 2e-3)
-    for _ in trange(steps, desc="judge"):
+    for _ in (bar := trange(steps, desc="judge")):
         chosen = torch.randint(len(images), (64,), generator=generator)
         batch = augmented(images[chosen], generator)
         noise = torch.rand(64, 1, 1, 1, generator=generator) * 0.2
         style, thing = judge(batch + noise * torch.randn(batch.shape, generator=generator))
         loss = F.cross_entropy(style, styles[chosen]) + F.cross_entropy(thing, things[chosen], label_smoothing=0.05)
-        step(optimizer, scheduler, loss)
+        step(optimizer, scheduler, loss, bar)
     return judge.eval()
 
 
 def train_vae(images: Tensor, steps: int, generator: torch.Generator) -> AutoencoderTiny:
-    """64x64 pixels in 16x16 latents of 4 channels. Noise on them makes the decoder forgive the UNet's errors."""
+    """64x64 pixels in 8x8 latents of 8 channels. Noise on them makes the decoder forgive the UNet's errors."""
     vae = AutoencoderTiny(
-        encoder_block_out_channels=(32, 32, 32),
-        decoder_block_out_channels=(32, 32, 32),
-        num_encoder_blocks=(1, 2, 2),
-        num_decoder_blocks=(2, 2, 1),
-        latent_channels=4,
+        encoder_block_out_channels=(32,) * 4,
+        decoder_block_out_channels=(32,) * 4,
+        num_encoder_blocks=(1,) * 4,
+        num_decoder_blocks=(1,) * 4,
+        latent_channels=CHANNELS,
     ).train()
     optimizer, scheduler = schedule(vae.parameters(), steps, 2e-3)
-    for _ in trange(steps, desc="autoencoder"):
+    for _ in (bar := trange(steps, desc="autoencoder")):
         batch = augmented(images[torch.randint(len(images), (24,), generator=generator)], generator)
         latents = vae.encode(batch).latents
         noisy = latents + 0.1 * torch.randn(latents.shape, generator=generator)
         spread = (latents.flatten(1).std() - 1) ** 2 + latents.mean() ** 2  # unit latents, as the noise schedule wants
-        step(optimizer, scheduler, F.l1_loss(vae.decode(noisy).sample, batch) + 0.1 * spread)
+        step(optimizer, scheduler, F.l1_loss(vae.decode(noisy).sample, batch) + 0.1 * spread, bar)
     return vae.eval()
 
 
@@ -86,13 +89,13 @@ def build_pipeline(tokenizer: CLIPTokenizer, vae: AutoencoderTiny) -> StableDiff
         pad_token_id=tokenizer.pad_token_id,
     )
     unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(48, 80, 112),
+        sample_size=8,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=(64, 128),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         norm_num_groups=16,
         attention_head_dim=8,
         cross_attention_dim=WIDTH,
@@ -120,7 +123,7 @@ def train_unet(pipeline, data, steps: int, batch_size: int, generator: torch.Gen
     average = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(0.998))
     optimizer, scheduler = schedule(trained.parameters(), steps, 2e-3)
     alphas = pipeline.scheduler.alphas_cumprod
-    for _ in trange(steps, desc="unet"):
+    for _ in (bar := trange(steps, desc="unet")):
         chosen = torch.randint(len(images), (batch_size,), generator=generator)
         with torch.no_grad():
             latents = pipeline.vae.encode(augmented(images[chosen], generator)).latents
@@ -133,7 +136,12 @@ def train_unet(pipeline, data, steps: int, batch_size: int, generator: torch.Gen
         # 72 captions: each one that is asked for is encoded once.
         unique, place = ids.unique(dim=0, return_inverse=True)
         condition = pipeline.text_encoder(unique)[0][place]
-        step(optimizer, scheduler, F.mse_loss(pipeline.unet(noisy, t, encoder_hidden_states=condition).sample, noise))
+        step(
+            optimizer,
+            scheduler,
+            F.mse_loss(pipeline.unet(noisy, t, encoder_hidden_states=condition).sample, noise),
+            bar,
+        )
         average.update_parameters(trained)
     trained.load_state_dict(average.module.state_dict())
     trained.eval()
@@ -144,9 +152,9 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--tokenizer", required=True, help="folder with CLIP's vocab.json and merges.txt")
     parser.add_argument("--data_dir", help="folder with STYLE_64.npz files; default: render from npm")
-    parser.add_argument("--judge_steps", type=int, default=1500)
-    parser.add_argument("--vae_steps", type=int, default=3000)
-    parser.add_argument("--max_train_steps", type=int, default=8000)
+    parser.add_argument("--judge_steps", type=int, default=1000)
+    parser.add_argument("--vae_steps", type=int, default=2000)
+    parser.add_argument("--max_train_steps", type=int, default=5000)
     parser.add_argument("--train_batch_size", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

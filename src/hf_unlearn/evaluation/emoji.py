@@ -17,7 +17,7 @@ class EmojiJudge(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, num_styles: int = len(STYLES), num_objects: int = len(OBJECTS), num_features: int = 96):
         super().__init__()
-        widths, layers = (3, 24, 48, 96, 128), []
+        widths, layers = (3, 16, 48, 96, 128), []
         for before, after in zip(widths, widths[1:]):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
             layers += [nn.MaxPool2d(2)]
