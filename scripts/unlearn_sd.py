@@ -32,7 +32,7 @@ class ModelFlags:
     )
     revision: str | None = field(default=None, metadata={"help": "Hub revision of the model"})
     variant: str | None = field(default=None, metadata={"help": "of the weight files, such as fp16"})
-    train_method: str = field(default="full", metadata={"help": "full, xattn, noxattn or selfattn"})
+    train_method: str = field(default="full", metadata={"help": "full, xattn, noxattn, selfattn or text_encoder"})
     label_dropout: float = field(default=0.1, metadata={"help": "empty prompts among the retain samples"})
     enable_xformers_memory_efficient_attention: bool = field(
         default=False, metadata={"help": "instead of torch's own scaled dot product attention"}

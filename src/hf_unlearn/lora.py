@@ -136,6 +136,8 @@ def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed
     """
     if objective.adapter is not None:
         raise ValueError("the model has an adapter already: merge or remove it first")
+    if not objective.adaptable:
+        raise ValueError("adapters are for the UNet: choose another train_method, or do without LoRA")
     network = objective.network
     wanted = None if isinstance(config.target_modules, str | None) else set(config.target_modules)
     network.requires_grad_(False)

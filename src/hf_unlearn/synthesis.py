@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from .concepts import RETAIN_PROMPTS, Concept
 from .images import ArrayDataset
 from .latents import Drawing, draw_latents, encode_images
-from .objectives import TextToImage, encode_prompts
+from .objectives import TextToImage, encode_prompts, text_to_image
 
 
 def concept_data(
@@ -35,7 +35,7 @@ def concept_data(
         forget_images: "concept", or "anchor": the images under the concept's prompts are drawn from the anchor's.
         forget, retain: (images, captions) instead of drawn ones; without captions forget images take the concept's
             prompts in turn and retain images the empty prompt.
-        options: of `TextToImage`.
+        options: of `TextToImage`; train_method may also be text_encoder.
 
     Raises:
         ValueError: no concept, fewer than one image, captions that do not fit, or a retain prompt that is to be
@@ -69,7 +69,7 @@ def concept_data(
     anchors |= {text: fallback for text in forget_texts if text not in anchors}
     prompts = encode_prompts(pipeline, [*anchors, *anchors.values(), *retain_texts, *retain_prompts])
     used = {text: anchor for text, anchor in anchors.items() if text != anchor}
-    objective = TextToImage(pipeline, prompts, used, **options)
+    objective = text_to_image(pipeline, prompts, used, **options)
 
     def data(latents: torch.Tensor, texts: Sequence[str]) -> ArrayDataset:
         return ArrayDataset(latents, torch.tensor([prompts.number(text) for text in texts]))

@@ -33,6 +33,11 @@ class UCE(Method):
         if self.preserve_weight < 0:
             raise ValueError(f"preserve_weight must not be negative, got {self.preserve_weight}")
 
+    def prepare(self, objective: Any) -> None:
+        super().prepare(objective)
+        if not any("attn2" in name for name, _ in objective.network.named_parameters()):
+            raise ValueError("uce edits the UNet's cross attention: choose another train_method")
+
     @torch.no_grad()
     def edit(self, objective: Any, forget: Any, retain: Any, seed: int) -> None:
         erased = sorted(set(labels_of(forget)))

@@ -8,6 +8,7 @@ from .base import Adapter, Baseline, Objective
 from .classification import Classification
 from .dit import DiTPrediction
 from .noise_prediction import NoisePrediction
+from .text_encoder import TextEncoderToImage, text_to_image
 from .text_to_image import PIPELINES, Prompts, TextToImage, class_names, encode_prompts
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "NoisePrediction",
     "Objective",
     "Prompts",
+    "TextEncoderToImage",
     "TextToImage",
     "class_names",
     "encode_prompts",
     "objective_for",
+    "text_to_image",
 ]
 
 

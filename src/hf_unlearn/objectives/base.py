@@ -45,6 +45,7 @@ class Objective(nn.Module):
     adapter: Adapter | None = None
 
     kinds: ClassVar[tuple[str, ...]] = ()  # what methods that work for some models only ask for
+    adaptable: ClassVar[bool] = True  # whether there is a format in which an adapter of the network is loaded
     distils: ClassVar[bool] = False  # `forward` takes a `temperature`: the targets are class logits
 
     @property

@@ -93,7 +93,9 @@ class TextToImage(Denoising):
         if not class_names(pipeline) & set(PIPELINES):
             raise ValueError(f"{type(pipeline).__name__} is not supported: give a {' or '.join(PIPELINES)}")
         if train_method not in TRAIN_METHODS:
-            raise ValueError(f"train_method must be one of {', '.join(TRAIN_METHODS)}, got {train_method!r}")
+            raise ValueError(
+                f"train_method must be one of {', '.join(TRAIN_METHODS)} or text_encoder, got {train_method!r}"
+            )
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
         super().__init__(pipeline, pipeline.unet, len(prompts.texts), 0, *rest)
         self.prompts = prompts
@@ -141,7 +143,7 @@ class TextToImage(Denoising):
         self.anchors = {label: self.chosen.get(label, self.null_class) for label in self.class_labels}
 
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
-        shape, config = tuple(example["pixel_values"].shape), self.network.config
+        shape, config = tuple(example["pixel_values"].shape), self.pipeline.unet.config
         if len(shape) != 3 or shape[0] != config.in_channels:
             raise ValueError(f"latents have shape {shape} but the UNet takes {config.in_channels} channels")
         self._shape = shape
