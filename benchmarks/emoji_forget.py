@@ -32,6 +32,13 @@ ROWS = {
     "concept_ablation": ("concept_ablation", {}, "xattn", 3e-4),
     "uce": ("uce", {}, "xattn", 0.0),
     "gradient_ascent": ("gradient_ascent", {}, "full", 1e-5),
+    "sfron, lora all": ("sfron", {}, "full", 3e-3),
+    "sfron, lora saliency half": ("sfron", {}, "full", 3e-3),
+}
+# Options of `lora.choose_lora`. Half: at most half of the factors' weights that rank 8 on all layers takes.
+LORA = {
+    "sfron, lora all": {"select": "all", "rank": 8},
+    "sfron, lora saliency half": {"select": "saliency", "rank": 8, "rank_budget": 0.5},
 }
 
 
@@ -54,6 +61,7 @@ def unlearned(model: str, row: str, kind: str, name: str, seed: int, rate: float
     """(pipeline, seconds of unlearning without drawing the data)."""
     from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
     from hf_unlearn.latents import Drawing
+    from hf_unlearn.lora import add_lora, choose_lora
     from hf_unlearn.pipelines import load_text_to_image_pipeline
     from hf_unlearn.synthesis import concept_data
 
@@ -66,6 +74,8 @@ def unlearned(model: str, row: str, kind: str, name: str, seed: int, rate: float
     drawing = Drawing(**DRAWING, seed=seed * 10_000)
     data = dict(drawing=drawing, forget_images=method.forget_images, train_method=train_method, **IMAGES)
     objective, forget_set, retain_set = concept_data(pipeline, [concept], cache, retain, **data)
+    if row in LORA:
+        add_lora(objective, choose_lora(objective, forget_set, retain_set, seed=seed, **LORA[row]), seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         config = UnlearnConfig.quiet(
             output_dir=folder,
@@ -106,7 +116,7 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
 
     about = {"drawing": DRAWING, "images": IMAGES, "budget": BUDGET, "batch": BATCH, "rate": rate}
     if row in ROWS:
-        about["row"] = [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1]))]
+        about["row"] = [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1])), LORA.get(row)]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     return f"{row}|{kind}|{name}|{seed}|{count}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
