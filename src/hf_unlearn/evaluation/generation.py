@@ -82,7 +82,8 @@ def frechet_distance(judge: nn.Module, real: Tensor, generated: Tensor) -> float
     """|μ_r - μ_g|² + tr(C_r + C_g - 2 (C_r C_g)^½) of the judge's features (arXiv 1706.08500), by torchmetrics."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=_Features(judge), normalize=False)
+    # Only one process measures: the others must not be waited for.
+    metric = FrechetInceptionDistance(feature=_Features(judge), normalize=False, sync_on_compute=False)
     with torch.no_grad():
         for images, is_real in ((real, True), (generated, False)):
             for part in images.split(2000):

@@ -14,7 +14,14 @@ ROLES: dict[str, tuple[str, bool | None]] = {
     "test_accuracy": ("retain", False),
     "retain_loss": ("retain", True),
     "frechet_distance": ("retain", True),
+    "clip_score_forget": ("forget", True),
     "clip_score": ("retain", False),
+    "fid": ("retain", True),
+    "kid": ("retain", True),
+    "precision": ("retain", False),
+    "recall": ("retain", False),
+    "lpips_retain": ("retain", True),
+    "lpips_forget": ("forget", False),
     "average_gap": ("privacy", True),
     "mia": ("privacy", None),
 }
@@ -58,4 +65,6 @@ def role_of(figure: str) -> tuple[str, bool | None]:
 
 def is_share(figure: str) -> bool:
     """Whether a figure is a share in [0, 1], to be shown in %."""
-    return figure.endswith(("_accuracy", "_share")) or figure.startswith(("mia_", "unsafe_share"))
+    return figure.endswith(("_accuracy", "_share")) or figure.startswith(
+        ("mia_", "unsafe_share", "precision", "recall")
+    )

@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,19 @@ class PromptRow:
 def read_prompts(path: str | Path, limit: int | None = None) -> list[PromptRow]:
     """The rows of a CSV with a `prompt` column and, as in I2P, an `evaluation_seed`; without one the row's number.
 
+    A file that ends in .txt has one prompt a line.
+
     Raises:
         ValueError: no such file, no prompt column, no row, or a seed that is no number.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"prompt file {path} does not exist")
+    if path.suffix == ".txt":
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not lines:
+            raise ValueError(f"{path} has no rows")
+        return [PromptRow(line, number) for number, line in enumerate(lines)][:limit]
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if "prompt" not in (reader.fieldnames or []):
@@ -55,11 +63,14 @@ def draw_prompt_file(
     num_inference_steps: int = 30,
     guidance_scale: float = 7.5,
     batch_size: int = 4,
+    safety_checker: bool = True,
     **options: Any,
 ) -> list[Path]:
-    """One PNG a row in `folder`, whatever the batch size; those that are there already are kept.
+    """One PNG a row in `folder`, whatever the batch size; those that are there already, and whole, are kept.
 
     Args:
+        safety_checker: False leaves out the pipeline's own, which paints what it finds black: a detector would call
+            such a picture safe.
         options: of the pipeline's call.
 
     Raises:
@@ -68,34 +79,91 @@ def draw_prompt_file(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, **options}
-    made_from = json.dumps({"settings": settings, "rows": [vars(row) for row in rows]}, indent=1)
+    noted = settings if safety_checker else {**settings, "safety_checker": False}
+    made_from = json.dumps({"settings": noted, "rows": [vars(row) for row in rows]}, indent=1)
     manifest = folder / "prompts.json"
     if manifest.exists() and manifest.read_text() != made_from:
         raise ValueError(f"{folder} holds pictures of other prompts or settings: name another folder")
-    manifest.write_text(made_from)
+    partial = manifest.with_suffix(".partial")
+    partial.write_text(made_from)
+    partial.replace(manifest)
     paths = [folder / f"{number:05d}.png" for number in range(len(rows))]
-    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    missing = [number for number, path in enumerate(paths) if not _whole(path)]
     batches = [missing[k : k + batch_size] for k in range(0, len(missing), batch_size)]
-    for batch in tqdm(batches, desc="pictures", disable=None if batches else True):
-        generators = [torch.Generator().manual_seed(rows[i].seed) for i in batch]
-        prompts = [rows[i].prompt for i in batch]
-        images = pipeline(prompts, generator=generators, output_type="pt", **settings).images
-        for i, picture in zip(batch, pt_to_pil(images.float().cpu() * 2 - 1)):
-            partial = paths[i].with_suffix(".partial")
-            picture.save(partial, format="png")
-            partial.replace(paths[i])
+    with _checker(pipeline, safety_checker):
+        for batch in tqdm(batches, desc="pictures", disable=None if batches else True):
+            generators = [torch.Generator().manual_seed(rows[i].seed) for i in batch]
+            prompts = [rows[i].prompt for i in batch]
+            images = pipeline(prompts, generator=generators, output_type="pt", **settings).images
+            for i, picture in zip(batch, pt_to_pil(images.float().cpu() * 2 - 1)):
+                partial = paths[i].with_suffix(".partial")
+                picture.save(partial, format="png")
+                partial.replace(paths[i])
     return paths
 
 
-def contact_sheet(paths: Sequence[Path], output: str | Path, side: int = 128, blurred: bool = False) -> None:
-    """One picture of all pictures, `side` pixels each, in rows; blurred ones cannot be made out."""
+def _whole(path: Path) -> bool:
+    """Whether there is a picture at `path` that can be read to its end."""
+    if not path.exists():
+        return False
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, SyntaxError):  # how Pillow says that a file is cut off or broken
+        return False
+    return True
+
+
+@contextmanager
+def _checker(pipeline: Any, keep: bool) -> Iterator[None]:
+    """Context without the pipeline's safety checker, unless `keep`."""
+    checker = pipeline.components.get("safety_checker")
+    if keep or checker is None:
+        yield
+        return
+    pipeline.safety_checker = None
+    try:
+        yield
+    finally:
+        pipeline.safety_checker = checker
+
+
+class StoredPictures(Sequence):
+    """Pictures of files, opened when they are asked for: thousands need no memory. A slice is a list."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        with Image.open(self.paths[place]) as picture:
+            return picture.convert("RGB")
+
+
+def contact_sheet(
+    paths: Sequence[Path], output: str | Path, side: int = 128, blurred: bool | Sequence[bool] = False
+) -> None:
+    """One picture of all pictures, `side` pixels each, in rows; blurred ones (all, or as listed) cannot be made out.
+
+    Raises:
+        ValueError: no pictures, or a list of blurred ones of another length.
+    """
+    hide = [blurred] * len(paths) if isinstance(blurred, bool) else list(blurred)
+    if not paths or len(hide) != len(paths):
+        raise ValueError(f"a contact sheet of {len(paths)} pictures, {len(hide)} of them said to be blurred or not")
     columns = math.ceil(math.sqrt(len(paths)))
     rows = math.ceil(len(paths) / columns)
     sheet = Image.new("RGB", (columns * side, rows * side), "white")
     for number, path in enumerate(paths):
         with Image.open(path) as picture:
             small = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-        if blurred:
+        if hide[number]:
             small = blur_picture(small)
         sheet.paste(small, (number % columns * side, number // columns * side))
-    sheet.save(output)
+    partial = Path(output).with_suffix(".partial")
+    sheet.save(partial, format="png")
+    partial.replace(output)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .generation import GenerationFigures, SamplingConfig, sample_classes
-from .metric import Metric, version_of
+from .metric import Metric, is_share, version_of
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -140,4 +140,31 @@ def losses_table(metrics: dict[str, dict[str, float]], folder: str | Path) -> st
     table = markdown_table(["model", *(f"{part} loss" for part in parts)], rows)
     (Path(folder) / "figures.json").write_text(json.dumps(figures, indent=2))
     (Path(folder) / "figures.md").write_text(table + "\n")
+    return table
+
+
+def metric_table(figures: dict[str, dict[str, Metric]]) -> str:
+    """One row a model, a column a figure: "–" where nothing was measured, and how often a detector failed."""
+    names = list(dict.fromkeys(name for row in figures.values() for name in row))
+
+    def cell(name: str, metric: Metric | None) -> str:
+        if metric is None:
+            return "–"
+        failed = f" ({metric.details['n_failed']} failed)" if "n_failed" in metric.details else ""
+        if metric.value is None:
+            return f"–{failed}"
+        return f"{metric.value:.1%}{failed}" if is_share(name) else f"{metric.value:.4g}{failed}"
+
+    rows = [[model, *(cell(name, row.get(name)) for name in names)] for model, row in figures.items()]
+    return markdown_table(["model", *(name.replace("_", " ") for name in names)], rows)
+
+
+def write_metrics(figures: dict[str, dict[str, Metric]], folder: str | Path) -> str:
+    """Write `figures.json` (every figure with its definition) and `figures.md` to `folder`; returns the table."""
+    table = metric_table(figures)
+    values = {model: {name: metric.as_dict() for name, metric in row.items()} for model, row in figures.items()}
+    for name, text in (("figures.json", json.dumps(values, indent=2)), ("figures.md", table + "\n")):
+        partial = Path(folder) / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(Path(folder) / name)
     return table

@@ -1,0 +1,92 @@
+"""Which pictures a text-to-image model is measured on: flags, and the prompts and seeds they mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..concepts import Concept
+from .prompt_files import PromptRow, read_prompts
+from .safety import DETECTORS
+
+FULL, QUICK = 32, 4  # pictures of the forget and of the retain prompts each
+FIRST_SEED = 3_000_000  # above the seeds of what the model draws to train on
+
+
+@dataclass
+class PictureFlags:
+    """What to measure on pictures before and after."""
+
+    eval_profile: str = field(default="full", metadata={"help": "full, or quick: fewer pictures and draws"})
+    eval_prompts: str | None = field(
+        default=None,
+        metadata={"help": "CSV (prompt, evaluation_seed; such as I2P) or .txt, instead of the concept's prompts"},
+    )
+    eval_retain_prompts: str | None = field(default=None, metadata={"help": "the same instead of the retain prompts"})
+    num_eval_images: int | None = field(
+        default=None, metadata={"help": "of either kind; default all rows of a file, else 32; 4 when quick"}
+    )
+    safety_detector: str = field(
+        default="auto", metadata={"help": "none, open_nsfw, nudenet, or auto: open_nsfw for unsafe concepts"}
+    )
+    clip_model: str | None = field(default=None, metadata={"help": "CLIPModel for CLIP scores: folder or Hub id"})
+    inception_weights: str | None = field(
+        default=None, metadata={"help": "torch-fidelity's file, or download: adds FID, KID, precision and recall"}
+    )
+    lpips_weights: str | None = field(default=None, metadata={"help": "AlexNet's file, or download: adds LPIPS"})
+
+    def __post_init__(self):
+        if self.eval_profile not in ("full", "quick"):
+            raise ValueError(f"eval_profile must be full or quick, got {self.eval_profile!r}")
+        if self.safety_detector not in ("auto", "none", *DETECTORS):
+            raise ValueError(
+                f"safety_detector must be auto, none, {' or '.join(DETECTORS)}, got {self.safety_detector!r}"
+            )
+        if self.num_eval_images is not None and self.num_eval_images < 1:
+            raise ValueError(f"num_eval_images must be at least 1, got {self.num_eval_images}")
+
+    @property
+    def quick(self) -> bool:
+        return self.eval_profile == "quick"
+
+    def rows(self, file: str | None, prompts: Sequence[str], seed: int) -> list[PromptRow]:
+        """Those of `file`, or without one the prompts in turn, from seeds that count up from `seed`."""
+        limit = self.num_eval_images or (QUICK if self.quick else None)
+        if file is not None:
+            return read_prompts(file, limit)
+        return [PromptRow(prompts[i % len(prompts)], seed + i) for i in range(limit or FULL)]
+
+
+@dataclass
+class PromptSet:
+    """Prompts and seeds, what they are in words, and which of their pictures must not be shown."""
+
+    rows: list[PromptRow]
+    source: str
+    unsafe: list[bool]
+
+
+def prompt_sets(
+    flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0
+) -> dict[str, PromptSet]:
+    """{"forget": ..., "retain": ...}: the files that the flags name, else the prompts of the concepts in turn, and
+    `retain_prompts`.
+
+    Raises:
+        ValueError: a file that cannot be used.
+    """
+    longest = max(len(c.prompts) for c in concepts)
+    turns = [(c.prompts[k % len(c.prompts)], c.unsafe) for k in range(longest) for c in concepts]
+    forget = flags.rows(flags.eval_prompts, [prompt for prompt, _ in turns], FIRST_SEED + seed)
+    retain = flags.rows(flags.eval_retain_prompts, retain_prompts, 2 * FIRST_SEED + seed)
+    if flags.eval_prompts:
+        unsafe = [any(c.unsafe for c in concepts)] * len(forget)
+    else:
+        unsafe = [turns[i % len(turns)][1] for i in range(len(forget))]
+    sources = (
+        Path(file).name if file else f"the prompts to {kind}"
+        for kind, file in (("forget", flags.eval_prompts), ("retain", flags.eval_retain_prompts))
+    )
+    return {
+        "forget": PromptSet(forget, next(sources), unsafe),
+        "retain": PromptSet(retain, next(sources), [False] * len(retain)),
+    }

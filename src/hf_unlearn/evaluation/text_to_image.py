@@ -1,0 +1,166 @@
+"""A text-to-image model before and after: the same prompts from the same seeds, and what is measured on the pictures.
+
+The pictures stay in the cache as they are; the sheets, which may be published, show unsafe ones blurred.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..concepts import Concept
+from ..latents import Cache, Drawing
+from ..storage import weights_digest
+from .clip import CLIPScore
+from .extras import why_missing
+from .fidelity import NEIGHBOURS, EfficientNetLite, feature_distance, fidelity
+from .inception import InceptionV3
+from .metric import Metric
+from .perceptual import LPIPS
+from .picture_prompts import PictureFlags, prompt_sets
+from .prompt_files import StoredPictures, contact_sheet, draw_prompt_file
+from .safety import DETECTORS, Verdict, share_of, verdicts
+
+ON_SHEET = 36  # pictures of the forget and of the retain prompts each
+
+
+class PictureEvaluation:
+    """Loads what measures, draws with a model as often as asked, compares "before" with "after".
+
+    Args:
+        retain_prompts: what must stay, if no file is given.
+
+    Raises:
+        ValueError: a prompt file that cannot be used, weights of something else, too few retained pictures.
+        OSError: something that was asked for by name is not installed or not there.
+    """
+
+    def __init__(self, flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0):
+        self.sets = prompt_sets(flags, concepts, retain_prompts, seed)
+        self.paths: dict[tuple[str, str], list[Path]] = {}
+        self.found: dict[tuple[str, str], list[Verdict]] = {}
+        self.left_out: list[str] = []
+        self._load(flags)
+
+    def _load(self, flags: PictureFlags) -> None:
+        name = flags.safety_detector
+        if name == "auto":
+            unsafe = any(self.sets["forget"].unsafe)
+            name = "open_nsfw" if unsafe and self._has("nsfw", "the share of unsafe pictures") else "none"
+        self.detector = None if name == "none" else DETECTORS[name]()
+        here = self._has("features", "the Frechet distance of the retained pictures")
+        self.network = EfficientNetLite() if here else None
+        self.inception = InceptionV3(flags.inception_weights) if flags.inception_weights else None
+        self.clip = CLIPScore(flags.clip_model) if flags.clip_model else None
+        self.lpips = LPIPS(flags.lpips_weights) if flags.lpips_weights else None
+        retained = len(self.sets["retain"].rows)
+        least = NEIGHBOURS + 1 if self.inception else 2 if self.network else 1
+        if retained < least:
+            raise ValueError(
+                f"{retained} retained pictures are too few, the figures need {least}: set num_eval_images, or give "
+                "more eval_retain_prompts"
+            )
+
+    def _has(self, extra: str, figure: str) -> bool:
+        """Whether the extra imports; if not, the figure is noted as left out."""
+        problem = why_missing(extra)
+        if problem:
+            self.left_out.append(f"{figure}, install hf_unlearn[{extra}] ({problem})")
+        return not problem
+
+    def note(self) -> str:
+        """One line: what is not measured because an extra is missing; empty if nothing is."""
+        return f"not measured: {'; '.join(self.left_out)}" if self.left_out else ""
+
+    def draw(self, name: str, pipeline: Any, drawing: Drawing, cache: str | Path) -> None:
+        """The pictures of the model `name`, each from its own seed; those that are in `cache` are not drawn again.
+
+        Where a detector will judge them, the pipeline's own safety checker does not black them out.
+        """
+        size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        self.drawn_with = {
+            "num_inference_steps": drawing.num_inference_steps,
+            "guidance_scale": drawing.guidance_scale,
+            "height": size,
+            "width": size,
+        }
+        options = {**self.drawn_with, "safety_checker": self.detector is None}
+        parts = {n: part for n, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        weights = {n: weights_digest(part) for n, part in parts.items()}
+        scheduler = type(pipeline.scheduler).__name__
+        for kind, drawn in self.sets.items():
+            rows = [vars(row) for row in drawn.rows]
+            folder = Cache(f"{cache}/pictures", weights, scheduler, options, rows).folder
+            paths = draw_prompt_file(pipeline, drawn.rows, folder, batch_size=drawing.batch_size, **options)
+            self.paths[name, kind] = paths
+
+    def figures(
+        self, given: dict[str, dict[str, Metric]], device: str | torch.device = "cpu"
+    ) -> dict[str, dict[str, Metric]]:
+        """{"before": {name: Metric}, "after": {name: Metric}}: those `given`, then what the pictures say.
+
+        What compares the two stands in "after".
+        """
+        for network in (self.network, self.inception, self.clip, self.lpips):
+            if network is not None:
+                network.to(device)
+        figures = {name: {**given[name], **self._of_one_model(name)} for name in ("before", "after")}
+        figures["after"] |= self._from_before_to_after()
+        return figures
+
+    def pictures(self, name: str, kind: str) -> StoredPictures:
+        """The pictures of a model under the "forget" or the "retain" prompts."""
+        return StoredPictures(self.paths[name, kind])
+
+    def _of_one_model(self, name: str) -> dict[str, Metric]:
+        figures = {}
+        if self.detector is not None:
+            found, unsafe = self._verdicts(name, "forget"), self.sets["forget"].unsafe
+            judged = [verdict for verdict, counts in zip(found, unsafe) if counts or not any(unsafe)]
+            figures["unsafe_share"] = self._about(share_of(self.detector, judged), "forget")
+        if self.clip is not None:
+            for kind, drawn in self.sets.items():
+                score = self.clip(self.pictures(name, kind), [row.prompt for row in drawn.rows])
+                figures[f"clip_score_{kind}"] = self._about(score, kind)
+        return figures
+
+    def _from_before_to_after(self) -> dict[str, Metric]:
+        figures = {}
+        retained = self.pictures("before", "retain"), self.pictures("after", "retain")
+        if self.network is not None:
+            figures["frechet_distance_efficientnet_lite0"] = feature_distance(self.network, *retained)
+        if self.inception is not None:
+            figures |= fidelity(self.inception, *retained)
+        figures = {name: self._about(metric, "retain", "before to after") for name, metric in figures.items()}
+        for kind in self.sets if self.lpips is not None else ():
+            pairs = self.lpips(self.pictures("before", kind), self.pictures("after", kind))
+            figures[f"lpips_{kind}"] = self._about(pairs, kind, "before to after")
+        return figures
+
+    def _about(self, metric: Metric, kind: str, more: str = "") -> Metric:
+        """The metric with the pictures it was taken on."""
+        metric.definition += f" (pictures of {self.sets[kind].source}{', ' + more if more else ''})"
+        metric.details |= {"prompts": self.sets[kind].source, **self.drawn_with}
+        return metric
+
+    def _verdicts(self, name: str, kind: str) -> list[Verdict]:
+        """What the detector says of each picture; nothing without one."""
+        if self.detector is None:
+            return [Verdict()] * len(self.sets[kind].rows)
+        if (name, kind) not in self.found:
+            self.found[name, kind] = verdicts(self.detector, self.pictures(name, kind))
+        return self.found[name, kind]
+
+    def sheets(self, folder: str | Path) -> None:
+        """samples_before.png and samples_after.png: first what is to be forgotten, then what is retained.
+
+        Blurred are the pictures of unsafe concepts, those the detector finds unsafe, and those it fails on.
+        """
+        for name in dict.fromkeys(name for name, _ in self.paths):
+            paths, blurred = [], []
+            for kind, drawn in self.sets.items():
+                hide = [unsafe or verdict.hide for unsafe, verdict in zip(drawn.unsafe, self._verdicts(name, kind))]
+                paths += self.paths[name, kind][:ON_SHEET]
+                blurred += hide[:ON_SHEET]
+            contact_sheet(paths, Path(folder) / f"samples_{name}.png", blurred=blurred)
