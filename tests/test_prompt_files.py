@@ -142,6 +142,13 @@ def test_the_pipelines_own_checker_does_not_hide_pictures_from_a_detector(tmp_pa
         draw_prompt_file(pipeline, ROWS, tmp_path / "painted", safety_checker=False, **QUICK)
 
 
+def test_long_prompts_are_warned_of_once(tmp_path, caplog):
+    long = [PromptRow("a cat " * 40, 1), PromptRow("a dog " * 40, 2), PromptRow("x" * 75, 3)]
+    with pytest.warns(UserWarning, match="2 of 3 prompts have more than 77 tokens") as caught:
+        draw_prompt_file(tiny_sd(), long, tmp_path, batch_size=1, **QUICK)
+    assert len([w for w in caught if "tokens" in str(w.message)]) == 1 and "truncated" not in caplog.text
+
+
 def test_stored_pictures_are_opened_when_asked_for(tmp_path):
     for number, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255))):
         Image.new("RGB", (2, 2), colour).save(tmp_path / f"{number}.png")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import pt_to_pil
+from diffusers.utils import logging, pt_to_pil
 from PIL import Image
 from tqdm import tqdm
 
@@ -90,7 +91,7 @@ def draw_prompt_file(
     paths = [folder / f"{number:05d}.png" for number in range(len(rows))]
     missing = [number for number, path in enumerate(paths) if not _whole(path)]
     batches = [missing[k : k + batch_size] for k in range(0, len(missing), batch_size)]
-    with _checker(pipeline, safety_checker):
+    with _checker(pipeline, safety_checker), _cut_once(pipeline, [rows[i].prompt for i in missing]):
         for batch in tqdm(batches, desc="pictures", disable=None if batches else True):
             generators = [torch.Generator().manual_seed(rows[i].seed) for i in batch]
             prompts = [rows[i].prompt for i in batch]
@@ -126,6 +127,21 @@ def _checker(pipeline: Any, keep: bool) -> Iterator[None]:
         yield
     finally:
         pipeline.safety_checker = checker
+
+
+@contextmanager
+def _cut_once(pipeline: Any, prompts: Sequence[str]) -> Iterator[None]:
+    """Context in which too long prompts are warned of once, not by diffusers batch by batch."""
+    limit = pipeline.tokenizer.model_max_length
+    cut = sum(len(pipeline.tokenizer.tokenize(prompt)) + 2 > limit for prompt in prompts)  # + start and end
+    if cut:
+        warnings.warn(f"{cut} of {len(prompts)} prompts have more than {limit} tokens: the rest is cut", stacklevel=3)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 class StoredPictures(Sequence):
