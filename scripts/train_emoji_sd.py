@@ -3,7 +3,8 @@
     python scripts/train_emoji_sd.py --tokenizer FOLDER --data_dir FOLDER --output_dir emoji-sd
 
 24 objects in three styles, moved, turned and scaled. Without --data_dir the pictures are rendered from npm packages.
-Writes OUTPUT_DIR (a diffusers pipeline, half precision weights) and OUTPUT_DIR/judge, and prints what both can do.
+Writes OUTPUT_DIR (a diffusers pipeline, half precision weights) and OUTPUT_DIR/judge, and prints what both can do. An
+interrupted run does not train judge and autoencoder again.
 """
 
 import argparse
@@ -19,9 +20,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import trange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from hf_unlearn.cli import check_writable
 from hf_unlearn.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
 from hf_unlearn.evaluation.emoji import EmojiJudge, draw_grid
 from hf_unlearn.pipelines import load_text_to_image_pipeline
+from hf_unlearn.stages import Stages
 
 WIDTH = 40  # of the text encoder
 CHANNELS = 8  # of the latents
@@ -61,15 +64,16 @@ def train_judge(data, steps: int, generator: torch.Generator) -> EmojiJudge:
 def train_vae(images: Tensor, steps: int, generator: torch.Generator) -> AutoencoderTiny:
     """64x64 pixels in 8x8 latents of 8 channels. Noise on them makes the decoder forgive the UNet's errors."""
     vae = AutoencoderTiny(
-        encoder_block_out_channels=(32,) * 4,
-        decoder_block_out_channels=(32,) * 4,
-        num_encoder_blocks=(1,) * 4,
-        num_decoder_blocks=(1,) * 4,
+        encoder_block_out_channels=(16,) * 4,
+        decoder_block_out_channels=(16,) * 4,
+        num_encoder_blocks=(1, 1, 3, 3),
+        num_decoder_blocks=(3, 3, 1, 1),
         latent_channels=CHANNELS,
     ).train()
+    vae.to(memory_format=torch.channels_last)
     optimizer, scheduler = schedule(vae.parameters(), steps, 2e-3)
     for _ in (bar := trange(steps, desc="autoencoder")):
-        batch = augmented(images[torch.randint(len(images), (24,), generator=generator)], generator)
+        batch = augmented(images[torch.randint(len(images), (16,), generator=generator)], generator)
         latents = vae.encode(batch).latents
         noisy = latents + 0.1 * torch.randn(latents.shape, generator=generator)
         spread = (latents.flatten(1).std() - 1) ** 2 + latents.mean() ** 2  # unit latents, as the noise schedule wants
@@ -121,6 +125,7 @@ def train_unet(pipeline, data, steps: int, batch_size: int, generator: torch.Gen
     tokens = pipeline.tokenizer([*names, ""], **options).input_ids
     trained = nn.ModuleList([pipeline.unet, pipeline.text_encoder]).train()
     average = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+    pipeline.unet.to(memory_format=torch.channels_last)
     optimizer, scheduler = schedule(trained.parameters(), steps, 2e-3)
     alphas = pipeline.scheduler.alphas_cumprod
     for _ in (bar := trange(steps, desc="unet")):
@@ -152,24 +157,40 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--tokenizer", required=True, help="folder with CLIP's vocab.json and merges.txt")
     parser.add_argument("--data_dir", help="folder with STYLE_64.npz files; default: render from npm")
-    parser.add_argument("--judge_steps", type=int, default=1000)
-    parser.add_argument("--vae_steps", type=int, default=2000)
-    parser.add_argument("--max_train_steps", type=int, default=5000)
-    parser.add_argument("--train_batch_size", type=int, default=48)
+    parser.add_argument("--judge_steps", type=int, default=800)
+    parser.add_argument("--vae_steps", type=int, default=4000)
+    parser.add_argument("--max_train_steps", type=int, default=6000)
+    parser.add_argument("--train_batch_size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
     started, out = time.time(), Path(options.output_dir)
+    check_writable(str(out))
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
     data = load_emoji(options.data_dir)
-    judge = train_judge(data, options.judge_steps, generator)
-    vae = train_vae(data[0], options.vae_steps, generator)
+    stages = Stages(out, ["judge", "autoencoder"])
+    if stages.finished("judge", (options.judge_steps, options.seed)):
+        judge = EmojiJudge.from_pretrained(out / "judge", torch_dtype=torch.float32).eval()
+    else:
+        judge = train_judge(data, options.judge_steps, generator)
+        judge.save_pretrained(out / "judge")
+        stages.finish("judge", (options.judge_steps, options.seed))
+    generator.manual_seed(options.seed + 1)
+    if stages.finished("autoencoder", (options.vae_steps, options.seed)):
+        vae = AutoencoderTiny.from_pretrained(out / "vae", torch_dtype=torch.float32).eval()
+    else:
+        vae = train_vae(data[0], options.vae_steps, generator)
+        vae.save_pretrained(out / "vae")
+        stages.finish("autoencoder", (options.vae_steps, options.seed))
+    print(f"autoencoder: {autoencoded(vae, judge, data, generator)}", flush=True)
+    generator.manual_seed(options.seed + 2)
     pipeline = build_pipeline(CLIPTokenizer.from_pretrained(options.tokenizer), vae)
     train_unet(pipeline, data, options.max_train_steps, options.train_batch_size, generator)
     pipeline.to(torch.float16).save_pretrained(out)
     judge.half().save_pretrained(out / "judge")
     judge.float()
+    stages.path.unlink()
     report = describe(load_text_to_image_pipeline(str(out)), judge, data, generator)
     report |= {"seconds": round(time.time() - started), "settings": vars(options)}
     (out / "report.json").write_text(json.dumps(report, indent=1))
@@ -183,15 +204,23 @@ def accuracies(judge: EmojiJudge, pictures: Tensor, styles: Tensor, things: Tens
 
 
 @torch.no_grad()
+def autoencoded(vae: AutoencoderTiny, judge: EmojiJudge, data, generator: torch.Generator) -> dict:
+    """What the judge reads in newly augmented pictures that went through the autoencoder, and how far they are off."""
+    images, styles, things = (part.repeat(8, *[1] * (part.ndim - 1)) for part in data)
+    real = augmented(images, generator)
+    rebuilt = vae.decode(vae.encode(real).latents).sample
+    return {**accuracies(judge, rebuilt, styles, things), "l1": (real - rebuilt).abs().mean().item()}
+
+
+@torch.no_grad()
 def describe(pipeline: StableDiffusionPipeline, judge: EmojiJudge, data, generator: torch.Generator) -> dict:
     """Accuracy of the judge on newly augmented pictures, and of what the autoencoder and the pipeline make."""
     images, styles, things = (part.repeat(8, *[1] * (part.ndim - 1)) for part in data)
     real = augmented(images, generator)
-    rebuilt = pipeline.vae.decode(pipeline.vae.encode(real).latents).sample
     parts = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
     return {
         "real": accuracies(judge, real, styles, things),
-        "autoencoder": {**accuracies(judge, rebuilt, styles, things), "l1": (real - rebuilt).abs().mean().item()},
+        "autoencoder": autoencoded(pipeline.vae, judge, data, generator),
         "samples": accuracies(judge, *draw_grid(pipeline, 5, 20, 3.0)),
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
     }
