@@ -99,7 +99,7 @@ def main() -> None:
         raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
     concepts = [concept_of(text, concept.anchor_concept) for text in concept.concept]
     cli.check_writable(training.output_dir)
-    repo = prepare_repo(training) if training.push_to_hub else None
+    repo = prepare_repo(training)
     set_seed(training.seed)
     state = PartialState(cpu=not torch.cuda.is_available())
     pipeline = load_text_to_image_pipeline(

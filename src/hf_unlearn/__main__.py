@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from . import __version__
+from .commands.publish import publish_command
 from .terminal import CommandParser, check_writable, run
 
 
@@ -34,7 +35,7 @@ def compare_command(argv: list[str]) -> None:
         print(compare(recipe, folder / recipe.name, options.jobs, models_dir=options.models_dir or folder / "models"))
 
 
-COMMANDS = {"compare": compare_command}
+COMMANDS = {"compare": compare_command, "publish": publish_command}
 
 
 def main() -> None:

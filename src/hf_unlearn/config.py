@@ -34,6 +34,8 @@ class UnlearnConfig(TrainingArguments):
 
     hub_strategy: str = field(default="end", metadata={"help": "only end: checkpoints stay local"})
 
+    push_masks: bool = field(default=False, metadata={"help": "upload the masks too, which stay local otherwise"})
+
     target_forget: float | None = field(
         default=None,
         metadata={"help": "stop once eval_forget_score, the share of forget samples still known, is at most this"},
