@@ -29,7 +29,7 @@ from hf_unlearn.sources import held_out_split, split_names
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
 
 
-@dataclass
+@dataclass(repr=False)
 class ClassifierConfig(UnlearnConfig):
     """UnlearnConfig with a default for classifiers."""
 

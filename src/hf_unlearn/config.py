@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 
-@dataclass
+@dataclass(repr=False)  # TrainingArguments' own leaves the token out
 class UnlearnConfig(TrainingArguments):
     """`max_steps` counts *outer* steps: the method's fast steps, the final step and the slow merge are one.
 

@@ -6,6 +6,7 @@ was edited, which helps to revive it (arXiv 2603.06640), so they go along only w
 """
 
 import json
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -77,10 +78,8 @@ def read_contents(folder: str | Path, include_masks: bool = False) -> Contents:
             raise ValueError(f"{folder} is one part of a pipeline: give the folder with model_index.json")
         kind, files = "model", _part(folder)
     else:
-        raise ValueError(
-            f"{folder} is not a finished result: it has no model_index.json (pipeline), config.json (model) "
-            "or adapter weights in safetensors"
-        )
+        lacks = "it has no model_index.json (pipeline), config.json (model) or adapter weights"
+        raise ValueError(_unfinished(folder, lacks))
     files += [name for pattern in BESIDE for name in _matching(folder, pattern)]
     if include_masks:
         masks = [name for pattern in MASKS for name in _matching(folder, pattern)]
@@ -109,17 +108,21 @@ def _part(folder: Path) -> list[str]:
 
 
 def _adapters(folder: Path) -> list[str]:
-    """The adapter in `folder` itself, then those in folders inside it, as peft saves several."""
+    """The adapter in `folder`, and those in folders inside it, as peft saves further ones."""
+    found = _adapter(folder)
     inside = [f for f in folder.iterdir() if f.is_dir() and not any(fnmatch(f.name, p) for p in NO_RESULT)]
-    found = []
-    for place in [folder, *sorted(inside)]:
-        names = []
-        if (place / "adapter_config.json").is_file():
-            names += ["adapter_config.json", *_weights(place, "adapter_model")]
-        if (place / "pytorch_lora_weights.safetensors").is_file():
-            names += _weights(place, "pytorch_lora_weights")
-        found += [(place / name).relative_to(folder).as_posix() for name in names]
+    for place in sorted(inside) if found else []:
+        found += [f"{place.name}/{name}" for name in _adapter(place)]
     return found
+
+
+def _adapter(folder: Path) -> list[str]:
+    names = []
+    if (folder / "adapter_config.json").is_file():
+        names += ["adapter_config.json", *_weights(folder, "adapter_model")]
+    if (folder / "pytorch_lora_weights.safetensors").is_file():
+        names += _weights(folder, "pytorch_lora_weights")
+    return names
 
 
 def _weights(folder: Path, stem: str) -> list[str]:
@@ -133,16 +136,20 @@ def _weights(folder: Path, stem: str) -> list[str]:
         files = [whole]
     for name in files:
         if not (folder / name).is_file():
-            unsafe = sorted(f.name for f in folder.iterdir() if f.suffix in UNSAFE)
-            if unsafe:
-                raise ValueError(f"{folder} has weights only as {unsafe[0]}: save them as safetensors")
-            raise ValueError(f"{folder} is not a finished result: it has no {name}")
+            raise ValueError(_unfinished(folder, f"it has no {name}"))
         try:
             with safe_open(folder / name, framework="numpy"):
                 pass
         except SafetensorError as error:
             raise ValueError(f"{folder / name} is torn or no safetensors file ({error})") from error
     return [*files, index] if files != [whole] else files
+
+
+def _unfinished(folder: Path, reason: str) -> str:
+    pickled = sorted(f.name for f in folder.iterdir() if f.suffix in UNSAFE and re.search("model|weights", f.name))
+    if pickled:
+        return f"{folder} has weights only as {pickled[0]}: save them as safetensors"
+    return f"{folder} is not a finished result: {reason}"
 
 
 def _matching(folder: Path, pattern: str) -> list[str]:

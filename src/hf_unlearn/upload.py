@@ -75,21 +75,20 @@ def publish(
     repo = open_repo(api, repo, private, revision)
     with _one_line(api, repo):
         before = api.model_info(repo, revision=revision)
-        removed = _rivals(contents.files, [file.rfilename for file in before.siblings])
-        operations = [CommitOperationAdd(name, str(contents.folder / name)) for name in contents.files]
-        operations += [CommitOperationDelete(name, is_folder=False) for name in removed]
+        theirs = [file.rfilename for file in before.siblings]
+        removed = _rivals(contents.files, theirs)
+        added = [CommitOperationAdd(name, str(contents.folder / name)) for name in contents.files]
+        if ".gitignore" in theirs:  # which would have files left out of the commit without a word
+            api.preupload_lfs_files(repo, added, revision=revision, free_memory=False, gitignore_content="#")
+        operations = [*added, *(CommitOperationDelete(name, is_folder=False) for name in removed)]
         commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
-        after = api.model_info(repo, revision=commit.oid)
-    lost = set(contents.files) - {file.rfilename for file in after.siblings}
-    if lost:
-        raise OSError(f"{repo} has no {min(lost)} although it was sent: see the repository's .gitignore")
     return Published(
         repo=repo,
         url=f"{api.endpoint}/{repo}",
         revision=revision or "main",
         commit=commit.oid,
         changed=commit.oid != before.sha,
-        private=bool(after.private),
+        private=bool(before.private),
         kind=contents.kind,
         files=contents.files,
         removed=tuple(removed),
@@ -117,9 +116,7 @@ def open_repo(api: HfApi, repo: str, private: bool = False, revision: str | None
         validate_repo_id(repo)
     except ValueError:
         named = redact(repr(repo), api.token)
-        raise ValueError(
-            f"repository {named} is no Hub id: user/name, of letters, digits and - _ . (no -- ..)"
-        ) from None
+        raise ValueError(f"repository {named} is no Hub id: user/name of letters, digits, - _ . (no -- ..)") from None
     with _one_line(api, repo):
         repo = api.create_repo(repo, private=private or None, exist_ok=True).repo_id
         if private and not api.model_info(repo).private:
@@ -181,9 +178,7 @@ def _explain(error: Exception, endpoint: str, repo: str) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status == 401:
-            return (
-                f"{endpoint} does not take the token (401): pass a valid one, set HF_TOKEN, or `hf auth login` again"
-            )
+            return f"{endpoint} does not know the token (401): pass a valid one, set HF_TOKEN or log in again"
         if status == 403:
             return f"the token may not write to {repo} (403): it needs write permission there"
         if status == 404:
