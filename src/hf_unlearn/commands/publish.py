@@ -1,8 +1,11 @@
 """hf-unlearn publish FOLDER REPO: a finished result to the Hub."""
 
 import json
+import os
+import signal
 import sys
 from dataclasses import asdict
+from typing import NoReturn
 
 from ..terminal import CommandParser
 
@@ -31,13 +34,13 @@ def publish_command(argv: list[str]) -> None:
             json.dumps({"kind": contents.kind, "files": contents.files}) if options.json else "\n".join(contents.files)
         )
         return
+    before = signal.signal(signal.SIGINT, _leave)
     try:
         done = publish(
             options.folder, options.repo, options.token, options.private, options.revision, options.include_masks
         )
-    except KeyboardInterrupt:
-        print("interrupted; publish again, what the Hub has already is not sent twice", file=sys.stderr)
-        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before)
     if options.json:
         print(json.dumps(asdict(done)))
         return
@@ -45,3 +48,9 @@ def publish_command(argv: list[str]) -> None:
         print(f"removed {name}, which would be loaded instead; the history of {done.repo} keeps it")
     state = "" if done.changed else ", nothing had changed"
     print(f"{done.url}: {done.kind} of {len(done.files)} files, commit {done.commit[:10]}{state}")
+
+
+def _leave(*_) -> NoReturn:
+    """Go at once: the client's threads would first finish their files, and there is nothing here to tidy up."""
+    print("interrupted; publish again, what the Hub has already is not sent twice", file=sys.stderr, flush=True)
+    os._exit(130)
