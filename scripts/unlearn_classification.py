@@ -15,13 +15,14 @@ from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel
 
 from hf_unlearn import UnlearnConfig, UnlearnTrainer, cli
-from hf_unlearn.arguments import LoraFlags
+from hf_unlearn.arguments import LoraFlags, check_token_stays_local
 from hf_unlearn.class_names import class_ids
 from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image_classifier, load_labelled_images
 from hf_unlearn.data import random_subset, split_by_index, split_by_label
 from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.evaluation.record import record_run
+from hf_unlearn.hub import prepare_repo, push
 from hf_unlearn.objectives import Classification
 from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
 from hf_unlearn.sources import held_out_split, split_names
@@ -29,13 +30,17 @@ from hf_unlearn.sources import held_out_split, split_names
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
 
 
-@dataclass
+@dataclass(repr=False)
 class ClassifierConfig(UnlearnConfig):
     """UnlearnConfig with a default for classifiers."""
 
     learning_rate: float = field(
         default=1e-4, metadata={"help": "1e-4 suits some samples of every class; a whole class takes more, 5e-4"}
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_token_stays_local(self.hub_token, self.report_to)
 
 
 @dataclass
@@ -184,9 +189,9 @@ def main() -> None:
     if data.dry_run:
         print(cli.resolved((flags, data, lora, plain(config), method)), end="")
         return
-    if config.push_to_hub:
-        raise ValueError(f"push_to_hub is not for this script: upload the result with `hf upload {config.output_dir}`")
     cli.check_writable(config.output_dir)
+    repo = prepare_repo(config, config.hub_revision)
+    config.push_to_hub = False  # from here on it is ours: Trainer would make the repository again
     model, retrained, processor, (train, test), (forget, retain) = load_models(flags, data, config.seed)
     if test is None:
         print("test accuracy and membership inference need images never trained on: pass --validation_dir")
@@ -225,6 +230,8 @@ def main() -> None:
     record.write(folder)
     loads = "peft's PeftModel" if lora.use_lora and not lora.merge else "AutoModelForImageClassification"
     print(f"\n{table}\n\n{folder} loads with {loads}.from_pretrained.")
+    if repo is not None:
+        print(push(trainer, repo, config.push_masks))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main() -> None:
         print(cli.resolved((model, data, sampling, lora, training, method)), end="")
         return
     cli.check_writable(training.output_dir)
-    repo = prepare_repo(training) if training.push_to_hub else None
+    repo = prepare_repo(training)
     set_seed(training.seed)
     pipeline = load_ddpm_pipeline(model.pretrained_model_name_or_path or str(DIGITS_DDPM), revision=model.revision)
     forget, retain = load_data(data, pipeline.unet.config, default)

@@ -48,7 +48,7 @@ def main() -> None:
     if model.pretrained_model_name_or_path is None:
         raise ValueError("no model: set --pretrained_model_name_or_path to a DiTPipeline")
     cli.check_writable(training.output_dir)
-    repo = prepare_repo(training) if training.push_to_hub else None
+    repo = prepare_repo(training)
     set_seed(training.seed)
     state = PartialState(cpu=not torch.cuda.is_available())
     pipeline = load_dit_pipeline(model.pretrained_model_name_or_path, revision=model.revision)

@@ -105,7 +105,7 @@ def main() -> None:
         evaluation = PictureEvaluation(measuring, concepts, retain_prompts, training.seed)
         if evaluation.note():
             print(evaluation.note())
-    repo = prepare_repo(training) if training.push_to_hub else None
+    repo = prepare_repo(training)
     set_seed(training.seed)
     pipeline = load_text_to_image_pipeline(
         model.pretrained_model_name_or_path,

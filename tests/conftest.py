@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+from hub_server import TOKEN, HubServer
 
 from hf_unlearn import ClassConditionalDDPMPipeline, UnlearnConfig
 from hf_unlearn.images import ArrayDataset
@@ -105,6 +106,21 @@ def run_script(monkeypatch, capsys):
         return stop.value.code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on loopback that this process uploads to, with a token in the environment and no stored login."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        yield server
 
 
 def tiny_dit(seed: int = 0):

@@ -9,7 +9,7 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"losses", "pipelines", "concepts", "stages"},
+    {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
     {"data", "classifiers"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"recipes"},
     {"evaluation", "hub"},
     {"compare"},
-    {"cli"},
+    {"cli", "commands"},
     {"__main__"},
 ]
 HOME = {name: module for module, names in hf_unlearn._EXPORTS.items() for name in names}

@@ -1,5 +1,6 @@
 """Flags shared by the scripts, named as in diffusers' training scripts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from torch.utils.data import Dataset
@@ -61,6 +62,16 @@ def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset,
     everything = load_images(data.source, config_name=data.dataset_config_name, **options)
     chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
     return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
+
+
+def check_token_stays_local(token: str | None, report_to: Sequence[str]) -> None:
+    """Raise a ValueError if a tracker would record the command line, and with it the token that is given there."""
+    recording = sorted(set(report_to) - {"none", "tensorboard"})
+    if token and recording:
+        raise ValueError(
+            f"hub_token beside report_to={recording[0]}, which may record the command line: log in with "
+            "`hf auth login` or set HF_TOKEN instead"
+        )
 
 
 @dataclass
@@ -130,8 +141,11 @@ class TrainingFlags:
     mask_path: str | None = field(default=None, metadata={"help": "weight masks to use instead of computing them"})
     push_to_hub: bool = field(default=False, metadata={"help": "upload the result"})
     hub_model_id: str | None = field(default=None, metadata={"help": "user/name; default the output folder's name"})
-    hub_token: str | None = field(default=None, metadata={"help": "default: the token of `hf auth login`"})
+    hub_token: str | None = field(
+        default=None, repr=False, metadata={"help": "default HF_TOKEN, or the login of `hf auth login`"}
+    )
     hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
+    push_masks: bool = field(default=False, metadata={"help": "upload the masks too, which stay local otherwise"})
     dry_run: bool = field(default=False, metadata={"help": "print the whole resolved configuration and stop"})
 
     def __post_init__(self):
@@ -140,6 +154,7 @@ class TrainingFlags:
         for name in ("train_batch_size", "max_train_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_token_stays_local(self.hub_token, [self.report_to])
         if (self.target_forget is not None or self.max_retain_drift is not None) and not self.eval_steps:
             self.eval_steps = 10
 
@@ -174,4 +189,5 @@ class TrainingFlags:
             target_forget=self.target_forget,
             max_retain_drift=self.max_retain_drift,
             max_loss_ratio=self.max_loss_ratio,
+            hub_token=self.hub_token,
         )

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 
-@dataclass
+@dataclass(repr=False)  # TrainingArguments' own leaves the token out
 class UnlearnConfig(TrainingArguments):
     """`max_steps` counts *outer* steps: the method's fast steps, the final step and the slow merge are one.
 
@@ -33,6 +33,8 @@ class UnlearnConfig(TrainingArguments):
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "set True with a GPU"})
 
     hub_strategy: str = field(default="end", metadata={"help": "only end: checkpoints stay local"})
+
+    push_masks: bool = field(default=False, metadata={"help": "upload the masks too, which stay local otherwise"})
 
     target_forget: float | None = field(
         default=None,

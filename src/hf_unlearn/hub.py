@@ -1,17 +1,16 @@
-"""From a finished run to a repository: the model card and the upload. Masks, Fisher and checkpoints stay local."""
+"""How a script ends: the model card and the upload; and how it begins if it is to upload. See `upload`, `contents`."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from . import __version__
 from .methods import Method
-
-PICTURES = ["before_after.png", "samples_before.png", "samples_after.png"]  # what is unsafe in them is blurred
-UPLOADED = ["model_index.json", "README.md", *PICTURES, "figures.json", "figures.md"]
+from .upload import reserve
 
 CARD = """
 # {title}
@@ -45,35 +44,55 @@ were not tried.
 """
 
 
-def prepare_repo(training: Any) -> str:
-    """Create the repository before training, so that a wrong token costs nothing; returns its id."""
+def prepare_repo(training: Any, revision: str | None = None) -> str | None:
+    """Make the repository of --hub_model_id before training, so that a wrong token costs nothing.
+
+    Returns its id on the first process, None on the others and without --push_to_hub.
+
+    Raises:
+        ValueError, OSError: what `publish` raises about the token, the id and the Hub.
+    """
+    if training.push_masks and not training.push_to_hub:
+        raise ValueError("push_masks uploads the masks beside the result: set push_to_hub too")
+    if not training.push_to_hub or int(os.environ.get("RANK", 0)) != 0:
+        return None
     name = training.hub_model_id or Path(training.output_dir).resolve().name
-    api = HfApi(token=training.hub_token)
-    return api.create_repo(name, private=training.hub_private_repo, exist_ok=True).repo_id
+    return reserve(name, training.hub_token, bool(training.hub_private_repo), revision)
 
 
-def push_folder(folder: str, repo: str, training: Any) -> str:
-    """Upload the exported pipeline, card and picture of `folder`; returns the address."""
-    api = HfApi(token=training.hub_token)
-    index = json.loads((Path(folder) / "model_index.json").read_text())
-    parts = [f"{name}/*" for name in index if not name.startswith("_") and (Path(folder) / name).is_dir()]
-    patterns = [*UPLOADED, *parts]
-    done = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=patterns, commit_message="Unlearned")
-    return str(done)
+def push(trainer: Any, repo: str, with_masks: bool = False) -> str:
+    """Upload the result in the trainer's output_dir to `repo`; returns the address.
+
+    Raises:
+        OSError: the Hub failed; the result is in the folder and can be published from there.
+    """
+    trainer.hub_model_id = repo
+    folder = trainer.args.output_dir
+    if with_masks and trainer.masks is None:
+        print(f"no masks to upload: {trainer.method.name} has none")
+    try:
+        return trainer.push_to_hub(include_masks=with_masks and trainer.masks is not None).url
+    except OSError as error:
+        raise OSError(f"{error}. The result is in {folder}: hf-unlearn publish {folder} {repo}") from None
 
 
 def finish(training: Any, repo: str | None, base_model: str | None, method: Method, table: str, trainer: Any) -> None:
     """How a script ends: the card, the table on the screen, and the upload if `repo` was made."""
-    write_card(training.output_dir, base_model, method, table, trainer)
+    write_card(training.output_dir, base_model, method, table, trainer, repo)
     adapter = trainer.objective.adapter
     holds = "an adapter" if adapter is not None and not adapter.merge else "a diffusers pipeline"
     print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is {holds}.")
     if repo is not None:
-        print(push_folder(training.output_dir, repo, training))
+        print(push(trainer, repo, training.push_masks))
 
 
-def write_card(folder: str, base_model: str | None, method: Method, table: str, trainer: Any) -> None:
-    """README.md of the result, from what the run recorded. Front matter as the Hub reads it."""
+def write_card(
+    folder: str, base_model: str | None, method: Method, table: str, trainer: Any, repo: str | None = None
+) -> None:
+    """README.md of the result, from what the run recorded. Front matter as the Hub reads it.
+
+    `repo` is the id it will be loaded by, if it is published.
+    """
     data = ModelCardData(
         base_model=base_model if base_model and not Path(base_model).exists() else None,
         base_model_relation="finetune" if base_model and not Path(base_model).exists() else None,
@@ -87,7 +106,7 @@ def write_card(folder: str, base_model: str | None, method: Method, table: str, 
         "batch_size": trainer.args.train_batch_size * trainer.args.world_size,
         "seed": trainer.args.seed,
     }
-    name = Path(folder).resolve().name
+    name = repo or Path(folder).resolve().name
     text = CARD.format(
         title=name,
         forgets="Unlearned",

@@ -27,7 +27,8 @@ from .methods import Method, SFRon
 from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
-from .storage import export, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from .storage import MASKS_FILE, export, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from .upload import Published, publish, reserve
 
 PROFILE_SAMPLES = 512
 
@@ -285,6 +286,37 @@ class UnlearnTrainer(OuterStep):
             with self._averaged():
                 export(self.objective, folder)
         self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
+        if self.args.push_to_hub and folder == Path(self.args.output_dir):
+            self.push_to_hub(include_masks=self.args.push_masks)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository before training, so that a wrong token costs nothing. Raises what `reserve` does."""
+        if self.is_world_process_zero():
+            args = self.args
+            name = args.hub_model_id or Path(args.output_dir).resolve().name
+            wanted = bool(args.hub_private_repo if private is None else private)
+            self.hub_model_id = reserve(name, token or args.hub_token, wanted, args.hub_revision)
+
+    def push_to_hub(
+        self, commit_message: str = "Unlearned", token: str | None = None, include_masks: bool = False
+    ) -> Published | None:
+        """Publish what `save_model` exported to output_dir, never a checkpoint; None on all processes but the first.
+
+        Raises:
+            ValueError, OSError: what `publish` raises, or there are no masks to include.
+        """
+        if not self.is_world_process_zero():
+            return None
+        if self.hub_model_id is None:
+            self.init_hf_repo(token)
+        args, folder = self.args, Path(self.args.output_dir)
+        if include_masks:
+            if self.masks is None:
+                raise ValueError(f"include_masks: {self.method.name} has no masks")
+            self.masks.save(folder / "masks.partial")
+            (folder / "masks.partial").replace(folder / MASKS_FILE)
+        token = token or args.hub_token
+        return publish(folder, self.hub_model_id, token, False, args.hub_revision, include_masks, commit_message)
 
     def verify_mask(self) -> float:
         """Largest drift of a masked-out weight seen in a verified forget step; exactly 0 with mask_mode="update"."""

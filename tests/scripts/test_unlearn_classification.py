@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hub_server import TOKEN
 from peft import PeftModel
 from PIL import Image
 from transformers import (
@@ -176,7 +177,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, paths, run):
         "no image and no parquet file": [*forget, "--train_dir", tmp_path / "empty"],
         "not both": [*forget, "--dataset_name", "cifar10"],
         "must be at least 1, got 0": [*forget, "--max_train_samples", "0"],
-        "push_to_hub is not for this script": [*forget, "--push_to_hub", "True"],
+        "hub_strategy must be 'end'": [*forget, "--push_to_hub", "--hub_strategy", "every_save"],
         "set gradient_accumulation_steps=1": [*forget, "--gradient_accumulation_steps", "2"],
         "unrecognized arguments": [*forget, "--forget_classes", "two"],
     }
@@ -224,6 +225,26 @@ def test_dry_run_prints_a_config_that_can_be_given_back(tmp_path, paths):
     assert (values["method"], values["forget_class"], values["learning_rate"]) == ("sfron", ["two", "one"], 3e-4)
     assert values["lr_scheduler_type"] == "cosine" and not (tmp_path / "never").exists()
     assert not any("token" in name and name.startswith("hub") for name in values)
+
+
+def test_push(hub, tmp_path, paths, run):
+    """One repository, one upload of the result and nothing else of the folder; what fails can be done later."""
+    out = tmp_path / "out"
+    push = ["--push_to_hub", "--hub_model_id", "without-two", "--hub_token", TOKEN, "--save_strategy", "steps"]
+    given = [*flags(paths, out), "--forget_class", "two", *push, "--save_steps", "1"]
+    hub.fail("POST", "/commit/")
+    code, output, error = run(*given)
+    line = error.splitlines()[-1]
+    assert code == 2 and f"The result is in {out}: hf-unlearn publish {out} user/without-two" in line, error
+    assert hub.files("user/without-two") == {} and (out / "model.safetensors").is_file()
+    code, output, error = run(*given)
+    assert code == 0 and output.endswith(f"{hub.url}/user/without-two\n"), error
+    names = ["config.json", "figures.json", "figures.md", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(set(hub.files("user/without-two")) - {"README.md"}) == names
+    assert hub.files("user/without-two")["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    assert (out / "checkpoint-2/masks.safetensors").is_file() and not hub.repos["user/without-two"].private
+    assert len(hub.seen("POST", "/create")) == 4 and len(hub.seen("POST", "/commit/")) == 2
+    assert TOKEN not in output + error
 
 
 def test_printed_config_is_read_back(tmp_path, paths, run):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import tiny_unet
 from diffusers import DDPMPipeline, DDPMScheduler
+from hub_server import READER, TOKEN
 from PIL import Image
 
 from hf_unlearn import METHODS, load_adapter, load_ddpm_pipeline
@@ -185,6 +186,39 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, image_folder, uncond
         assert not (tmp_path / "out/unet").exists()
     line = error("--output_dir", tmp_path / "file")
     assert "cannot be written" in line and (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_push(hub, tmp_path, image_folder, unconditional, run_script):
+    """Masks because they are asked for; never checkpoints, logs, a token."""
+    out = tmp_path / "out"
+    model = ["--pretrained_model_name_or_path", unconditional, "--num_inference_steps", "2"]
+    data = ["--train_data_dir", image_folder / "dog", "--forget_data_dir", image_folder / "cat"]
+    flags = ["--push_to_hub", "--hub_model_id", "user/without-3", "--hub_private_repo", "--hub_token", TOKEN]
+    kept = ["--push_masks", "--checkpointing_steps", "1", "--report_to", "tensorboard", "--output_dir", out]
+    code, output, error = run_script(SCRIPT, *FAST, *model, *data, *flags, *kept)
+    assert code == 0 and output.endswith(f"{hub.url}/user/without-3\n"), error
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    settings = {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"}
+    shown = {"README.md", "figures.json", "before_after.png"}
+    assert {*settings, *shown, weights, "masks.safetensors"} == set(hub.files("user/without-3")) - {"figures.md"}
+    assert hub.files("user/without-3")[weights] == (out / weights).read_bytes() and hub.repos["user/without-3"].private
+    assert b'from_pretrained("user/without-3"' in hub.files("user/without-3")["README.md"]
+    assert (out / "checkpoint-2").is_dir() and list(out.rglob("events.out.tfevents*"))
+    assert TOKEN not in output + error
+    assert not any(path.is_file() and TOKEN.encode() in path.read_bytes() for path in out.rglob("*"))
+
+
+def test_a_wrong_token_costs_nothing(hub, tmp_path, error, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", READER)
+    push = ["--push_to_hub", "--hub_model_id", "user/x", "--pretrained_model_name_or_path", tmp_path / "no-model"]
+    assert "may not write to user/x (403)" in error(*push, "--output_dir", tmp_path / "out")
+    assert "does not know the token (401)" in error(
+        *push, "--hub_token", READER[::-1], "--output_dir", tmp_path / "out"
+    )
+    assert "no Hub id" in error("--push_to_hub", "--output_dir", tmp_path / "two words")
+    assert "set push_to_hub too" in error("--push_masks", "--output_dir", tmp_path / "out")
+    line = error("--hub_token", TOKEN, "--report_to", "wandb", "--output_dir", tmp_path / "out")
+    assert "report_to=wandb, which may record the command line" in line and TOKEN not in line
 
 
 def test_masks_of_another_model_are_refused(tmp_path, error):

@@ -94,6 +94,21 @@ def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, fin
     assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
 
 
+@pytest.mark.long
+def test_push_of_a_finished_run_trains_nothing(folder, tmp_path, hub, run_script):
+    command = ["--concept", "nudity", "--pretrained_model_name_or_path", folder, "--output_dir", tmp_path, *QUICK]
+    command += ["--push_to_hub", "--hub_model_id", "user/sd"]
+    hub.fail("POST", "/commit/")
+    code, first, error = run_script(SCRIPT, *command)
+    assert code == 2 and "[3/5] unlearn" in first and "The result is in" in error
+    code, again, error = run_script(SCRIPT, *command)
+    assert code == 0 and "[4/5] save (finished before)" in again and again.endswith(f"{hub.url}/user/sd\n"), error
+    files = hub.files("user/sd")
+    assert not [name for name in files if name.startswith("cache") or "masks" in name or name == "stages.json"]
+    weights = [name for name in files if name.endswith(".safetensors")]
+    assert len(weights) == 3 and all(files[name] == (tmp_path / name).read_bytes() for name in weights)
+
+
 def test_two_processes_are_one(folder, tmp_path):
     """Two gloo processes of batch 2 end where one of batch 4 does."""
     command = ["--concept", "a church", "--pretrained_model_name_or_path", folder, *QUICK, "--adam_epsilon", "1e-4"]
