@@ -42,7 +42,9 @@ class UnlearnConfig(TrainingArguments):
     )
     max_retain_drift: float | None = field(
         default=None,
-        metadata={"help": "stop once the retain evaluation loss is this share above the original's (0.05 is 5 %)"},
+        metadata={
+            "help": "stop once the retain evaluation loss is this share above the original's (0.05: at 1.05 times)"
+        },
     )
     guard_steps: int = field(
         default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 switches them off"}
