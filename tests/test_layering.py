@@ -9,7 +9,7 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"losses", "pipelines", "concepts", "stages"},
+    {"losses", "pipelines", "concepts", "stages", "errors", "terminal"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
     {"data", "classifiers"},

@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "callbacks": ("DivergenceError",),
+    "errors": ("DivergenceError",),
     "config": ("UnlearnConfig",),
     "data": ("ForgetRetainDataset", "split_by_index", "split_by_label"),
     "images": ("digits",),

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .cli import OneLineParser, check_writable, run
+from .terminal import CommandParser, check_writable, run
 
 
 def compare_command(argv: list[str]) -> None:
     """hf-unlearn compare RECIPE"""
-    parser = OneLineParser(
-        [], prog="hf-unlearn compare", description="methods x seeds under one budget, against retraining"
+    parser = CommandParser(
+        prog="hf-unlearn compare", description="methods x seeds under one budget, against retraining"
     )
     parser.add_argument("recipe", nargs="+", help="YAML files, or names of shipped recipes")
     parser.add_argument("--output_dir", default="comparisons", help="has a folder for each recipe and goes on there")
@@ -42,7 +42,7 @@ def main() -> None:
     argv = sys.argv[1:]
     if argv and argv[0] in COMMANDS:
         run(lambda: COMMANDS[argv[0]](argv[1:]))
-    parser = OneLineParser([], prog="hf-unlearn", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(prog="hf-unlearn", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.description = "\n".join(f.__doc__ for f in COMMANDS.values())
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("command", choices=sorted(COMMANDS))

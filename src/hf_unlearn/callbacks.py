@@ -9,15 +9,12 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from .errors import DivergenceError
 from .losses import global_sum, world_size
 from .storage import load_weights, save_weights
 
 if TYPE_CHECKING:
     from .trainer import UnlearnTrainer
-
-
-class DivergenceError(RuntimeError):
-    """A loss exploded. The message says which, and where the last good weights are."""
 
 
 class MergeSlowWeights(TrainerCallback):

@@ -2,24 +2,22 @@
 
 import argparse
 import dataclasses
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
 
-from .callbacks import DivergenceError
 from .methods import METHODS, Method
+from .terminal import OneLineErrors, check_writable, run
+
+__all__ = ["OneLineParser", "check_writable", "parse", "resolved", "run"]
 
 
-class OneLineParser(HfArgumentParser):
+class OneLineParser(OneLineErrors, HfArgumentParser):
     """HfArgumentParser whose errors are one line and exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 class _Repeatable(argparse.Action):
@@ -102,34 +100,3 @@ def resolved(parts: Sequence[Any]) -> str:
         if isinstance(part, Method):
             values["method"] = part.name
     return yaml.safe_dump({k: v for k, v in values.items() if "token" not in k}, sort_keys=False)
-
-
-def check_writable(folder: str) -> None:
-    """Raise OSError in words if `folder` cannot be made or written."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"output_dir {folder} cannot be written ({error.strerror}): name another folder") from error
-
-
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main; errors a user can mend are one line and exit code 2.
-
-    HF_UNLEARN_TRACEBACK=1 shows the traceback instead.
-    """
-    try:
-        main()
-    except (ValueError, OSError, DivergenceError) as error:
-        if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
-            raise
-        if int(os.environ.get("RANK", 0)) == 0:
-            print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; --resume_from_checkpoint latest goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)

@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
-from ..callbacks import DivergenceError
 from ..config import UnlearnConfig
 from ..data import random_subset, split_by_index, split_by_label
+from ..errors import DivergenceError
 from ..evaluation.classification import Measured, accuracy, classification_figures, measure, predictions
 from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
