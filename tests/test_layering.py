@@ -9,19 +9,19 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"losses", "pipelines", "concepts", "stages", "errors", "terminal"},
+    {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "layers"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
-    {"data", "classifiers"},
+    {"data", "classifiers", "models", "classifier_data"},
     {"saliency"},
     {"methods"},
     {"storage", "config", "scoring"},
     {"callbacks", "loop", "latents"},
     {"trainer", "arguments", "synthesis"},
     {"recipes"},
-    {"evaluation", "hub"},
+    {"evaluation", "hub", "side_by_side"},
     {"compare"},
-    {"cli"},
+    {"cli", "commands"},
     {"__main__"},
 ]
 HOME = {name: module for module, names in hf_unlearn._EXPORTS.items() for name in names}

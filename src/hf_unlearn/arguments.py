@@ -1,11 +1,14 @@
 """Flags shared by the scripts, named as in diffusers' training scripts."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch.utils.data import Dataset
 
 from .config import UnlearnConfig
 from .data import forget_and_retain
+from .images import digits
+from .latents import encode_images
 from .sources import load_images
 
 
@@ -59,6 +62,28 @@ def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset,
     everything = load_images(data.source, config_name=data.dataset_config_name, **options)
     chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
     return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
+
+
+def unet_sets(data: ImageDataFlags, pipeline: Any, default: bool) -> tuple[Dataset, Dataset]:
+    """(forget, retain) images for a UNet2D pipeline; for the shipped one (`default`) the digits, of which it forgets
+    the 3 where the flags do not say."""
+    if data.source is None and default:
+        if not data.says_what:
+            data.forget_class = [3]
+        return forget_and_retain(digits(), data.forget_class, data.forget_indices)
+    return image_sets(data, pipeline.unet.config.sample_size, pipeline.unet.config.in_channels)
+
+
+def latent_sets(
+    data: ImageDataFlags, pipeline: Any, cache: str, flips: bool = False, device: Any = "cpu"
+) -> tuple[Dataset, Dataset]:
+    """(forget, retain) latents for a DiTPipeline, encoded once and kept in `cache`; its VAE ends on the CPU."""
+    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    sets = image_sets(data, pixels, pipeline.vae.config.in_channels)
+    pipeline.vae.to(device)
+    forget, retain = (encode_images(pipeline.vae, images, cache, flips=flips) for images in sets)
+    pipeline.vae.to("cpu")
+    return forget, retain
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""The commands of `hf-unlearn`, one a module, imported when it is called."""
