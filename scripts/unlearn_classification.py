@@ -44,6 +44,7 @@ class ModelFlags:
     retrained_model: str | None = field(
         default=None, metadata={"help": "folder of a model trained without the forget data, to compare with"}
     )
+    mask_path: str | None = field(default=None, metadata={"help": "weight masks to use instead of computing them"})
 
 
 @dataclass
@@ -122,7 +123,8 @@ def main() -> None:
 
     if retrained is not None:
         retrained.to(config.device)
-    trainer = UnlearnTrainer(Classification(model, processor), config, method, forget, retain)
+    objective = Classification(model, processor)
+    trainer = UnlearnTrainer(objective, config, method, forget, retain, masks=flags.mask_path)
     figures = {"original": figures_of(model, retrained)}  # meets every unreadable image before a weight moves
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model()

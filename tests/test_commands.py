@@ -3,11 +3,16 @@
 import getpass
 import json
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import tiny_pipeline
+from records import run_record
 
 from hf_unlearn.__main__ import COMMANDS, main
 from hf_unlearn.commands.env import environment
@@ -100,3 +105,24 @@ def test_env_says_what_an_extra_lacks(monkeypatch):
 def test_a_command_without_its_folder_is_one_line(monkeypatch, capsys, name):
     code, out, error = call(monkeypatch, capsys, name)
     assert code == 2 and not out and len(error.splitlines()) == 1 and "run_dir" in error
+
+
+def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    section = text.split("## What a run did")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z]+)", section, re.M)) == set(COMMANDS)
+    lines = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("hf-unlearn ")]
+    assert {line[0] for line in lines} == set(COMMANDS) - {"compare"}  # its own section has it, and test_compare.py
+    monkeypatch.chdir(tmp_path)
+    tiny_pipeline().save_pretrained("without-7")
+    run_record(base_model={"name": "digits_ddpm", "revision": None, "on_hub": False}).write("without-7")
+    launched = {}
+    gradio = SimpleNamespace(themes=SimpleNamespace(Default=lambda **fonts: "theme"))
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    monkeypatch.setattr("hf_unlearn.commands.demo.app", lambda pair: SimpleNamespace(launch=launched.update))
+    for line in lines:
+        quick = ["--fisher_samples", "4"] if line[0] == "saliency" else []
+        code, out, error = call(monkeypatch, capsys, *line, *quick)
+        assert code == 0, error
+    assert (tmp_path / "without-7/report.html").exists() and (tmp_path / "masks.safetensors").exists()
+    assert launched["server_name"] == "127.0.0.1"
