@@ -16,16 +16,14 @@ from transformers import PreTrainedModel
 
 from hf_unlearn import UnlearnConfig, UnlearnTrainer, cli
 from hf_unlearn.arguments import LoraFlags, check_token_stays_local
-from hf_unlearn.class_names import class_ids
-from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image_classifier, load_labelled_images
-from hf_unlearn.data import random_subset, split_by_index, split_by_label
+from hf_unlearn.classifier_data import ClassifierDataFlags, held_out_images, split_train, train_images
+from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image_classifier
 from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.evaluation.record import record_run
 from hf_unlearn.hub import prepare_repo, push
 from hf_unlearn.objectives import Classification
 from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
-from hf_unlearn.sources import held_out_split, split_names
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
 
@@ -52,89 +50,18 @@ class ModelFlags:
     retrained_model: str | None = field(
         default=None, metadata={"help": "folder of a model trained without the forget data, to compare with"}
     )
+    mask_path: str | None = field(default=None, metadata={"help": "weight masks to use instead of computing them"})
 
 
 @dataclass
-class DataFlags:
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the training images"})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of that data set"})
-    train_dir: str | None = field(default=None, metadata={"help": "folder a class, or parquet files"})
-    validation_dir: str | None = field(default=None, metadata={"help": "as train_dir, images never trained on"})
-    image_column_name: str = field(default="image", metadata={"help": "column of the images"})
-    label_column_name: str = field(default="label", metadata={"help": "column of the labels"})
-    max_train_samples: int | None = field(default=None, metadata={"help": "at most this many, spread evenly"})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "as max_train_samples, of the test images"})
-    forget_class: list[str] | None = field(
-        default=None, metadata={"help": "classes to forget: names or ids; may be repeated"}
-    )
-    forget_fraction: float | None = field(
-        default=None, metadata={"help": "forget a random share of the training images, drawn by --seed"}
-    )
-    forget_indices: str | None = field(
-        default=None, metadata={"help": "file of positions in the training images, one a line"}
-    )
-    skip_unreadable_images: bool = field(default=False, metadata={"help": "leave broken images out and name them"})
+class DataFlags(ClassifierDataFlags):
     eval_batch_size: int = field(default=256, metadata={"help": "of the figures; the images are measured three times"})
     dry_run: bool = field(default=False, metadata={"help": "print the whole resolved configuration and stop"})
 
     def __post_init__(self):
-        for name in ("max_train_samples", "max_eval_samples", "eval_batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("train_dir", "validation_dir"):
-            if getattr(self, name) is not None and not Path(getattr(self, name)).is_dir():
-                raise ValueError(f"{name} {getattr(self, name)} is not a folder")
-        given = [n for n in ("forget_class", "forget_fraction", "forget_indices") if getattr(self, n) is not None]
-        if len(given) > 1 or (not given and (self.train_dir or self.dataset_name)):
-            raise ValueError("say what to forget with one of --forget_class, --forget_fraction or --forget_indices")
-        if self.train_dir and self.dataset_name:
-            raise ValueError("give the training images by --train_dir or by --dataset_name, not both")
-
-
-def load_data(data: DataFlags, model: PreTrainedModel, processor: Any) -> tuple[Dataset, Dataset | None]:
-    """(train, test) of the flags; test is None where there is none."""
-    source = data.train_dir or data.dataset_name
-    if source is None:
-        raise ValueError("no data: set --train_dir or --dataset_name to the images the model was trained on")
-    names = split_names(source, data.dataset_config_name)
-    test, held_out = source, held_out_split(names)
-    if data.validation_dir:
-        names = split_names(data.validation_dir)
-        test, held_out = data.validation_dir, held_out_split(names) or names[0]
-
-    def load(where: str, part: str, most: int | None) -> ProcessedImages:
-        images = load_labelled_images(
-            *(where, model, processor, part, data.image_column_name, data.label_column_name),
-            config_name=data.dataset_config_name if where == data.dataset_name else None,
-            max_samples=most,
-            skip_unreadable=data.skip_unreadable_images,
-        )
-        if images.skipped:
-            print(f"{len(images.skipped)} unreadable images of {where} are left out: {', '.join(images.skipped)}")
-        return images
-
-    train = load(source, "train", data.max_train_samples)
-    return train, None if held_out is None else load(test, held_out, data.max_eval_samples)
-
-
-def read_indices(path: str) -> list[int]:
-    """Positions from a file with one a line."""
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    wrong = [line for line in lines if not line.isdecimal()]
-    if wrong:
-        raise ValueError(f"{path} holds {wrong[0]!r}: write one position a line")
-    return [int(line) for line in lines]
-
-
-def split_train(data: DataFlags, train: Dataset, model: PreTrainedModel, seed: int) -> tuple[Subset, Subset]:
-    """(forget, retain) parts of the training images."""
-    if data.forget_class:
-        return split_by_label(train, class_ids(data.forget_class, model.config))
-    if data.forget_indices is None:
-        fraction = 0.1 if data.forget_fraction is None else data.forget_fraction
-        return split_by_index(train, random_subset(len(train), fraction, seed))
-    chosen = read_indices(data.forget_indices)
-    return split_by_index(train, train.places(chosen) if isinstance(train, ProcessedImages) else chosen)
+        super().__post_init__()
+        if self.eval_batch_size < 1:
+            raise ValueError(f"eval_batch_size must be at least 1, got {self.eval_batch_size}")
 
 
 def plain(config: UnlearnConfig) -> Any:
@@ -158,7 +85,7 @@ def load_models(
         model, processor, train, test = build_classifier("digits_vit", seed), None, digits["train"], digits["test"]
     else:
         model, processor = load_image_classifier(flags.model_name_or_path, flags.model_revision)
-        train, test = load_data(data, model, processor)
+        train, test = train_images(data, model, processor), held_out_images(data, model, processor)
     forget, retain = split_train(data, train, model, seed)
     retrained = None
     if flags.retrained_model:
@@ -204,7 +131,7 @@ def main() -> None:
         retrained.to(config.device)
     objective = Classification(model, processor)
     lora.apply(objective, forget, retain, config.seed)
-    trainer = UnlearnTrainer(objective, config, method, forget, retain)
+    trainer = UnlearnTrainer(objective, config, method, forget, retain, masks=flags.mask_path)
     figures = {"original": figures_of(model, retrained)}  # meets every unreadable image before a weight moves
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model()

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from transformers.trainer_utils import set_seed
 
 from hf_unlearn import NoisePrediction, UnlearnTrainer, cli, digits, load_ddpm_pipeline
-from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, image_sets
-from hf_unlearn.data import forget_and_retain
+from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, unet_sets
 from hf_unlearn.evaluation import (
     DIGITS_DDPM,
     SamplingConfig,
@@ -49,15 +48,6 @@ class SamplingFlags:
     num_inference_steps: int = field(default=10, metadata={"help": "of the samples in the table and the picture"})
 
 
-def load_data(data: ImageDataFlags, unet_config, default: bool):
-    """(forget, retain) sets from the flags; the digits for the shipped model."""
-    if data.source is None and default:
-        if not data.says_what:
-            data.forget_class = [3]
-        return forget_and_retain(digits(), data.forget_class, data.forget_indices)
-    return image_sets(data, unet_config.sample_size, unet_config.in_channels)
-
-
 def main() -> None:
     model, data, sampling, lora, training, method = cli.parse(
         (ModelFlags, ImageDataFlags, SamplingFlags, LoraFlags, TrainingFlags), description=__doc__.splitlines()[0]
@@ -70,7 +60,7 @@ def main() -> None:
     repo = prepare_repo(training)
     set_seed(training.seed)
     pipeline = load_ddpm_pipeline(model.pretrained_model_name_or_path or str(DIGITS_DDPM), revision=model.revision)
-    forget, retain = load_data(data, pipeline.unet.config, default)
+    forget, retain = unet_sets(data, pipeline, default)
     before = frozen_copy(pipeline)
 
     objective = NoisePrediction(pipeline, model.label_dropout, model.null_class, model.antithetic)

@@ -11,10 +11,9 @@ from accelerate import PartialState
 from transformers.trainer_utils import set_seed
 
 from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
-from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, image_sets
+from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, latent_sets
 from hf_unlearn.evaluation import SamplingConfig, frozen_copy, loss_metrics, losses_table, picture, record_run
 from hf_unlearn.hub import finish, prepare_repo
-from hf_unlearn.latents import encode_images
 from hf_unlearn.pipelines import load_dit_pipeline
 
 
@@ -52,13 +51,9 @@ def main() -> None:
     set_seed(training.seed)
     state = PartialState(cpu=not torch.cuda.is_available())
     pipeline = load_dit_pipeline(model.pretrained_model_name_or_path, revision=model.revision)
-    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
-    sets = image_sets(data, pixels, pipeline.vae.config.in_channels)
     cache = model.cache_dir or f"{training.output_dir}/cache"
     with state.local_main_process_first():  # the others find what the first has encoded
-        pipeline.vae.to(state.device)
-        forget, retain = (encode_images(pipeline.vae, images, cache, flips=model.random_flip) for images in sets)
-    pipeline.vae.to("cpu")
+        forget, retain = latent_sets(data, pipeline, cache, model.random_flip, state.device)
     before = frozen_copy(pipeline)
 
     objective = DiTPrediction(pipeline, model.label_dropout, model.antithetic, variance_weight=model.variance_weight)

@@ -9,10 +9,10 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload"},
+    {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
-    {"data", "classifiers"},
+    {"data", "classifiers", "models", "classifier_data"},
     {"saliency"},
     {"methods", "lora"},
     {"adapters"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"callbacks", "loop", "latents"},
     {"trainer", "arguments", "synthesis"},
     {"recipes"},
-    {"evaluation", "hub"},
+    {"evaluation", "hub", "side_by_side"},
     {"compare"},
     {"cli", "commands"},
     {"__main__"},

@@ -76,6 +76,11 @@ def save_adapter(objective: Objective, folder: str | Path) -> None:
     partial.replace(folder / PEFT_FILE)
 
 
+def holds_adapter(folder: str | Path) -> bool:
+    """Whether `folder` is an adapter, not a whole model."""
+    return any((Path(folder) / name).is_file() for name in (PEFT_FILE, DIFFUSERS_FILE))
+
+
 def load_adapter(model: Any, folder: str | Path, name: str = NAME) -> None:
     """Attach a saved adapter under `name`, active beside those that are there.
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from torch.utils.data import Dataset
 
 from .config import UnlearnConfig
 from .data import forget_and_retain
+from .images import digits
+from .latents import encode_images
 from .lora import add_lora, choose_lora
 from .objectives import Objective
 from .sources import load_images
@@ -103,6 +106,28 @@ class LoraFlags:
         if self.use_lora:
             sizes = (self.lora_select, self.rank, self.lora_alpha, self.rank_budget)
             add_lora(objective, choose_lora(objective, forget, retain, *sizes, seed=seed), self.merge, seed)
+
+
+def unet_sets(data: ImageDataFlags, pipeline: Any, default: bool) -> tuple[Dataset, Dataset]:
+    """(forget, retain) images for a UNet2D pipeline; for the shipped one (`default`) the digits, of which it forgets
+    the 3 where the flags do not say."""
+    if data.source is None and default:
+        if not data.says_what:
+            data.forget_class = [3]
+        return forget_and_retain(digits(), data.forget_class, data.forget_indices)
+    return image_sets(data, pipeline.unet.config.sample_size, pipeline.unet.config.in_channels)
+
+
+def latent_sets(
+    data: ImageDataFlags, pipeline: Any, cache: str, flips: bool = False, device: Any = "cpu"
+) -> tuple[Dataset, Dataset]:
+    """(forget, retain) latents for a DiTPipeline, encoded once and kept in `cache`; its VAE ends on the CPU."""
+    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    sets = image_sets(data, pixels, pipeline.vae.config.in_channels)
+    pipeline.vae.to(device)
+    forget, retain = (encode_images(pipeline.vae, images, cache, flips=flips) for images in sets)
+    pipeline.vae.to("cpu")
+    return forget, retain
 
 
 @dataclass

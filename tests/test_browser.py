@@ -1,0 +1,173 @@
+"""The page of a run and the demo, in a real browser. Needs Chromium, and the packages playwright and gradio."""
+
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from conftest import tiny_pipeline, tiny_vit
+from PIL import Image
+from records import run_record
+
+from hf_unlearn.__main__ import main
+from hf_unlearn.side_by_side import Drawing, side_by_side
+
+pytestmark = pytest.mark.long
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+BASE = {"name": "base", "revision": None, "on_hub": False}
+# The smallest contrast of any text with what lies under it, and the text.
+CONTRAST = """() => {
+  const light = c => {
+    const part = c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2];
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let worst = [21, ""], count = 0;
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), own = walker.currentNode.parentElement;
+    if (!text || !own.checkVisibility()) continue;
+    const style = getComputedStyle(own), colour = own.closest("svg") ? style.fill : style.color;
+    let under = own;
+    while (under && /^rgba\\(.*, 0\\)$/.test(getComputedStyle(under).backgroundColor)) under = under.parentElement;
+    const pair = [light(colour), light(getComputedStyle(under).backgroundColor)].sort((a, b) => b - a);
+    const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+    count += 1;
+    if (ratio < worst[0]) worst = [ratio, text];
+  }
+  return {worst: worst[0], text: worst[1], count: count};
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="no browser test: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no browser test: install Chromium")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def opened(browser, address: str, width: int = 1280, scheme: str = "light"):
+    """(page, what went wrong in it so far)."""
+    page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    page.goto(address)
+    return page, wrong
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch, capsys):
+    def make(**changes) -> str:
+        Image.new("RGB", (1600, 560), "white").save(tmp_path / "before_after.png")
+        run_record(**{"picture": "before_after.png", **changes}).write(tmp_path)
+        monkeypatch.setattr("sys.argv", ["hf-unlearn", "report", str(tmp_path)])
+        with pytest.raises(SystemExit):
+            main()
+        return (tmp_path / "report.html").as_uri()
+
+    return make
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_readable(browser, report, width, scheme):
+    page, wrong = opened(browser, report(), width, scheme)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    assert wrong == [] and [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = page.evaluate(CONTRAST)
+    assert found["count"] > 100 and found["worst"] >= 4.5, found
+    assert page.locator("img:not([alt]), svg:not([aria-label]):not([aria-hidden])").count() == 0
+    smallest = page.evaluate(
+        "Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height))"
+    )
+    assert smallest >= 11  # pixels, of the lines of text in a chart
+
+
+def test_nothing_of_a_record_runs(browser, report):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover='alert(3)"
+    page, wrong = opened(browser, report(forgotten=evil, history=[{evil: evil}], environment={evil: evil}))
+    assert wrong == [] and page.evaluate("document.scripts.length") == 0
+    assert page.title() == f"Unlearning report: {evil}" and page.locator("img").count() == 1
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """`demo(make)` starts the demo of a run of such models and returns its address and folder."""
+    pytest.importorskip("gradio", reason="no demo: pip install hf_unlearn[app]")
+    started = []
+
+    def start(make):
+        make(0).save_pretrained(tmp_path / "base")
+        make(1).save_pretrained(tmp_path / "run")
+        run_record(base_model=BASE).write(tmp_path / "run")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "hf_unlearn", "demo", tmp_path / "run", "--port", str(port)]
+        command += ["--num_inference_steps", "2", "--guidance_scale", "1"]
+        with open(tmp_path / "demo.log", "w") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(address, timeout=5)
+                return address, tmp_path / "run"
+            except OSError:
+                assert started[0].poll() is None, (tmp_path / "demo.log").read_text()
+                time.sleep(0.5)
+        raise AssertionError((tmp_path / "demo.log").read_text())
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(20)
+
+
+def test_the_demo_draws_a_class_with_both_models(browser, demo):
+    address, run = demo(tiny_pipeline)
+    page, wrong = opened(browser, address)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_label("Class").click()
+    page.get_by_role("option", name="3 (forgotten)").click()
+    page.get_by_label("Seed").fill("5")
+    page.get_by_role("button", name="Draw").click()
+    images = page.locator("img[src*='/gradio_api/file=']")
+    images.nth(1).wait_for(timeout=60_000)
+    expected = side_by_side(run, drawing=Drawing(2, 1.0)).draw(3, 5)
+    for i in range(2):
+        shown = Image.open(io.BytesIO(urllib.request.urlopen(images.nth(i).get_attribute("src")).read()))
+        assert np.array_equal(np.asarray(shown.convert("L")), np.asarray(expected[i].convert("L")))
+    assert wrong == [] and all(url.startswith((address, "data:", "blob:")) for url in asked), asked
+
+
+def test_the_demo_classifies_an_image_with_both_models(browser, demo, tmp_path):
+    address, run = demo(tiny_vit)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    image.save(tmp_path / "image.png")
+    page, wrong = opened(browser, address)
+    page.locator("input[type=file]").set_input_files(str(tmp_path / "image.png"))
+    page.get_by_role("button", name="Remove image").or_(page.get_by_label("Remove Image")).first.wait_for()
+    page.get_by_role("button", name="Classify").click()
+    labels = page.locator("[data-testid=label-output-value]")
+    labels.nth(1).wait_for(timeout=60_000)
+    for i, shares in enumerate(side_by_side(run).classify(image)):
+        assert labels.nth(i).inner_text().strip() == max(shares, key=shares.get)
+    assert wrong == []

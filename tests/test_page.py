@@ -1,0 +1,262 @@
+"""The page of a run: what it says is what the record says, and nothing of the record runs in it."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from records import run_record, share
+
+from hf_unlearn.__main__ import main
+from hf_unlearn.evaluation.charts import bars, line_chart, ticks
+from hf_unlearn.evaluation.page import class_sections, loss_curves, page
+from hf_unlearn.evaluation.verdict import headline_figure, shown, verdict
+from hf_unlearn.layers import by_module, by_prefix
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+class Seen(HTMLParser):
+    """Tags with their attributes, headings, and the text of the page."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text, self.headings, self._in_heading = "", [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._in_heading = tag == "h2"
+
+    def handle_endtag(self, tag):
+        self._in_heading = False
+
+    def handle_data(self, data):
+        self.text += data
+        if self._in_heading:
+            self.headings.append(data)
+
+
+def seen(record, folder) -> Seen:
+    return Seen(page(record, folder))
+
+
+def test_the_verdict_holds_the_figures():
+    assert verdict(run_record()) == (
+        "After unlearning class 3, forget accuracy fell from 100.0% to 1.0% (100 samples; a model retrained without "
+        "that data: 2.0%) and retain accuracy fell from 99.0% to 98.0% (900 samples; the retrained one: 99.0%)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "sentence"),
+    [
+        ({}, "Nothing was measured after unlearning class 3."),
+        ({"before": {"forget_accuracy": share(1.0)}}, "Nothing was measured after unlearning class 3."),
+        ({"after": {"forget_accuracy": share(None)}}, "Nothing was measured after unlearning class 3."),
+        (
+            {"after": {"forget_accuracy": share(0.5, 7)}},
+            "After unlearning class 3, forget accuracy is 50.0% (7 samples).",
+        ),
+        (
+            {"before": {"retain_loss": share(0.5)}, "after": {"retain_loss": share(0.75)}},
+            "After unlearning class 3, retain loss rose from 0.5 to 0.75 (100 samples).",
+        ),
+        (
+            {"before": {"retain_accuracy": share(0.5)}, "after": {"retain_accuracy": share(0.5001)}},
+            "After unlearning class 3, retain accuracy is 50.0%, as before (100 samples).",
+        ),
+    ],
+)
+def test_the_verdict_says_no_more_than_was_measured(figures, sentence):
+    assert verdict(run_record(figures=figures)) == sentence
+
+
+def test_a_share_speaks_before_a_loss():
+    after = {"forget_loss": share(0.1), "forget_accuracy": share(0.2), "retain_loss": share(0.3)}
+    record = run_record(figures={"after": after})
+    assert headline_figure(record, "forget") == "forget_accuracy"
+    assert headline_figure(record, "retain") == "retain_loss"
+    assert [shown("forget_accuracy", v) for v in (0.005, None)] == ["0.5%", "–"]
+    assert shown("forget_loss", 0.00123456) == "0.001235"
+
+
+def test_the_page_shows_every_section(tmp_path):
+    Image.new("RGB", (40, 10), "red").save(tmp_path / "before_after.png")
+    found = seen(run_record(picture="before_after.png"), tmp_path)
+    assert found.headings == [
+        "Before and after",
+        "Figures",
+        "Class by class",
+        "Losses while training",
+        "Which weights could move",
+        "Recipe",
+        "Data",
+        "What this model was made to forget",
+        "Cost",
+        "Environment",
+    ]
+    text = " ".join(found.text.split())
+    assert "The mask holds 40.0% of 40 weights." in text and "an outer step2.00 s" in text
+    assert "forgotten: class 5 · method: ssd" in text and "1,234" in text
+    image = next(attrs for tag, attrs in found.tags if tag == "img")
+    assert image["src"].split(",")[0] == "data:image/png;base64" and "class 3" in image["alt"]
+    assert base64.b64decode(image["src"].split(",")[1]) == (tmp_path / "before_after.png").read_bytes()
+    notes = [attrs["id"] for tag, attrs in found.tags if tag == "li" and "id" in attrs]
+    links = [attrs["href"] for tag, attrs in found.tags if tag == "a"]
+    assert notes == ["note-1", "note-2", "note-3"] and links == [f"#{note}" for note in notes]
+
+
+def test_what_is_missing_has_no_section(tmp_path):
+    nothing = dict(figures={}, per_class=[], log=[], mask={}, data={}, history=[], cost={}, environment={})
+    assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == ["Recipe"]
+
+
+def test_nothing_of_the_record_is_markup(tmp_path):
+    record = run_record(
+        forgotten=EVIL,
+        base_model={"name": EVIL, "revision": EVIL, "on_hub": True},
+        method={"name": EVIL, "paper": EVIL, "options": {EVIL: EVIL, "list": [EVIL]}},
+        data={EVIL: {"samples": 1, "fingerprint": EVIL, "source": EVIL}},
+        figures={
+            m: {EVIL: {**share(0.5), "definition": EVIL, "library": EVIL, "details": {EVIL: EVIL}}}
+            for m in ("before", "after", EVIL)
+        },
+        per_class=[{"name": EVIL, "forget": f, "before": 1.0, "after": 0.5} for f in (True, False)],
+        log=[{"step": step, f"{EVIL}_loss": 0.5} for step in (1, 2)],
+        mask={"density": 0.5, "drift": 0.0, "layers": [[EVIL, 3, 0.5]]},
+        cost={"seconds": 1.0, "device": EVIL},
+        history=[{EVIL: EVIL}],
+        environment={EVIL: EVIL},
+        created=EVIL,
+    )
+    html = page(record, tmp_path)
+    found = Seen(html)
+    tags = {tag for tag, _ in found.tags}
+    assert "script" not in tags and "img" not in tags
+    assert not [name for _, attrs in found.tags for name in attrs if name.startswith("on")]
+    assert found.text.count(EVIL) >= 20 and "<script" not in html
+    plain = {tag for tag, _ in seen(run_record(), tmp_path).tags}
+    assert tags <= plain  # no element that an honest record does not make
+
+
+def test_nothing_is_fetched(tmp_path):
+    found = seen(run_record(), tmp_path)
+    addresses = [v for _, attrs in found.tags for k, v in attrs.items() if k in ("src", "href", "srcset", "action")]
+    assert addresses and all(a.startswith(("data:", "#note-")) for a in addresses)
+    policy = next(attrs["content"] for _, attrs in found.tags if "http-equiv" in attrs)
+    assert policy.startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("before_after.png", b"no picture", "is not a picture"),
+        ("../other.png", None, "not a file in the run's folder"),
+        ("before_after.bmp", "BMP", "is BMP, which browsers do not show"),
+    ],
+)
+def test_bad_pictures(tmp_path, name, content, problem):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content:
+        Image.new("L", (4, 4)).save(tmp_path / name, content)
+    with pytest.raises(ValueError, match=problem):
+        page(run_record(picture=name), tmp_path)
+
+
+def test_many_classes_fold():
+    rows = [{"name": str(i), "forget": i == 7, "before": 1.0, "after": 1 - i / 200} for i in range(100)]
+    found = class_sections(run_record(per_class=rows))
+    assert [row["name"] for row in found["shown"]] == ["7", *map(str, range(77, 100))]
+    assert len(found["folded"]) == 76 and found["models"] == ["before", "after"]
+
+
+def test_curves_are_the_losses_of_the_log():
+    assert [curve["name"] for curve in loss_curves(run_record())] == ["retain loss", "forget loss"]
+    own = [{"step": s, "loss": 0.5, "retain_loss": None} for s in (1, 2)]
+    assert [curve["name"] for curve in loss_curves(run_record(log=own))] == ["loss"]
+
+
+def test_a_line_is_where_its_numbers_are():
+    drawn = str(line_chart([(0, 0.0), (5, None), (10, 4.0), (20, 2.0)], "x"))
+    assert re.findall(r'points="([^"]*)"', drawn) == ["200.0,10.0 348.0,82.0"]
+    assert re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn) == [("52.0", "154.0")]
+    assert 'aria-label="x by outer step: 0 at outer step 0, 2 at 20; lowest 0 at 0, highest 4 at 10"' in drawn
+    assert re.findall(r"<rect[^>]* width=\"([\d.]+)\" height=\"10\"", str(bars([("a", 0.25), ("b", 2.0)]))) == [
+        "25.00",
+        "100.00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.5, 1.0]),
+        (0, 0.109, [0, 0.05, 0.1, 0.15]),
+        (-3, 4, [-4, -2, 0, 2, 4]),
+        (5, 5, [4, 6, 8, 10]),
+        (0, 0, [0, 0.5, 1]),
+    ],
+)
+def test_ticks_are_round_and_hold_the_data(low, high, expected):
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_layers_are_joined_by_name():
+    rows = [(f"b.{i}.{part}.weight", 10, 0.1 * i) for i in range(5) for part in ("q", "k")] + [("head.bias", 10, 1.0)]
+    assert by_module([("a.weight", 30, 0.5), ("a.bias", 10, 0.1), ("free", 1, 1.0)]) == [
+        ("a", 40, pytest.approx(0.4)),
+        ("free", 1, 1.0),
+    ]
+    assert len(by_prefix(rows, 11)) == 11
+    assert by_prefix(rows, 10) == [*((f"b.{i}", 20, pytest.approx(0.1 * i)) for i in range(5)), ("head", 10, 1.0)]
+    assert by_prefix(rows, 2) == [("b", 100, pytest.approx(0.2)), ("head", 10, 1.0)]
+    many = [(f"layer{i}.weight", 1, 1.0) for i in range(30)]
+    assert by_prefix(many, 10)[-1] == ("and 21 more", 21, 1.0) and len(by_prefix(many, 10)) == 10
+    assert by_prefix([]) == []
+
+
+def contrast(first: str, second: str) -> float:
+    """Of two colours #rrggbb, as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_told_apart(tmp_path):
+    html = page(run_record(), tmp_path)
+    palettes = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", html, re.S)]
+    assert len(palettes) == 2 and contrast("#000000", "#ffffff") == pytest.approx(21)
+    for colours in palettes:
+        for text in ("text", "soft", "link", "forgotten"):
+            assert min(contrast(colours[text], colours[under]) for under in ("page", "panel")) >= 4.5, text
+        for shape in ("before", "after", "forgotten"):
+            assert contrast(colours[shape], colours["page"]) >= 3, shape
+
+
+def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
+    run_record(figures={}).write(tmp_path)
+
+    def call(*argv) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["hf-unlearn", "report", *map(str, argv)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, "".join(capsys.readouterr())
+
+    code, text = call(tmp_path)
+    assert code == 0 and text.splitlines() == [verdict(run_record(figures={})), str(tmp_path / "report.html")]
+    assert (tmp_path / "report.html").read_text() == page(run_record(figures={}), tmp_path)
+    code, text = call(tmp_path, "--output", tmp_path / "new" / "page.html", "--json")
+    assert code == 0 and '"figures": {}' in text and (tmp_path / "new" / "page.html").exists()
+    for argv, problem in (((tmp_path / "none",), "holds no"), ((tmp_path, "--output", tmp_path), "is a folder")):
+        code, text = call(*argv)
+        assert code == 2 and problem in text and len(text.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.partial"))
