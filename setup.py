@@ -26,7 +26,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"hf_unlearn": ["py.typed", "assets/**/*", "compare/recipes/*.yaml"]},
+    package_data={"hf_unlearn": ["py.typed", "assets/**/*", "compare/recipes/*.yaml", "templates/*"]},
     entry_points={"console_scripts": ["hf-unlearn=hf_unlearn.__main__:main"]},
     install_requires=[
         "torch>=2.4",
@@ -37,6 +37,7 @@ setup(
         "datasets>=3.0",
         "huggingface_hub>=1.0",
         "safetensors>=0.4.5",
+        "jinja2>=3.1",
         "pyyaml>=6.0",
     ],
     extras_require={

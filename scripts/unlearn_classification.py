@@ -21,6 +21,7 @@ from hf_unlearn.data import random_subset, split_by_index, split_by_label
 from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.evaluation.record import record_run
+from hf_unlearn.hub import finish
 from hf_unlearn.objectives import Classification
 from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
 from hf_unlearn.sources import held_out_split, split_names
@@ -83,6 +84,12 @@ class DataFlags:
             raise ValueError("say what to forget with one of --forget_class, --forget_fraction or --forget_indices")
         if self.train_dir and self.dataset_name:
             raise ValueError("give the training images by --train_dir or by --dataset_name, not both")
+
+    def sources(self, test: Dataset | None) -> dict[str, str]:
+        """Where the data come from."""
+        trained = self.train_dir or self.dataset_name or "scikit-learn digits"
+        held_out = {"test": self.validation_dir or trained} if test is not None else {}
+        return {"forget": trained, "retain": trained, **held_out}
 
 
 def load_data(data: DataFlags, model: PreTrainedModel, processor: Any) -> tuple[Dataset, Dataset | None]:
@@ -196,7 +203,8 @@ def main() -> None:
 
     if retrained is not None:
         retrained.to(config.device)
-    trainer = UnlearnTrainer(Classification(model, processor), config, method, forget, retain)
+    words = forgotten_in_words(data, forget)
+    trainer = UnlearnTrainer(Classification(model, processor), config, method, forget, retain, forgotten=words)
     figures = {"original": figures_of(model, retrained)}  # meets every unreadable image before a weight moves
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model()
@@ -212,15 +220,14 @@ def main() -> None:
     named = {"original": "before", "unlearned": "after"}
     record = record_run(
         trainer,
-        forgotten_in_words(data, forget),
+        words,
         {named.get(name, name): row for name, row in figures.items()},
         flags.model_name_or_path,
         flags.model_revision,
-        dict.fromkeys(("forget", "retain"), data.train_dir or data.dataset_name or "digits"),
+        data.sources(test),
         picture=None,
     )
-    record.write(folder)
-    print(f"\n{table}\n\n{folder} loads with AutoModelForImageClassification.from_pretrained.")
+    finish(config, None, record, table, trainer)
 
 
 if __name__ == "__main__":

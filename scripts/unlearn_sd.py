@@ -15,7 +15,7 @@ from transformers.trainer_utils import set_seed
 from hf_unlearn import UnlearnTrainer, cli
 from hf_unlearn.arguments import TrainingFlags
 from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
-from hf_unlearn.evaluation import concept_picture, draw_prompts, losses_table
+from hf_unlearn.evaluation import concept_picture, draw_prompts, loss_metrics, losses_table, read_record, record_run
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.latents import Drawing
 from hf_unlearn.pipelines import load_text_to_image_pipeline
@@ -64,6 +64,15 @@ class ConceptFlags:
     def __post_init__(self):
         if self.eval_profile not in ("full", "quick"):
             raise ValueError(f"eval_profile must be full or quick, got {self.eval_profile!r}")
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the forget and the retain images come from."""
+        drawn = "drawn by the original model"
+        return {
+            "forget": self.forget_data_dir or self.forget_dataset_name or drawn,
+            "retain": self.retain_data_dir or self.retain_dataset_name or drawn,
+        }
 
 
 @dataclass
@@ -144,7 +153,9 @@ def main() -> None:
     pictures = {"before": draw_prompts(pipeline, shown, drawing, 1 if quick else 4)} if state.is_main_process else {}
     objective.release()
 
-    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
+    words = ", ".join(c.name for c in concepts)
+    options = {"masks": training.mask_path, "forgotten": words}
+    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, **options)
     stages.begin("masks")
     trainer.prepare_masks(f"{cache}/masks")
     losses = {"before": trainer.evaluate()}
@@ -156,6 +167,9 @@ def main() -> None:
         trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         stages.begin("save")
         trainer.save_model()
+        if trainer.is_world_process_zero():  # a later call that only measures again knows the run from here
+            base = (model.pretrained_model_name_or_path, model.revision)
+            record_run(trainer, words, {}, *base, concept.sources).write(training.output_dir)
         stages.finish("save", made_from)
     stages.begin("evaluate")
     losses["after"] = trainer.evaluate()
@@ -166,7 +180,8 @@ def main() -> None:
     forgotten = [i < len(concepts) for i in range(len(shown))]
     blurred = [i < len(concepts) and concepts[i].unsafe for i in range(len(shown))]
     concept_picture(pictures, shown, forgotten, blurred, f"{training.output_dir}/before_after.png")
-    finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
+    metrics = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)})
+    finish(training, repo, read_record(training.output_dir).measured(metrics), table, trainer)
 
 
 if __name__ == "__main__":

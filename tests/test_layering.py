@@ -9,17 +9,20 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"losses", "pipelines", "concepts", "stages"},
+    {"losses", "pipelines", "concepts", "stages", "origin"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
     {"data", "classifiers"},
     {"saliency"},
     {"methods"},
-    {"storage", "config", "scoring"},
+    {"storage", "config", "scoring", "history"},
     {"callbacks", "loop", "latents"},
     {"trainer", "arguments", "synthesis"},
     {"recipes"},
-    {"evaluation", "hub"},
+    {"evaluation"},
+    {"eval_results", "card_text"},
+    {"cards"},
+    {"hub"},
     {"compare"},
     {"cli"},
     {"__main__"},

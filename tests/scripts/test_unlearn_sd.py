@@ -13,6 +13,8 @@ from conftest import tiny_pipeline, tiny_sd, tiny_sdxl
 from PIL import Image
 from safetensors.torch import load_file
 
+from hf_unlearn.evaluation import read_record
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_sd.py"
 TINY = ["--num_forget_images", "4", "--num_retain_images", "4", "--num_inference_steps", "2", "--max_train_steps", "2"]
 QUICK = [*TINY, "--eval_profile", "quick"]
@@ -47,18 +49,23 @@ def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     assert {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "README.md"} <= set(os.listdir(out))
     figures = json.loads((out / "figures.json").read_text())
     assert set(figures) == {"before", "after"} and figures["before"] != figures["after"]
+    record = read_record(out)
+    assert (record.forgotten, record.training["outer_steps"]) == ("nudity", 2)
+    assert record.figure("after", "forget_loss") == figures["after"]["forget"]
+    assert "StableDiffusionPipeline.from_pretrained" in (out / "README.md").read_text()
     picture = np.asarray(Image.open(out / "before_after.png").convert("L"), dtype=float)
     assert picture.std() > 5
 
 
 def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, finished):
     out, first = finished
-    weights = (out / "unet/diffusion_pytorch_model.safetensors").read_bytes()
+    weights, run_before = (out / "unet/diffusion_pytorch_model.safetensors").read_bytes(), read_record(out)
     command = ["--concept", "nudity", "--pretrained_model_name_or_path", folder, "--output_dir", out, *QUICK]
     before = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
     again = run(*command)
     assert "[4/5] save (finished before)" in again and "unlearn" not in again.split("save")[0].split("masks")[1]
     assert first.split("| model")[1] == again.split("| model")[1]
+    assert read_record(out) == run_before  # the steps of the first run, not none
     assert "[3/5] unlearn" in run(*command, "--learning_rate", "1e-3")
     assert (out / "unet/diffusion_pytorch_model.safetensors").read_bytes() != weights
     assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}

@@ -28,6 +28,7 @@ class GenerationFigures:
     per_class: share of the samples asked for as class c that the judge reads as c.
     forget_accuracy: their mean over the forgotten classes; retain_accuracy: over the others.
     frechet_distance: in the judge's feature space, so not comparable to any FID.
+    forgotten: the forgotten classes.
     """
 
     forget_accuracy: float
@@ -35,10 +36,13 @@ class GenerationFigures:
     frechet_distance: float
     per_class: dict[int, float]
     sampling: dict[str, Any] = field(default_factory=dict)
+    forgotten: list[int] = field(default_factory=list)
 
     def metrics(self) -> dict[str, Metric]:
         """The three figures, each with what it means."""
-        each, classes = self.sampling["samples_per_class"], len(self.per_class)
+        each, forgotten = self.sampling["samples_per_class"], len(self.forgotten)
+        kept = len(self.per_class) - forgotten
+        counts = {"forget_accuracy": forgotten, "retain_accuracy": kept, "frechet_distance": kept}
         read = "share of samples, asked for as a {} class, that the judge reads as it; mean over classes"
         texts = {
             "forget_accuracy": read.format("forgotten"),
@@ -47,7 +51,7 @@ class GenerationFigures:
         }
         library = version_of("torch", "diffusers", "torchmetrics")
         return {
-            name: Metric(getattr(self, name), text, each * classes, library, dict(self.sampling))
+            name: Metric(getattr(self, name), text, each * counts[name], library, dict(self.sampling))
             for name, text in texts.items()
         }
 
@@ -168,4 +172,5 @@ def judge_samples(
         ),
         per_class=per_class,
         sampling=sampling or {},
+        forgotten=list(forget_classes),
     )
