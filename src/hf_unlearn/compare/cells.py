@@ -37,7 +37,8 @@ from .spaces import FIXED
 PACKAGE = Path(__file__).parents[1]
 # Pages, command lines, uploads and the other family's evaluation do not change a cell.
 BESIDE = (
-    "cli.py hub.py arguments.py pipelines.py __main__.py report.py generation.py ddpm.py judge.py search.py".split()
+    "cli.py hub.py arguments.py pipelines.py __main__.py report.py generation.py ddpm.py judge.py search.py "
+    "cards.py card_text.py eval_results.py origin.py history.py".split()
 )
 # Retrained once more from other first weights: the gap that nothing but chance makes.
 AGAIN = "retrained, other start"
