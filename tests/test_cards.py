@@ -74,7 +74,7 @@ def test_table_verdict_and_failures():
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in card_table(a_record()).splitlines()]
     assert rows[0] == ["figure", "before", "after", "retrained"]
     assert rows[2] == ["forget accuracy", "100.0% [96.3, 100.0]", "5.0% [2.2, 11.2]", "2.0% [0.6, 7.0]"]
-    assert rows[4] == ["frechet distance", "0.5", "0.5", "-"]
+    assert rows[4] == ["Frechet distance", "0.5", "0.5", "-"]
     assert verdict(a_record()) == (
         "Forget accuracy fell from 100.0% to 5.0% (retrained: 2.0%), "
         "retain accuracy fell from 99.0% to 98.0% (retrained: 99.0%)."
@@ -88,8 +88,11 @@ def test_table_verdict_and_failures():
 def test_failures_name_the_worst_class_and_what_tells_from_retrained():
     names = {"mia_confidence": (0.2, 0.6), "mia_entropy": (0.55, 0.6)}
     figures = {
-        "before": {},
-        "after": {name: share(values[0]) for name, values in names.items()},
+        "before": {"js_to_retrained": Metric(0.1, "nats", 5), "average_gap": Metric(2.0, "points", 5)},
+        "after": {
+            **{name: share(values[0]) for name, values in names.items()},
+            **{name: Metric(value, "", 5) for name, value in (("js_to_retrained", 0.2), ("average_gap", 1.0))},
+        },
         "retrained": {name: share(values[1]) for name, values in names.items()},
     }
     rows = [
@@ -97,7 +100,8 @@ def test_failures_name_the_worst_class_and_what_tells_from_retrained():
         for name, after in (("3", 0.0), ("8", 0.9), ("9", 0.97))
     ]
     assert failures(replace(a_record().measured(figures), per_class=rows)) == [
-        "Mia confidence tells the model from a retrained one: 20.0% against 60.0%.",
+        "MIA confidence tells the model from a retrained one: 20.0% against 60.0%.",
+        "JS to retrained rose from 0.1 to 0.2, farther from a retrained model.",
         "Of the retained classes, 8 lost most: 100.0% to 90.0%.",
     ]
     same = {model: {"forget_loss": Metric(0.12341, "loss", 5)} for model in ("before", "after")}

@@ -40,7 +40,7 @@ def test_the_table_is_the_recorded_results(folder):
     models, names = header[1:], list(dict.fromkeys(name for row in recorded.values() for name in row))
     assert models == [model for model in ("before", "after", "retrained") if model in recorded] and len(models) > 1
     for name, row in zip(names, rows[1:]):
-        assert row[0] == name.replace("_", " ")
+        assert row[0].lower() == name.replace("_", " ")
         for model, cell in zip(models, row[1:], strict=True):
             if name not in recorded[model]:
                 assert cell == "-"
@@ -49,7 +49,9 @@ def test_the_table_is_the_recorded_results(folder):
             number, percent, interval = re.fullmatch(r"([\d.e+-]+)(%?)( \[.*\])?", cell).groups()
             share = name.endswith(SHARES) or name.startswith("mia_")
             assert bool(percent) == bool(interval) == share
-            assert float(number) == pytest.approx(100 * value, abs=0.051) if share else pytest.approx(value, rel=1e-3)
+            assert float(number) == (
+                pytest.approx(100 * value, abs=0.051) if share else pytest.approx(value, rel=1e-3)
+            )
             if interval:
                 low, high = map(float, interval.strip(" []").split(","))
                 assert low - 0.051 <= 100 * value <= high + 0.051 and high > low
@@ -59,7 +61,7 @@ def test_the_table_is_the_recorded_results(folder):
 @pytest.mark.parametrize("folder", CARDS, ids=lambda path: path.name)
 def test_the_card_is_rebuilt_from_its_record(folder, tool):
     assert (folder / "README.md").read_text() == tool.rebuilt(folder.name)
-    assert "/work" not in (text := (folder / RECORD_FILE).read_text()) and "/tmp" not in text
+    assert '"/' not in (folder / RECORD_FILE).read_text()  # no path of a machine
     record = read_record(folder)
     assert record.picture is None or (folder / record.picture).stat().st_size < 400_000
 

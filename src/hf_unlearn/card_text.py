@@ -7,11 +7,12 @@ from .evaluation.record import RunRecord
 from .evaluation.report import markdown_table
 
 MODELS = ("before", "after", "retrained")
+WRITTEN = {"clip": "CLIP", "frechet": "Frechet", "js": "JS", "kl": "KL", "mia": "MIA", "svc": "SVC"}
 
 
 def title(figure: str) -> str:
     """A figure's name in words."""
-    return figure.replace("_", " ")
+    return " ".join(WRITTEN.get(word, word) for word in figure.split("_"))
 
 
 def shown(figure: str, value: float | None) -> str:
@@ -70,7 +71,8 @@ def verdict(record: RunRecord) -> str:
 def failures(record: RunRecord) -> list[str]:
     """Sentences on what the figures show against the model: worse retention, remains, ways to tell it from retrained.
 
-    A membership figure counts where the retrained model's value lies outside the interval of the unlearned one's.
+    A distance to the retrained model counts where it grew, a membership figure where the retrained model's value lies
+    outside the interval of the unlearned one's.
     """
     found = []
     for name, metric in record.figures.get("after", {}).items():
@@ -84,6 +86,9 @@ def failures(record: RunRecord) -> list[str]:
                 found.append(f"{change(record, name)}.")
         if role == "forget" and less and retrained is not None and value > retrained:
             found.append(f"{title(name)} is {shown(name, value)}, above a retrained model's {shown(name, retrained)}.")
+        distance = name.endswith("_to_retrained") or (role == "privacy" and less is True)
+        if distance and before is not None and value > before and shown(name, value) != shown(name, before):
+            found.append(f"{change(record, name)}, farther from a retrained model.")
         if role == "privacy" and is_share(name) and retrained is not None:
             low, high = share_interval(value, metric["samples"])
             if not low <= retrained <= high:
