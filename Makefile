@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Threads that wait asleep: on a machine with other work, spinning ones make a run many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint bench env clean
+.PHONY: demo test test-all lint bench cards env clean
 
 env: $(VENV)/.ready
 
@@ -32,6 +32,9 @@ lint: env
 bench: env
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/ddpm_forget.py --quick
+
+cards: env
+	$(BIN)/python tools/model_cards.py
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -36,7 +36,7 @@ setup(
         "accelerate>=1.10",
         "peft>=0.18",
         "datasets>=3.0",
-        "huggingface_hub>=1.0",
+        "huggingface_hub>=1.4",
         "safetensors>=0.4.5",
         "jinja2>=3.1",
         "pyyaml>=6.0",

@@ -21,7 +21,7 @@ from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image
 from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.evaluation.record import record_run
-from hf_unlearn.hub import prepare_repo, push
+from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.objectives import Classification
 from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
 
@@ -62,6 +62,12 @@ class DataFlags(ClassifierDataFlags):
         super().__post_init__()
         if self.eval_batch_size < 1:
             raise ValueError(f"eval_batch_size must be at least 1, got {self.eval_batch_size}")
+
+    def sources(self, test: Dataset | None) -> dict[str, str]:
+        """Where the data come from."""
+        trained = self.train_dir or self.dataset_name or "scikit-learn digits"
+        held_out = {"test": self.validation_dir or trained} if test is not None else {}
+        return {"forget": trained, "retain": trained, **held_out}
 
 
 def plain(config: UnlearnConfig) -> Any:
@@ -131,7 +137,8 @@ def main() -> None:
         retrained.to(config.device)
     objective = Classification(model, processor)
     lora.apply(objective, forget, retain, config.seed)
-    trainer = UnlearnTrainer(objective, config, method, forget, retain, masks=flags.mask_path)
+    options = {"masks": flags.mask_path, "forgotten": forgotten_in_words(data, forget)}
+    trainer = UnlearnTrainer(objective, config, method, forget, retain, **options)
     figures = {"original": figures_of(model, retrained)}  # meets every unreadable image before a weight moves
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model()
@@ -147,18 +154,14 @@ def main() -> None:
     named = {"original": "before", "unlearned": "after"}
     record = record_run(
         trainer,
-        forgotten_in_words(data, forget),
+        trainer.forgotten,
         {named.get(name, name): row for name, row in figures.items()},
         flags.model_name_or_path,
         flags.model_revision,
-        dict.fromkeys(("forget", "retain"), data.train_dir or data.dataset_name or "digits"),
+        data.sources(test),
         picture=None,
     )
-    record.write(folder)
-    loads = "peft's PeftModel" if lora.use_lora and not lora.merge else "AutoModelForImageClassification"
-    print(f"\n{table}\n\n{folder} loads with {loads}.from_pretrained.")
-    if repo is not None:
-        print(push(trainer, repo, config.push_masks))
+    finish(config, repo, record, table, trainer)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def main() -> None:
         forget_dataset=forget,
         retain_dataset=retain,
         masks=training.mask_path,
+        forgotten=data.forgotten,
     )
     judged = default and bool(data.forget_class) and sampling.eval_samples_per_class > 0
     losses = {} if judged else {"before": trainer.evaluate()}
@@ -106,8 +107,8 @@ def main() -> None:
     if lora.use_lora and objective.conditional:
         strength_picture(pipeline, f"{training.output_dir}/strengths.png", forgotten, draw)
     base = (model.pretrained_model_name_or_path, model.revision)
-    record_run(trainer, data.forgotten, metrics, *base, data.sources, rows).write(training.output_dir)
-    finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
+    record = record_run(trainer, data.forgotten, metrics, *base, data.sources, rows)
+    finish(training, repo, record, table, trainer)
 
 
 if __name__ == "__main__":

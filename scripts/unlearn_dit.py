@@ -58,7 +58,8 @@ def main() -> None:
 
     objective = DiTPrediction(pipeline, model.label_dropout, model.antithetic, variance_weight=model.variance_weight)
     lora.apply(objective, forget, retain, training.seed)
-    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
+    options = {"masks": training.mask_path, "forgotten": data.forgotten}
+    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, **options)
     losses = {"before": trainer.evaluate()}
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
@@ -72,8 +73,8 @@ def main() -> None:
     picture(pipelines, f"{training.output_dir}/before_after.png", data.forget_class or [], draw)
     metrics = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)})
     base = (model.pretrained_model_name_or_path, model.revision)
-    record_run(trainer, data.forgotten, metrics, *base, data.sources).write(training.output_dir)
-    finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
+    record = record_run(trainer, data.forgotten, metrics, *base, data.sources)
+    finish(training, repo, record, table, trainer)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from transformers.trainer_utils import set_seed
 from hf_unlearn import UnlearnTrainer, cli
 from hf_unlearn.arguments import LoraFlags, TrainingFlags
 from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
-from hf_unlearn.evaluation import concept_picture, draw_prompts, loss_metrics, write_metrics
+from hf_unlearn.evaluation import concept_picture, draw_prompts, loss_metrics, read_record, record_run, write_metrics
 from hf_unlearn.evaluation.picture_prompts import PictureFlags
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
 from hf_unlearn.hub import finish, prepare_repo
@@ -62,6 +62,15 @@ class ConceptFlags:
     guidance_scale: float = field(default=7.5, metadata={"help": "of drawn images"})
     drawing_batch_size: int = field(default=4, metadata={"help": "images drawn at a time"})
     cache_dir: str | None = field(default=None, metadata={"help": "latents and masks; default OUTPUT_DIR/cache"})
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the forget and the retain images come from."""
+        drawn = "drawn by the original model"
+        return {
+            "forget": self.forget_data_dir or self.forget_dataset_name or drawn,
+            "retain": self.retain_data_dir or self.retain_dataset_name or drawn,
+        }
 
 
 @dataclass
@@ -150,7 +159,9 @@ def main() -> None:
         evaluation.draw("before", pipeline, drawing, cache)
     objective.release()
     lora.apply(objective, forget, retain, training.seed)
-    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, masks=training.mask_path)
+    words = ", ".join(c.name for c in concepts)
+    options = {"masks": training.mask_path, "forgotten": words}
+    trainer = UnlearnTrainer(objective, training.config(), method, forget, retain, **options)
     stages.begin("masks")
     trainer.prepare_masks(f"{cache}/masks")
     losses = {"before": trainer.evaluate()}
@@ -162,6 +173,9 @@ def main() -> None:
         trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         stages.begin("save")
         trainer.save_model()
+        if trainer.is_world_process_zero():  # a later call that only measures again knows the run from here
+            base = (model.pretrained_model_name_or_path, model.revision)
+            record_run(trainer, words, {}, *base, concept.sources).write(training.output_dir)
         stages.finish("save", made_from)
     stages.begin("evaluate")
     losses["after"] = trainer.evaluate()
@@ -176,7 +190,7 @@ def main() -> None:
     forgotten = [i < len(concepts) for i in range(len(shown))]
     blurred = [i < len(concepts) and concepts[i].unsafe for i in range(len(shown))]
     concept_picture(pictures, shown, forgotten, blurred, f"{training.output_dir}/before_after.png")
-    finish(training, repo, model.pretrained_model_name_or_path, method, table, trainer)
+    finish(training, repo, read_record(training.output_dir).measured(figures), table, trainer)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,19 @@ def test_a_record_reads_back(trainer, tmp_path):
     assert record.data["forget"]["samples"] == len(trainer.forget_dataset)
     text = (tmp_path / RECORD_FILE).read_text()
     assert str(tmp_path) not in text  # folder names only
-    assert json.loads(text)["base_model"] == {"name": tmp_path.name, "revision": None, "on_hub": False}
+    base = {"name": tmp_path.name, "revision": None, "on_hub": False, "licence": {}}
+    assert json.loads(text)["base_model"] == base
+    assert record.history[0]["forgotten"] == "5 samples" and record.loads_with == ["ClassConditionalDDPMPipeline"]
+
+
+def test_figures_that_come_later_and_sources_of_other_data(trainer, pipeline):
+    pipeline.register_to_config(_name_or_path="someone/ddpm")
+    record = record_run(trainer, "class 1", {}, sources={"test": "someone/data"})
+    assert record.data["test"] == {"samples": None, "fingerprint": None, "source": "someone/data"}
+    assert record.data["forget"]["source"] is None and record.base_model["name"] == "someone/ddpm"
+    later = record.measured({"after": {"forget_loss": Metric(0.5, "loss", 5)}})
+    assert later.figure("after", "forget_loss") == 0.5 and record.figures == {}
+    assert replace(later, figures={}) == record
 
 
 def test_a_value_that_is_not_finite_is_null(trainer, tmp_path):

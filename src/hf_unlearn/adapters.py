@@ -146,6 +146,11 @@ def _is_stable_diffusion(model: Any) -> bool:
     return bool(class_names(model) & set(PIPELINES))
 
 
+def adapter_ranks(objective: Objective) -> dict[str, int]:
+    """The rank of each layer that the trained adapter touches."""
+    return {name: layer.r[NAME] for name, layer in tuner_layers(objective.network).items()}
+
+
 # ---- inside a run ----------------------------------------------------------------------------
 def load_factors(objective: Objective, folder: str | Path) -> None:
     """Put the factors that `save_adapter` wrote to `folder` into the objective's own adapter."""

@@ -49,7 +49,8 @@ class ImageDataFlags:
     @property
     def sources(self) -> dict[str, str]:
         """Where the forget and the retain data come from."""
-        return {"forget": self.forget_data_dir or self.source or "digits", "retain": self.source or "digits"}
+        trained = self.source or "scikit-learn digits"
+        return {"forget": self.forget_data_dir or trained, "retain": trained}
 
 
 def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset, Dataset]:

@@ -1,47 +1,12 @@
 """How a script ends: the model card and the upload; and how it begins if it is to upload. See `upload`, `contents`."""
 
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-
-from . import __version__
-from .methods import Method
+from .cards import write_card
+from .evaluation.record import RunRecord
 from .upload import reserve
-
-CARD = """
-# {title}
-
-{forgets} with hf_unlearn {version}, method `{method}`{paper}.
-
-{table}
-
-![before and after](before_after.png)
-
-Largest drift of a weight outside the mask in the forget phase: {drift:.3g}. Share of weights in the mask: {density}.
-
-## Use
-
-```python
-from diffusers import UNet2DModel
-
-unet = UNet2DModel.from_pretrained("{title}", subfolder="unet")
-```
-
-## Recipe
-
-```json
-{recipe}
-```
-
-## Limits
-
-The figures say what the samples show, not that the forgotten data cannot be recovered: relearning and other attacks
-were not tried.
-"""
 
 
 def prepare_repo(training: Any, revision: str | None = None) -> str | None:
@@ -76,46 +41,12 @@ def push(trainer: Any, repo: str, with_masks: bool = False) -> str:
         raise OSError(f"{error}. The result is in {folder}: hf-unlearn publish {folder} {repo}") from None
 
 
-def finish(training: Any, repo: str | None, base_model: str | None, method: Method, table: str, trainer: Any) -> None:
-    """How a script ends: the card, the table on the screen, and the upload if `repo` was made."""
-    write_card(training.output_dir, base_model, method, table, trainer, repo)
-    adapter = trainer.objective.adapter
-    holds = "an adapter" if adapter is not None and not adapter.merge else "a diffusers pipeline"
-    print(f"\n{table}\n\n{training.output_dir}/before_after.png shows it; the folder is {holds}.")
+def finish(training: Any, repo: str | None, record: RunRecord, table: str, trainer: Any) -> None:
+    """How a script ends: the record, the card, the table on the screen, and the upload if `repo` was made."""
+    folder = training.output_dir
+    record.write(folder)
+    write_card(folder, record, repo)
+    shown = f"{folder}/{record.picture} shows it; " if record.picture else ""
+    print(f"\n{table}\n\n{shown}{folder}/README.md says more, and how to load it.")
     if repo is not None:
         print(push(trainer, repo, training.push_masks))
-
-
-def write_card(
-    folder: str, base_model: str | None, method: Method, table: str, trainer: Any, repo: str | None = None
-) -> None:
-    """README.md of the result, from what the run recorded. Front matter as the Hub reads it.
-
-    `repo` is the id it will be loaded by, if it is published.
-    """
-    data = ModelCardData(
-        base_model=base_model if base_model and not Path(base_model).exists() else None,
-        base_model_relation="finetune" if base_model and not Path(base_model).exists() else None,
-        library_name="diffusers",
-        pipeline_tag="unconditional-image-generation",
-        tags=["hf-unlearn", "machine-unlearning", "diffusers", f"method:{method.name}"],
-    )
-    recipe = {"method": method.name, **asdict(method), "outer_steps": trainer.state.global_step}
-    recipe |= {
-        "learning_rate": trainer.args.learning_rate,
-        "batch_size": trainer.args.train_batch_size * trainer.args.world_size,
-        "seed": trainer.args.seed,
-    }
-    name = repo or Path(folder).resolve().name
-    text = CARD.format(
-        title=name,
-        forgets="Unlearned",
-        version=__version__,
-        method=method.name,
-        paper=f" (arXiv {method.paper})" if method.paper else "",
-        table=table,
-        drift=trainer.verify_mask(),
-        density=f"{trainer.masks.density:.3f}" if trainer.masks is not None else "all, no mask",
-        recipe=json.dumps(recipe, indent=2),
-    )
-    ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(Path(folder) / "README.md")

@@ -21,6 +21,7 @@ from .adapters import base_copy
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
+from .history import entry, read_history, write_history
 from .loop import OuterStep
 from .losses import spread
 from .methods import Method, SFRon
@@ -45,6 +46,7 @@ class UnlearnTrainer(OuterStep):
             forget samples.
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
         eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
+        forgotten: what is forgotten, in words, for `unlearning_history` in the saved config and for the card.
 
     Raises:
         ValueError: at construction, with what to set, for data or options that do not fit the model.
@@ -61,10 +63,13 @@ class UnlearnTrainer(OuterStep):
         eval_forget_dataset: Dataset | None = None,
         eval_retain_dataset: Dataset | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        forgotten: str = "",
         **kwargs: Any,
     ):
         args = args or UnlearnConfig()
         self.objective = objective_for(model)
+        self.forgotten = forgotten or f"{len(forget_dataset or [])} samples"
+        self._forgotten_before = read_history(self.objective.network)
         self.method = method or SFRon()
         if self.method.fast_steps and args.gradient_accumulation_steps != 1:
             raise ValueError(
@@ -84,8 +89,8 @@ class UnlearnTrainer(OuterStep):
                 self.objective.check(part[0], labels_of(part))
         if forget_dataset is not None and self.objective.conditional:
             kept = labels_of(retain_dataset) if retain_dataset is not None else []
-            forgotten = set(labels_of(forget_dataset)) - set(kept or [])
-            self.objective.choose_anchors(forgotten, len(forget_dataset), args.draws_seed)
+            lost = set(labels_of(forget_dataset)) - set(kept or [])
+            self.objective.choose_anchors(lost, len(forget_dataset), args.draws_seed)
         train = ForgetRetainDataset(
             forget_dataset,
             retain_dataset,
@@ -132,6 +137,7 @@ class UnlearnTrainer(OuterStep):
             self._prepare()
             self.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
             if not self.method.trains:
+                write_history(self.objective.network, self.history)
                 return TrainOutput(0, 0.0, {})
         else:
             self._resume(Path(checkpoint))
@@ -140,6 +146,7 @@ class UnlearnTrainer(OuterStep):
         output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.fast_slow.finish()
         self.early_stop.restore()
+        write_history(self.objective.network, self.history)
         return output
 
     def _forget_evaluation(self) -> None:
@@ -268,6 +275,17 @@ class UnlearnTrainer(OuterStep):
         return [p for p in self.objective.network.parameters() if p.requires_grad]
 
     # ---- saving ----------------------------------------------------------------------------------
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What the model was made to forget, oldest first, by this run too once it has taken a step."""
+        steps = self.state.global_step
+        if self.forget_dataset is None or (self.method.trains and not steps):
+            return self._forgotten_before
+        return [
+            *self._forgotten_before,
+            entry(self.forgotten, self.method.name, steps, self.objective.base_model),
+        ]
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
         folder = Path(output_dir or self.args.output_dir)
@@ -282,6 +300,7 @@ class UnlearnTrainer(OuterStep):
                 save_checkpoint(folder, self.objective, self.masks, self.profile, state)
                 self.early_stop.copy_to(folder)
             return
+        write_history(self.objective.network, self.history)
         if self.args.should_save:
             with self._averaged():
                 export(self.objective, folder)

@@ -102,6 +102,10 @@ def test_forget_a_class_by_name(tmp_path, paths, run):
     # the folders sort one, three, two, zero
     assert (out / "forget_indices.txt").read_text().split() == [str(i) for i in range(12, 18)]
     model = AutoModelForImageClassification.from_pretrained(out)
+    assert [e["forgotten"] for e in model.config.unlearning_history] == ["class two"]
+    card = (out / "README.md").read_text()
+    assert "AutoImageProcessor.from_pretrained" in card and "| forgotten class test accuracy |" in card
+    assert record["data"]["test"]["source"] == "test"
     assert model.config.id2label == dict(enumerate(NAMES)) and (out / "preprocessor_config.json").is_file()
 
 

@@ -11,9 +11,11 @@ import yaml
 from conftest import tiny_unet
 from diffusers import DDPMPipeline, DDPMScheduler
 from hub_server import READER, TOKEN
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_unlearn import METHODS, load_adapter, load_ddpm_pipeline
+from hf_unlearn.card_text import card_table
 from hf_unlearn.evaluation import DIGITS_DDPM, read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
@@ -74,7 +76,12 @@ def test_default_run_ends_in_table_picture_card_and_a_pipeline(tmp_path):
     assert record.per_class[3]["before"] == 1.0 and record.per_class[3]["name"] == "3"
     width, height = Image.open(tmp_path / "out/before_after.png").size
     assert width > 1000 and height > 300
-    assert "method:sfron" in (tmp_path / "out/README.md").read_text()
+    assert [e["forgotten"] for e in record.history] == ["class 3"] and record.base_model["name"] == "digits_ddpm"
+    samples = {name: figure["samples"] for name, figure in record.figures["after"].items()}
+    assert samples == {"forget_accuracy": 4, "retain_accuracy": 36, "frechet_distance": 36}
+    card = ModelCard.load(tmp_path / "out/README.md")
+    assert card_table(record) in card.text and "method:sfron" in card.data.tags
+    assert card.data.license == "apache-2.0" and card.data.base_model is None  # the shipped model is not on the Hub
     plain = (
         "import sys; from diffusers import UNet2DModel;"
         f"UNet2DModel.from_pretrained({str(tmp_path / 'out')!r}, subfolder='unet');"

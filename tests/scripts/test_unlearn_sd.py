@@ -14,6 +14,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
+from hf_unlearn.evaluation import read_record
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_sd.py"
 TINY = ["--num_forget_images", "4", "--num_retain_images", "4", "--num_inference_steps", "2", "--max_train_steps", "2"]
 QUICK = [*TINY, "--eval_profile", "quick"]
@@ -55,6 +57,10 @@ def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     for name in ("samples_before.png", "samples_after.png"):
         assert Image.open(out / name).size == (384, 384)
     assert len(list((out / "cache/pictures").rglob("*.png"))) == 16
+    record = read_record(out)
+    assert (record.forgotten, record.training["outer_steps"]) == ("nudity", 2)
+    assert record.figures == figures
+    assert "StableDiffusionPipeline.from_pretrained" in (out / "README.md").read_text()
     picture = np.asarray(Image.open(out / "before_after.png").convert("L"), dtype=float)
     assert picture.std() > 5
 
@@ -81,7 +87,7 @@ def test_measuring_otherwise_trains_nothing_again(folder, finished, tmp_path, ru
 
 def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, finished):
     out, first = finished
-    weights = (out / "unet/diffusion_pytorch_model.safetensors").read_bytes()
+    weights, run_before = (out / "unet/diffusion_pytorch_model.safetensors").read_bytes(), read_record(out)
     command = ["--concept", "nudity", "--pretrained_model_name_or_path", folder, "--output_dir", out, *QUICK]
     before = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
     pictures = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.png")}
@@ -89,6 +95,7 @@ def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, fin
     assert "[4/5] save (finished before)" in again and "unlearn" not in again.split("save")[0].split("masks")[1]
     assert first.split("| model")[1] == again.split("| model")[1]
     assert pictures == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.png")}
+    assert read_record(out) == run_before  # the steps of the first run, not none
     assert "[3/5] unlearn" in run(*command, "--learning_rate", "1e-3")
     assert (out / "unet/diffusion_pytorch_model.safetensors").read_bytes() != weights
     assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}

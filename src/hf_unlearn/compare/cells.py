@@ -38,7 +38,8 @@ PACKAGE = Path(__file__).parents[1]
 # Pages, command lines, uploads and the other family's evaluation do not change a cell.
 BESIDE = (
     "cli.py hub.py arguments.py pipelines.py __main__.py report.py generation.py ddpm.py judge.py search.py "
-    "terminal.py models.py layers.py page.py charts.py verdict.py side_by_side.py classifier_data.py".split()
+    "terminal.py models.py layers.py page.py charts.py verdict.py side_by_side.py classifier_data.py "
+    "cards.py card_text.py eval_results.py origin.py history.py".split()
 )
 # Retrained once more from other first weights: the gap that nothing but chance makes.
 AGAIN = "retrained, other start"

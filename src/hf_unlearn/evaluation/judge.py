@@ -42,6 +42,6 @@ class DigitsJudge(ModelMixin, ConfigMixin):
 
 
 def digits_judge() -> DigitsJudge:
-    """The shipped judge (model_cards/digits-judge.md says how well it reads real digits)."""
+    """The shipped judge (the README.md beside it says how well it reads real digits)."""
     with torch.device("cpu"):
         return DigitsJudge.from_pretrained(ASSETS / "digits_judge", use_safetensors=True).eval()

@@ -1,5 +1,6 @@
 """One measured number, and what is needed to read it: its definition, how many samples, which libraries."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -56,6 +57,20 @@ def version_of(*packages: str) -> str:
         importlib.metadata.PackageNotFoundError: a package is not installed.
     """
     return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in packages)
+
+
+def share_interval(share: float, samples: int) -> tuple[float, float]:
+    """95 % interval of a share of independent samples (Wilson 1927): honest at 0 and 1, where ± is not.
+
+    Raises:
+        ValueError: no samples.
+    """
+    if samples < 1:
+        raise ValueError("a share of no samples has no interval")
+    z = 1.959964
+    centre, scale = share + z**2 / (2 * samples), 1 + z**2 / samples
+    half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def role_of(figure: str) -> tuple[str, bool | None]:

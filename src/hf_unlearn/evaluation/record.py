@@ -5,7 +5,7 @@ import platform
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..adapters import adapter_ranks
+from ..origin import describe_base
 from ..saliency import fingerprint
 from .metric import Metric, version_of
 
@@ -29,9 +31,12 @@ class RunRecord:
     family: the objective's class name, e.g. NoisePrediction. library_name: diffusers, transformers or peft.
     pipeline_tag: the Hub's task.
     forgotten: in words, e.g. "class 3".
-    base_model: name (Hub id or folder name; None for the shipped default), revision, on_hub.
+    adapter: rank, scale, merged, weights, layers [[name, rank], ...]; empty where all weights were trained.
+    loads_with: names of the classes whose `from_pretrained` loads the result, that of the model first.
+    base_model: name (Hub id or folder name; None for a model built by the run), revision, on_hub, licence (the licence
+        keys of its card, none if it is unknown).
     method: name, paper (arXiv id), options. training: outer_steps, learning_rate, batch_size, seed, precision.
-    data: {"forget", "retain"} -> samples, fingerprint (content hash), source in words.
+    data: {"forget", "retain", maybe "test"} -> samples, fingerprint (content hash), source in words; None: unknown.
     figures: {"before", "after", maybe "retrained"} -> {figure: a Metric's fields}.
     per_class: rows of name, forget (bool), before, after, maybe retrained: shares, for bars.
     log: rows of the training log, with `step`.
@@ -56,12 +61,19 @@ class RunRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
     picture: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    loads_with: list[str] = field(default_factory=list)
+    adapter: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def figure(self, model: str, name: str) -> float | None:
         """A value, or None where it was not measured."""
         return self.figures.get(model, {}).get(name, {}).get("value")
+
+    def measured(self, figures: dict[str, dict[str, Metric]]) -> "RunRecord":
+        """The same run with these figures: {"before": {name: Metric}, "after": ...}."""
+        values = {model: {name: m.as_dict() for name, m in row.items()} for model, row in figures.items()}
+        return replace(self, figures=values)
 
     def write(self, folder: str | Path) -> Path:
         """Write RECORD_FILE to `folder` and return its path. A value that is not finite is null."""
@@ -108,20 +120,29 @@ def record_run(
     """The record of a trainer whose `train` is over.
 
     Args:
-        forgotten: what, in words. figures: {"before": {name: Metric}, "after": ...}. sources: where the forget and
-        the retain data come from, in words; folder paths are cut to their last part, which may be published.
+        forgotten: what, in words. figures: {"before": {name: Metric}, "after": ...}. base_model: folder or Hub id,
+        default where the trained model was loaded from. sources: where the forget and the retain data come from, and
+        those of the figures where they are others, in words or as Hub ids; folder paths are cut to their last part,
+        which may be published.
     """
     objective, method, args = trainer.objective, trainer.method, trainer.args
     tag = next((TAGS[k] for k in reversed(objective.kinds) if k in TAGS), "unconditional-image-generation")
     log = trainer.state.log_history
     masks = trainer.masks
     parts = {"forget": trainer.forget_dataset, "retain": trainer.retain_dataset}
-    return RunRecord(
+    data = {n: {"samples": None, "fingerprint": None, "source": _public(s)} for n, s in (sources or {}).items()}
+    for name, part in parts.items():
+        if part is not None:
+            measured = {"samples": len(part), "fingerprint": fingerprint(part)}
+            data[name] = {"source": None, **data.get(name, {}), **measured}
+    library = "transformers" if tag == "image-classification" else "diffusers"
+    adapter = objective.adapter
+    run = RunRecord(
         family=type(objective).__name__,
-        library_name="transformers" if tag == "image-classification" else "diffusers",
+        library_name=library if adapter is None or adapter.merge else "peft",
         pipeline_tag=tag,
         forgotten=forgotten,
-        base_model=_base(base_model, revision),
+        base_model=describe_base(base_model or objective.base_model, revision),
         method={"name": method.name, "paper": method.paper, "options": asdict(method)},
         training={
             "outer_steps": trainer.state.global_step,
@@ -130,16 +151,9 @@ def record_run(
             "seed": args.seed,
             "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         },
-        data={
-            name: {
-                "samples": len(part),
-                "fingerprint": fingerprint(part),
-                "source": _public((sources or {}).get(name)),
-            }
-            for name, part in parts.items()
-            if part is not None
-        },
-        figures={model: {name: m.as_dict() for name, m in row.items()} for model, row in figures.items()},
+        data=data,
+        figures={},
+        adapter={} if adapter is None else _adapter(objective),
         per_class=list(per_class),
         log=[row for row in log if "loss" in row],
         mask={
@@ -148,28 +162,34 @@ def record_run(
             "layers": [list(row) for row in masks.table()] if masks is not None else [],
         },
         cost={"seconds": sum(row.get("train_runtime", 0.0) for row in log), **_machine(args.device)},
+        history=trainer.history,
         picture=picture,
         environment={
             "hf_unlearn": __version__,
             "packages": version_of("torch", "transformers", "diffusers", "accelerate", "peft"),
             "python": platform.python_version(),
         },
+        loads_with=objective.loads_with,
         created=str(date.today()),
     )
+    return run.measured(figures)
 
 
-def _base(name: str | None, revision: str | None) -> dict[str, Any]:
-    on_hub = name is not None and not Path(name).exists()
+def _adapter(objective: Any) -> dict[str, Any]:
+    """How large the adapter is, and where."""
+    config, ranks = objective.adapter.config, adapter_ranks(objective)
     return {
-        "name": name if on_hub or name is None else Path(name).resolve().name,
-        "revision": revision,
-        "on_hub": on_hub,
+        "rank": config.r,
+        "scale": config.lora_alpha / config.r,
+        "merged": objective.adapter.merge,
+        "weights": sum(p.numel() for p in objective.network.parameters() if p.requires_grad),
+        "layers": [[name, rank] for name, rank in ranks.items()],
     }
 
 
-def _public(source: str | None) -> str | None:
+def _public(source: str) -> str:
     """A folder's last part: the rest of a path says more about a machine than about the data."""
-    return Path(source).resolve().name if source and Path(source).exists() else source
+    return Path(source).resolve().name if Path(source).exists() else source
 
 
 def _machine(device: Any) -> dict[str, Any]:

@@ -126,6 +126,16 @@ class Objective(nn.Module):
     def _build(self) -> nn.Module:
         return type(self.network).from_config(self.network.config)
 
+    @property
+    def base_model(self) -> str | None:
+        """Folder or Hub id that the model was loaded from; None for one that was built."""
+        return None
+
+    @property
+    def loads_with(self) -> list[str]:
+        """Names of the classes whose `from_pretrained` loads what is exported, that of the model first."""
+        raise NotImplementedError
+
     def save_pretrained(self, folder: str, **kwargs: Any) -> None:
         """Export everything a user loads with plain diffusers or transformers classes."""
         raise NotImplementedError

@@ -161,6 +161,14 @@ class Classification(Objective):
             raise ValueError(f"images have {self._shape[0]} channels but the model takes {config.num_channels}")
         _check_sides(self._shape[1:], config)
 
+    @property
+    def base_model(self) -> str | None:
+        return self.network.config.name_or_path or None
+
+    @property
+    def loads_with(self) -> list[str]:
+        return ["AutoModelForImageClassification", *(["AutoImageProcessor"] if self.processor is not None else [])]
+
     def save_pretrained(self, folder: str, **kwargs: Any) -> None:
         self.network.save_pretrained(folder, **kwargs)
         if self.processor is not None:

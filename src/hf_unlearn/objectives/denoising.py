@@ -235,6 +235,14 @@ class Denoising(Objective):
                     f"labels {outside[:5]} are out of range: the model has {len(self.class_labels)} classes"
                 )
 
+    @property
+    def base_model(self) -> str | None:
+        return self.pipeline.config.get("_name_or_path")
+
+    @property
+    def loads_with(self) -> list[str]:
+        return [type(self.pipeline).__name__]
+
     def save_pretrained(self, folder: str, **kwargs: Any) -> None:
         self.pipeline.save_pretrained(folder, safe_serialization=True, **kwargs)
 
