@@ -43,7 +43,7 @@ class UnlearnConfig(TrainingArguments):
     max_retain_drift: float | None = field(
         default=None,
         metadata={
-            "help": "stop once the retain evaluation loss is this share above the original's (0.05: at 1.05 times)"
+            "help": "stop once the retain evaluation loss is this share above the original's (0.05: 1.05 times)"
         },
     )
     guard_steps: int = field(
