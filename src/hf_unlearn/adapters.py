@@ -16,6 +16,7 @@ from torch import nn
 
 from .lora import NAME
 from .objectives import PIPELINES, Objective, class_names
+from .origin import is_hub_id
 
 PREFIX = "base_model.model."  # peft's name for the network in a PeftModel
 PEFT_FILE, DIFFUSERS_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
@@ -68,6 +69,8 @@ def save_adapter(objective: Objective, folder: str | Path) -> None:
         metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
         type(objective.pipeline).save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=metadata)
         return
+    base = objective.base_model
+    config.base_model_name_or_path = base if base is not None and is_hub_id(base) else None  # no path of this machine
     config.inference_mode = True
     config.save_pretrained(folder)
     config.inference_mode = False
