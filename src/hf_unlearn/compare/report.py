@@ -7,6 +7,7 @@ from typing import Any
 
 from ..evaluation.classification import ATTACKS
 from ..evaluation.report import interval, markdown_table
+from ..origin import public_name
 from .cells import AGAIN, REFERENCES
 
 MIA = f"mia_{ATTACKS[0][0]}_{ATTACKS[0][1]}"
@@ -77,7 +78,7 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
     seeds = f"{len(recipe['seeds'])} seeds"
     text = (
         f"# {recipe['name']}\n\n{stamp}\n\n"
-        f"Forget {recipe['forget']} of {recipe['data']}, model {recipe['model']}, "
+        f"Forget {recipe['forget']} of {public_name(recipe['data'])}, model {public_name(recipe['model'])}, "
         f"{seeds}, budget {recipe['budget']} batch gradients of {recipe['batch_size']} samples, "
         f"{recipe['trials']} search trials for every method on the validation split with seeds "
         f"{recipe['search_seeds']} (the smallest average gap wins). Means over seeds with 95 % intervals. "
