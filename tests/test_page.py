@@ -101,6 +101,7 @@ def test_the_page_shows_every_section(tmp_path):
     text = " ".join(found.text.split())
     assert "The mask holds 40.0% of 40 weights." in text and "an outer step2.00 s" in text
     assert "forgotten: class 5 · method: ssd" in text and "1,234" in text
+    assert [text.count(aim) for aim in ("lower forgets more", "higher is better", "lower is better")] == [1, 1, 1]
     image = next(attrs for tag, attrs in found.tags if tag == "img")
     assert image["src"].split(",")[0] == "data:image/png;base64" and "class 3" in image["alt"]
     assert base64.b64decode(image["src"].split(",")[1]) == (tmp_path / "before_after.png").read_bytes()
@@ -178,11 +179,15 @@ def test_curves_are_the_losses_of_the_log():
     assert [curve["name"] for curve in loss_curves(run_record())] == ["retain loss", "forget loss"]
     own = [{"step": s, "loss": 0.5, "retain_loss": None} for s in (1, 2)]
     assert [curve["name"] for curve in loss_curves(run_record(log=own))] == ["loss"]
+    rounded = [{"step": s, "loss": 0.5, "retain_loss": 0.5000001} for s in (1, 2)]
+    assert [curve["name"] for curve in loss_curves(run_record(log=rounded))] == ["retain loss"]
+    apart = [{"step": s, "loss": 0.5, "retain_loss": 0.51} for s in (1, 2)]
+    assert [curve["name"] for curve in loss_curves(run_record(log=apart))] == ["loss", "retain loss"]
 
 
 def test_a_line_is_where_its_numbers_are():
     drawn = str(line_chart([(0, 0.0), (5, None), (10, 4.0), (20, 2.0)], "x"))
-    assert re.findall(r'points="([^"]*)"', drawn) == ["200.0,10.0 348.0,82.0"]
+    assert re.findall(r'points="([^"]*)"', drawn) == ["196.0,10.0 340.0,82.0"]
     assert re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn) == [("52.0", "154.0")]
     assert 'aria-label="x by outer step: 0 at outer step 0, 2 at 20; lowest 0 at 0, highest 4 at 10"' in drawn
     assert re.findall(r"<rect[^>]* width=\"([\d.]+)\" height=\"10\"", str(bars([("a", 0.25), ("b", 2.0)]))) == [

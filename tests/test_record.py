@@ -66,6 +66,9 @@ def test_a_value_that_is_not_finite_is_null(trainer, tmp_path):
         ("[]", "not a record"),
         ('{"schema_version": 99}', "schema 99"),
         ('{"schema_version": 1}', "not a record"),
+        ('{"schema_version": "1"}', "schema 1"),
+        ('{"schema_version": 1, "figures": []}', "figures is a list"),
+        ('{"schema_version": 1, "picture": 3}', "picture is a int"),
     ],
 )
 def test_bad_records(tmp_path, content, problem):

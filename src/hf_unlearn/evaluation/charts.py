@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 10, 36
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -24,9 +24,9 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def line_chart(points: Sequence[tuple[float, float | None]], name: str, across: str = "outer step") -> Markup:
-    """`points` (x, y) as a line, the y axis from 0 or below; a y that is None leaves a gap."""
+    """`points` (x, y) as a line, 0 on the y axis; a y that is None leaves a gap."""
     known = [(x, y) for x, y in points if y is not None]
-    ys, xs = ticks(min(0.0, *(y for _, y in known)), max(y for _, y in known)), [x for x, _ in points]
+    ys, xs = ticks(min(0.0, *(y for _, y in known)), max(0.0, *(y for _, y in known))), [x for x, _ in points]
     x_ticks = _whole(ticks(min(xs), max(xs)), min(xs), max(xs))
 
     def place(x: float, y: float) -> tuple[float, float]:

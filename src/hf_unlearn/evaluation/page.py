@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from .metric import role_of
 from .record import RunRecord
 from .verdict import LIMITS, headline_figure, in_words, shown, verdict
 
+Points = list[tuple[float, float | None]]
 MODELS = ("before", "after", "retrained")
+AIMS = {"forget": "forgets more"}  # which is not better below what a retrained model has
 SHOWN_CLASSES = 24  # bars in view; the other classes are folded away
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
@@ -60,7 +63,7 @@ def figure_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "name": in_words(name),
                 "cells": {model: shown(name, metric["value"]) for model, metric in found.items()},
                 "part": part,
-                "better": {True: "lower is better", False: "higher is better", None: ""}[less],
+                "better": "" if less is None else f"{'lower' if less else 'higher'} {AIMS.get(part, 'is better')}",
                 "headline": name in (headline_figure(record, "forget"), headline_figure(record, "retain")),
                 "definitions": list(dict.fromkeys(metric["definition"] for metric in found.values())),
                 "samples": " / ".join(f"{n:,}" for n in sorted(counts)),
@@ -98,9 +101,15 @@ def loss_curves(record: RunRecord) -> list[dict[str, Any]]:
     names = [n for n in dict.fromkeys(k for row in record.log for k in row) if n.endswith("loss")]
     series = {n: [(row["step"], row.get(n)) for row in record.log if n in row] for n in names}
     series = {n: points for n, points in series.items() if any(y is not None for _, y in points)}
-    if any(points == series.get("loss") for n, points in series.items() if n != "loss"):
+    if any(_alike(points, series["loss"]) for n, points in series.items() if n != "loss" and "loss" in series):
         del series["loss"]
     return [{"name": in_words(n), "chart": line_chart(points, in_words(n))} for n, points in series.items()]
+
+
+def _alike(first: Points, second: Points) -> bool:
+    """Whether two curves differ by no more than rounding would."""
+    pairs = [(a, b) for (_, a), (_, b) in zip(first, second) if a is not None and b is not None]
+    return len(pairs) == len(first) == len(second) and all(math.isclose(a, b, rel_tol=1e-5) for a, b in pairs)
 
 
 def picture_data(record: RunRecord, folder: str | Path) -> dict[str, Any] | None:
@@ -132,4 +141,6 @@ def _value(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return json.dumps(value) if isinstance(value, dict | list) else str(value)

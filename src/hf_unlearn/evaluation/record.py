@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin
 
 import torch
 
@@ -98,9 +99,14 @@ def read_record(folder: str | Path) -> RunRecord:
         version = values["schema_version"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a record of a run: {error}") from error
-    if version > SCHEMA_VERSION:
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise ValueError(f"{path} has schema {version}, this version reads {SCHEMA_VERSION}: upgrade hf-unlearn")
-    known = {f.name for f in fields(RunRecord)}
+    known = {
+        f.name: f.type if isinstance(f.type, UnionType) else get_origin(f.type) or f.type for f in fields(RunRecord)
+    }
+    wrong = [n for n, kind in known.items() if n in values and not isinstance(values[n], kind)]
+    if wrong:
+        raise ValueError(f"{path} is not a record of a run: {wrong[0]} is a {type(values[wrong[0]]).__name__}")
     try:
         return RunRecord(**{name: value for name, value in values.items() if name in known})
     except TypeError as error:
