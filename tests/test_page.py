@@ -110,6 +110,16 @@ def test_the_page_shows_every_section(tmp_path):
     assert notes == ["note-1", "note-2", "note-3"] and links == [f"#{note}" for note in notes]
 
 
+def test_an_adapter_has_its_section(tmp_path):
+    adapter = {"rank": 4, "scale": 2.0, "merged": False, "weights": 1234, "layers": [["mid.to_q", 8], ["mid.to_v", 2]]}
+    base = {"name": "a", "licence": {"license": "mit"}}
+    text = " ".join(seen(run_record(adapter=adapter, base_model=base, loads_with=["X", "Y"]), tmp_path).text.split())
+    assert "trained weights1,234 rank of the uniform one4 alpha over rank2 mergedno" in text
+    assert "mid.to_q8 mid.to_v2" in text and "its licencemit loads withX, Y" in text
+    assert "40 weights of the adapter, which is no mask on the weights of the model." in text
+    assert "Adapter" not in seen(run_record(), tmp_path).headings
+
+
 def test_what_is_missing_has_no_section(tmp_path):
     nothing = dict(figures={}, per_class=[], log=[], mask={}, data={}, history=[], cost={}, environment={})
     assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == ["Recipe"]

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, DDPMPipeline
 from PIL import Image
 from records import run_record
 
-from hf_unlearn import NoisePrediction, add_lora, remove_adapters
+from hf_unlearn import Classification, NoisePrediction, add_lora, remove_adapters
 from hf_unlearn.adapters import save_adapter
 from hf_unlearn.evaluation import DIGITS_DDPM
 from hf_unlearn.images import to_pixels
@@ -67,6 +67,23 @@ def test_an_adapter_is_put_on_the_original(tmp_path):
     assert not np.array_equal(*images)
     remove_adapters(pair.models["unlearned"])
     assert np.array_equal(np.asarray(pair.draw(1, 0)[1]), images[0])
+
+
+def test_a_classifier_s_adapter_is_put_on_the_original(tmp_path):
+    tiny_vit().save_pretrained(tmp_path / "base")
+    objective = Classification(tiny_vit())
+    add_lora(objective, choose_lora(objective, None, None, "all", rank=2))
+    for name, p in objective.network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
+    save_adapter(objective, tmp_path / "run")
+    run_record(base_model=BASE, per_class=[]).write(tmp_path / "run")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8))
+    found = side_by_side(tmp_path / "run").classify(image)
+    for network, shares in zip((tiny_vit(), objective.network), found):
+        logits = network.eval()(to_pixels(image, 8, 1)[None]).logits[0]
+        assert list(shares.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
+    assert list(found[0].values()) != pytest.approx(list(found[1].values()), abs=1e-3)
 
 
 def test_both_classify_the_same_image(tmp_path):

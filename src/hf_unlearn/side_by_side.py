@@ -102,7 +102,7 @@ def side_by_side(run_dir: str | Path, original: str | None = None, drawing: Draw
         raise ValueError(f"the original {name} does not load ({error}): give a folder with --original") from error
     if type(first) is not type(unlearned):
         raise ValueError(f"the original {name} is a {type(first).__name__}, the run's a {type(unlearned).__name__}")
-    if isinstance(unlearned, PreTrainedModel):
+    if isinstance(unlearned, PreTrainedModel) and not adapter:
         check_same_build(unlearned, first, f"the original {name}")
     return SideBySide(first, unlearned, processor, record, drawing or Drawing())
 
