@@ -1,7 +1,6 @@
 """Forget a style or an object of the emoji model with every text-to-image method; print UnlearnCanvas's figures.
 
-    python scripts/train_emoji_sd.py --output_dir emoji-sd --tokenizer FOLDER     # once
-    python benchmarks/emoji_forget.py --model emoji-sd --data_dir FOLDER
+    python benchmarks/emoji_forget.py --data_dir FOLDER      # or without it: pictures rendered from npm
 
 No training data is used: the model draws its forget and retain images itself. All methods spend the same number of
 batch gradients. Figures in %, means over seeds: UA, how much of what was asked for as the forgotten one is not read
@@ -123,7 +122,7 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", help="folder of scripts/train_emoji_sd.py; default the shipped one")
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -137,7 +136,9 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     from hf_unlearn.evaluation import interval, markdown_table, stamp
+    from hf_unlearn.evaluation.emoji import EMOJI_SD
 
+    options.model = options.model or str(EMOJI_SD)
     targets = TUNED_ON if options.rates else (STYLE, THING)
     seeds = [100] if options.rates else options.seeds
     runs = [(row, rate) for row in options.rows for rate in options.rates or [None]]

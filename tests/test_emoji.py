@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from hf_unlearn.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
-from hf_unlearn.evaluation.emoji import EmojiJudge, canvas_figures, draw_grid
+from hf_unlearn.evaluation.emoji import EMOJI_SD, EmojiJudge, canvas_figures, draw_grid
+from hf_unlearn.pipelines import load_text_to_image_pipeline
 
 SHARED = Path(__file__).parents[2] / "shared/data/emoji4styles"
 
@@ -92,3 +93,19 @@ def test_the_judge_has_two_heads_and_the_grid_the_same_noise():
     again, _, _ = draw_grid(Pipeline(), 2, 1, 1.0, batch_size=50)
     assert torch.equal(images, again) and len(images) == 144
     assert styles.bincount().tolist() == [48] * 3 and things.bincount().tolist() == [6] * 24
+
+
+def test_the_shipped_pipeline_draws_what_it_is_asked_for():
+    """One picture of each of 24 prompts; the card's figures are of 360 in twice the steps."""
+    pipeline = load_text_to_image_pipeline(str(EMOJI_SD))
+    pipeline.set_progress_bar_config(disable=True)
+    judge = EmojiJudge.from_pretrained(EMOJI_SD / "judge", torch_dtype=torch.float32).eval()
+    asked = [(number % 3, number) for number in range(24)]
+    prompts = [prompt_of(STYLES[s], list(OBJECTS)[o]) for s, o in asked]
+    options = dict(num_inference_steps=10, guidance_scale=3.0, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        style, thing = judge(pipeline(prompts, **options, output_type="pt").images * 2 - 1)
+    assert (style.argmax(1) == torch.tensor([s for s, _ in asked])).sum() >= 20
+    assert (thing.argmax(1) == torch.tensor([o for _, o in asked])).sum() >= 20
+    weights = sum(path.stat().st_size for path in EMOJI_SD.rglob("*.safetensors"))
+    assert weights <= 12 * 2**20

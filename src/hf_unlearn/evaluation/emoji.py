@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from ..emoji import OBJECTS, STYLES, prompt_of
 from .generation import frechet_distance
+from .judge import ASSETS
+
+EMOJI_SD = ASSETS / "emoji_sd"  # the shipped pipeline; its `judge` is an EmojiJudge
 
 
 class EmojiJudge(ModelMixin, ConfigMixin):
