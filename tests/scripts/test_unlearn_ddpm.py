@@ -113,8 +113,11 @@ def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_fol
 
 
 def test_an_adapter_is_all_that_is_saved_and_its_strengths_are_shown(tmp_path):
-    done = run(*FAST, "--use_lora", "--rank", "2", "--output_dir", tmp_path)
-    assert "the folder is an adapter" in done.stdout and not (tmp_path / "unet").exists()
+    run(*FAST, "--use_lora", "--rank", "2", "--output_dir", tmp_path)
+    assert not (tmp_path / "unet").exists()
+    record = read_record(tmp_path)
+    assert record.library_name == "peft" and record.adapter["rank"] == 2 and not record.adapter["merged"]
+    assert "PeftModel.from_pretrained" in (tmp_path / "README.md").read_text()
     pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
     load_adapter(pipeline, tmp_path)
     width, height = Image.open(tmp_path / "strengths.png").size
@@ -206,7 +209,7 @@ def test_push(hub, tmp_path, image_folder, unconditional, run_script):
     assert code == 0 and output.endswith(f"{hub.url}/user/without-3\n"), error
     weights = "unet/diffusion_pytorch_model.safetensors"
     settings = {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"}
-    shown = {"README.md", "figures.json", "before_after.png"}
+    shown = {"README.md", "figures.json", "before_after.png", "unlearning_report.json"}
     assert {*settings, *shown, weights, "masks.safetensors"} == set(hub.files("user/without-3")) - {"figures.md"}
     assert hub.files("user/without-3")[weights] == (out / weights).read_bytes() and hub.repos["user/without-3"].private
     assert b'from_pretrained("user/without-3"' in hub.files("user/without-3")["README.md"]

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import NoReturn
 
 from ..terminal import CommandParser
@@ -35,7 +34,6 @@ def publish_command(argv: list[str]) -> None:
             json.dumps({"kind": contents.kind, "files": contents.files}) if options.json else "\n".join(contents.files)
         )
         return
-    _name_in_card(options.folder, options.repo)
     before = signal.signal(signal.SIGINT, _leave)
     try:
         done = publish(
@@ -50,15 +48,6 @@ def publish_command(argv: list[str]) -> None:
         print(f"removed {name}, which would be loaded instead; the history of {done.repo} keeps it")
     state = "" if done.changed else ", nothing had changed"
     print(f"{done.url}: {done.kind} of {len(done.files)} files, commit {done.commit[:10]}{state}")
-
-
-def _name_in_card(folder: str, repo: str) -> None:
-    """A card that the run's record fills names the repository it is loaded from."""
-    from ..cards import write_card
-    from ..evaluation.record import RECORD_FILE, read_record
-
-    if (Path(folder) / RECORD_FILE).is_file():
-        write_card(folder, read_record(folder), repo)
 
 
 def _leave(*_) -> NoReturn:
