@@ -14,7 +14,7 @@ from hf_unlearn.data import (
     split_by_index,
     split_by_label,
 )
-from hf_unlearn.images import ArrayDataset, ImageDataset, digits, to_pixels
+from hf_unlearn.images import ArrayDataset, FlippedAndCropped, ImageDataset, digits, to_pixels
 from hf_unlearn.sources import load_images
 
 
@@ -159,3 +159,17 @@ def test_exactly_one_way_to_say_what_to_forget(images):
         forget_and_retain(images)
     with pytest.raises(ValueError, match="one of"):
         forget_and_retain(images, classes=[0], indices=[1])
+
+
+def test_flipped_and_cropped_images_are_mirrored_or_moved(images):
+    moved = FlippedAndCropped(images, shift=1)
+    assert labels_of(moved) == images.labels and len(moved) == len(images)
+    pixels = images.pixel_values[0]
+    padded = torch.nn.functional.pad(pixels[None], (1, 1, 1, 1), mode="replicate")[0]
+    height, width = pixels.shape[1:]
+    crops = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    expected = [*crops, *(crop.flip(-1) for crop in crops)]
+    torch.manual_seed(0)
+    drawn = [moved[0]["pixel_values"] for _ in range(300)]
+    found = {next(i for i, crop in enumerate(expected) if torch.equal(crop, item)) for item in drawn}
+    assert len(found) == len(expected) and torch.equal(images[0]["pixel_values"], pixels)

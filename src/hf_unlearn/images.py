@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -52,6 +52,28 @@ class ArrayDataset(LabelledDataset):
 
     def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
         return (self.pixel_values[i].numpy().tobytes() for i in positions)
+
+
+class FlippedAndCropped(Subset):
+    """All of `images` (items (C, H, W)), mirrored half of the time and moved by up to `shift` pixels, edges repeated.
+
+    Draws from torch's global generator, whose state checkpoints keep; made for one process without workers.
+    """
+
+    def __init__(self, images: Dataset, shift: int = 4):
+        super().__init__(images, range(len(images)))
+        self.shift = shift
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        item = dict(self.dataset[i])
+        pixels, shift = item["pixel_values"], self.shift
+        flip, left, top = (int(torch.randint(n, ())) for n in (2, 2 * shift + 1, 2 * shift + 1))
+        padded = torch.nn.functional.pad(pixels[None], (shift,) * 4, mode="replicate")[0]
+        moved = padded[:, top : top + pixels.shape[1], left : left + pixels.shape[2]]
+        return {**item, "pixel_values": moved.flip(-1) if flip else moved}
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]]:
+        return [self[i] for i in indices]
 
 
 class ImageDataset(LabelledDataset):

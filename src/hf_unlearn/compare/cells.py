@@ -25,7 +25,7 @@ from ..evaluation.classification import Measured, accuracy, classification_figur
 from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
 from ..evaluation.relearn import relearn_steps
-from ..images import ArrayDataset
+from ..images import ArrayDataset, FlippedAndCropped
 from ..losses import spread
 from ..objectives import Classification
 from ..recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
@@ -83,7 +83,7 @@ class Cells:
     def key(self, **spec: Any) -> str:
         """Name of a model or cell by `spec` and what all of them depend on."""
         shared = {
-            **{name: getattr(self.recipe, name) for name in ("data", "model", "train")},
+            **{name: getattr(self.recipe, name) for name in ("data", "model", "train", "augment")},
             "digests": self._data()[1],
             "source": source_digest(),
             "versions": version_of("torch", "transformers", "scikit-learn"),
@@ -115,6 +115,7 @@ class Cells:
         folder = self.models / self.key(**spec)
         if not (folder / "seconds.json").exists():
             model = start_of(self.recipe.model, seed)
+            data = FlippedAndCropped(data) if self.recipe.augment else data
             seconds = train_classifier(model, data, seed, str(folder), **self.recipe.train)
             (folder / "seconds.json").write_text(json.dumps(seconds))
         loaded = AutoModelForImageClassification.from_pretrained(folder)

@@ -21,6 +21,7 @@ class Recipe:
     model: a name of `hf_unlearn.recipes.CLASSIFIERS`, or the folder or Hub id of an image classifier.
     forget: {"fraction": 0.1} (a random subset, another one for each seed) or {"classes": [3]}.
     train: overrides of UnlearnConfig for the original and the retrained model.
+    augment: whether these two train on mirrored and moved images; unlearning and measuring see them as they are.
     budget: batch gradients (forward and backward of one batch) that each method may spend; the batch size.
     methods: rows; "sfron:paper" is SFRon with that preset.
     trials: search trials for every method.
@@ -40,6 +41,7 @@ class Recipe:
     budget: int = 120
     batch_size: int = 64
     train: dict[str, Any] = field(default_factory=dict)
+    augment: bool = False
     trials: int = 12
     search_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])
     image_column: str = "image"
