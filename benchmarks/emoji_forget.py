@@ -20,7 +20,7 @@ from cells import computed, digest_of
 
 STYLE, THING = ("style", "noto"), ("object", "rocket")
 TUNED_ON = (("style", "twemoji"), ("object", "guitar"))  # never in the table
-BUDGET, BATCH = 300, 32
+BUDGET, BATCH = 150, 32
 DRAWING = {"num_inference_steps": 20, "guidance_scale": 3.0, "batch_size": 24}
 IMAGES = {"num_forget_images": 96, "num_retain_images": 192}
 # row -> (method, its options, weights that are trained, learning rate)
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--samples_per_prompt", type=int, default=4)
+    parser.add_argument("--samples_per_prompt", type=int, default=3)
     parser.add_argument(
         "--rates", nargs="+", type=float, help="compare learning rates on targets of their own instead"
     )

@@ -16,7 +16,15 @@ from transformers.trainer_utils import set_seed
 from hf_unlearn import UnlearnTrainer, cli
 from hf_unlearn.arguments import LoraFlags, TrainingFlags
 from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
-from hf_unlearn.evaluation import concept_picture, draw_prompts, loss_metrics, read_record, record_run, write_metrics
+from hf_unlearn.evaluation import (
+    concept_picture,
+    draw_prompts,
+    loss_metrics,
+    read_record,
+    record_run,
+    strength_pictures,
+    write_metrics,
+)
 from hf_unlearn.evaluation.picture_prompts import PictureFlags
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
 from hf_unlearn.hub import finish, prepare_repo
@@ -190,6 +198,10 @@ def main() -> None:
     forgotten = [i < len(concepts) for i in range(len(shown))]
     blurred = [i < len(concepts) and concepts[i].unsafe for i in range(len(shown))]
     concept_picture(pictures, shown, forgotten, blurred, f"{training.output_dir}/before_after.png")
+    if lora.use_lora:
+        strengths = strength_pictures(pipeline, shown, drawing)
+        path = f"{training.output_dir}/strengths.png"
+        concept_picture(strengths, shown, forgotten, blurred, path, "adapter strength")
     finish(training, repo, read_record(training.output_dir).measured(figures), table, trainer)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from hf_unlearn import NoisePrediction
 from hf_unlearn.saliency import Masks
-from hf_unlearn.storage import check_reload, load_checkpoint, load_weights, save_checkpoint, save_weights
+from hf_unlearn.storage import check_reload, export, load_checkpoint, load_weights, save_checkpoint, save_weights
 
 
 class Tied(nn.Module):
@@ -92,3 +92,13 @@ def test_check_reload_sees_weights_and_configuration(tmp_path):
     save_file({**load_file(weights), "conv_out.bias": torch.ones(1)}, weights, metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match="conv_out.bias differs"):
         check_reload(objective, str(tmp_path))
+
+
+def test_saved_configs_name_a_hub_model_and_no_folder_of_this_machine(tmp_path):
+    pipeline = tiny_pipeline()
+    for name, expected in ((str(tmp_path / "base" / "unet"), None), ("user/some-model", "user/some-model")):
+        pipeline.unet.register_to_config(_name_or_path=name)
+        export(NoisePrediction(pipeline), tmp_path / "out")
+        config = json.loads((tmp_path / "out" / "unet" / "config.json").read_text())
+        assert config.get("_name_or_path") == expected and config["_class_name"] == "UNet2DModel"
+        assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "out").glob("**/*.json"))

@@ -1,10 +1,11 @@
-"""What a card says that depends on the figures: the table, the verdict, what got worse."""
+"""What a card says that depends on the figures: the table, what got worse."""
 
 from typing import Any
 
 from .evaluation.metric import is_share, role_of, share_interval
 from .evaluation.record import RunRecord
 from .evaluation.report import markdown_table
+from .evaluation.verdict import shown
 
 MODELS = ("before", "after", "retrained")
 WRITTEN = {"clip": "CLIP", "frechet": "Frechet", "js": "JS", "kl": "KL", "mia": "MIA", "svc": "SVC"}
@@ -15,13 +16,6 @@ def title(figure: str) -> str:
     return " ".join(WRITTEN.get(word, word) for word in figure.split("_"))
 
 
-def shown(figure: str, value: float | None) -> str:
-    """A value as text: shares in %, others with four digits, "-" if it was not measured."""
-    if value is None:
-        return "-"
-    return f"{value:.1%}" if is_share(figure) else f"{value:.4g}"
-
-
 def card_table(record: RunRecord) -> str:
     """A row a figure, a column a model; shares with their 95 % interval (`share_interval`)."""
     models = [model for model in dict.fromkeys((*MODELS, *record.figures)) if model in record.figures]
@@ -29,7 +23,9 @@ def card_table(record: RunRecord) -> str:
 
     def cell(name: str, metric: dict[str, Any]) -> str:
         value = metric.get("value")
-        if value is None or not is_share(name) or metric["samples"] < 1:
+        if value is None:
+            return "-"
+        if not is_share(name) or metric["samples"] < 1:
             return shown(name, value)
         low, high = share_interval(value, metric["samples"])
         return f"{value:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -56,16 +52,6 @@ def change(record: RunRecord, figure: str) -> str:
         return f"{title(figure)} stayed at {shown(figure, after)}{aside}"
     verb = "fell" if after < before else "rose"
     return f"{title(figure)} {verb} from {shown(figure, before)} to {shown(figure, after)}{aside}"
-
-
-def verdict(record: RunRecord) -> str:
-    """One sentence: what became of the first forget figure and of the first retain figure."""
-    found = []
-    for role in ("forget", "retain"):
-        names = [name for name in record.figures.get("after", {}) if role_of(name)[0] == role]
-        found.append(change(record, names[0]) if names else f"no figure of the {role} data was measured")
-    text = ", ".join(found)
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def failures(record: RunRecord) -> list[str]:

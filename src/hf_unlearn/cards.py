@@ -12,10 +12,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import yaml_dump
 
-from .card_text import card_table, definitions, failures, verdict
+from .card_text import card_table, definitions, failures
 from .eval_results import eval_results, hub_datasets, write_entries
 from .evaluation.metric import is_share, role_of
 from .evaluation.record import RunRecord
+from .evaluation.verdict import verdict
 from .origin import LICENCE_KEYS
 
 CARD_FILE = "README.md"

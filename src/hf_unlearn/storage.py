@@ -12,6 +12,7 @@ from torch import nn
 
 from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
 from .objectives import Objective
+from .origin import is_hub_id
 from .saliency import Masks
 
 MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
@@ -109,6 +110,7 @@ def export(objective: Objective, folder: str | Path) -> None:
     """
     if objective.adapter is None:
         objective.save_pretrained(str(folder))
+        forget_local_names(folder)
         check_reload(objective, str(folder))
         return
     factors = Path(folder) / ADAPTER_FOLDER if objective.adapter.merge else Path(folder)
@@ -120,7 +122,18 @@ def export(objective: Objective, folder: str | Path) -> None:
         _same_output(live, _output(objective, merged), folder)
         with exporting(objective, merged):
             objective.save_pretrained(str(folder))
+            forget_local_names(folder)
             check_reload(objective, str(folder))
+
+
+def forget_local_names(folder: str | Path) -> None:
+    """Take out of the saved configs where on this machine the base model lay; the id of a Hub model stays."""
+    for path in [*Path(folder).glob("*.json"), *Path(folder).glob("*/*config.json")]:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name = config.get("_name_or_path") if isinstance(config, dict) else None
+        if isinstance(name, str) and not is_hub_id(name):
+            del config["_name_or_path"]
+            path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_reload(objective: Objective, folder: str) -> None:

@@ -202,3 +202,5 @@ def test_an_adapter_of_the_cross_attention_and_nothing_twice(folder, tmp_path):
     again = run(*command)
     assert "[4/5] save (finished before)" in again and first.split("| model")[1] == again.split("| model")[1]
     StableDiffusionPipeline.from_pretrained(folder).load_lora_weights(str(tmp_path))
+    width, height = Image.open(tmp_path / "strengths.png").size
+    assert height > width  # seven strengths, and three prompts in the quick profile

@@ -1,6 +1,6 @@
 """Finished models in; numbers and pictures out."""
 
-from .concepts import concept_picture, draw_prompts
+from .concepts import concept_picture, draw_prompts, strength_pictures
 from .ddpm import (
     DIGITS_DDPM,
     RETRAINED,
@@ -61,5 +61,6 @@ __all__ = [
     "sample_classes",
     "stamp",
     "strength_picture",
+    "strength_pictures",
     "write_metrics",
 ]

@@ -9,8 +9,10 @@ import torch
 from diffusers.utils import pt_to_pil
 from torch import Tensor
 
+from ..adapters import set_strengths
 from ..images import blur_picture, to_pixels
 from ..latents import Drawing
+from ..lora import NAME
 from .report import save_grid
 
 
@@ -33,14 +35,33 @@ def draw_prompts(pipeline: Any, prompts: Sequence[str], drawing: Drawing, per_pr
     return torch.stack(pictures)
 
 
+def strength_pictures(
+    pipeline: Any,
+    prompts: Sequence[str],
+    drawing: Drawing,
+    strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+) -> dict[str, Tensor]:
+    """`draw_prompts` at each strength of the pipeline's adapter, one picture a prompt. Leaves strength 1."""
+    pictures = {}
+    for strength in strengths:
+        set_strengths(pipeline, {NAME: strength})
+        pictures[f"{strength:g}"] = draw_prompts(pipeline, prompts, drawing, per_prompt=1)
+    set_strengths(pipeline, {NAME: 1.0})
+    return pictures
+
+
 def concept_picture(
     pictures: dict[str, Tensor],
     prompts: Sequence[str],
     forgotten: Sequence[bool],
     blurred: Sequence[bool],
     path: str | Path,
+    rows: str = "",
 ) -> None:
-    """PNG of `draw_prompts` tensors, a row a model, a column a prompt; blurred columns cannot be made out."""
+    """PNG of `draw_prompts` tensors, a row a model, a column a prompt; blurred columns cannot be made out.
+
+    `rows` says what the rows' names are, if not models.
+    """
     shown = {}
     for name, cells in pictures.items():
         cells = cells.clone()
@@ -48,7 +69,7 @@ def concept_picture(
             cells[column] = torch.stack([to_pixels(blur_picture(p), None, 3) for p in pt_to_pil(cells[column])])
         shown[name] = cells
     columns = [_wrapped(prompt) for prompt in prompts]
-    save_grid(shown, columns, forgotten, path)
+    save_grid(shown, columns, forgotten, path, rows)
 
 
 def _wrapped(prompt: str, width: int = 12) -> str:
