@@ -337,6 +337,10 @@ class UnlearnTrainer(OuterStep):
         token = token or args.hub_token
         return publish(folder, self.hub_model_id, token, False, args.hub_revision, include_masks, commit_message)
 
-    def verify_mask(self) -> float:
-        """Largest drift of a masked-out weight seen in a verified forget step; exactly 0 with mask_mode="update"."""
-        return self.fast_slow.mask_drift if self.fast_slow is not None else 0.0
+    def verify_mask(self) -> float | None:
+        """Largest drift of a masked-out weight seen in a verified forget step; exactly 0 with mask_mode="update".
+
+        None if nobody looked: no mask, no training yet, or verify_mask_steps=0.
+        """
+        looked = self.masks is not None and self.fast_slow is not None and self.args.verify_mask_steps
+        return self.fast_slow.mask_drift if looked else None

@@ -121,6 +121,8 @@ def test_masked_out_weights_stay_through_the_forget_phase(tmp_path, images):
     for optim in ("separate", "shared"):
         trainer = run(tmp_path, images, SFRon(forget_optim=optim), **values)
         assert trainer.verify_mask() == 0 and 0 < trainer.masks.density < 1
+        trainer.args.verify_mask_steps = 0  # then nobody would have looked
+        assert trainer.verify_mask() is None
     assert run(tmp_path, images, SFRon(forget_optim="shared", mask_mode="gradient"), **values).verify_mask() > 1e-5
 
 

@@ -138,7 +138,7 @@ CRITERIA = [
         "max-mask-drift",
         "largest drift of a weight outside the mask in a forget step",
         lambda r: _named(r.mask, "drift") if r.mask.get("density") is not None else {},
-        "the run had no mask, so no drift outside it was measured",
+        "no drift outside a mask was measured: the run had none, or verify_mask_steps was 0",
     ),
     Criterion("max-seconds", "longest training", lambda r: _named(r.cost, "seconds"), "no time was measured"),
     Criterion(
