@@ -54,6 +54,9 @@ class ModelFlags:
 class ConceptFlags:
     concept: list[str] | None = field(default=None, metadata={"help": "what to forget: a preset or any words"})
     anchor_concept: str | None = field(default=None, metadata={"help": "what to draw instead"})
+    prompt_templates: list[str] | None = field(
+        default=None, metadata={"help": 'prompts of free text, "{}" is the concept, such as "a drawing of {}"'}
+    )
     list_concepts: bool = field(default=False, metadata={"help": "print the presets and stop"})
     retain_prompts: list[str] | None = field(default=None, metadata={"help": "what must stay; default a mixed list"})
     num_forget_images: int = field(default=64, metadata={"help": "drawn by the model itself"})
@@ -112,7 +115,7 @@ def main() -> None:
         raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
     if not concept.concept:
         raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
-    concepts = [concept_of(text, concept.anchor_concept) for text in concept.concept]
+    concepts = [concept_of(text, concept.anchor_concept, concept.prompt_templates) for text in concept.concept]
     cli.check_writable(training.output_dir)
     retain_prompts = concept.retain_prompts or RETAIN_PROMPTS
     # The others wait while the first one draws, which may take longer than an exchange of gradients ever does.

@@ -123,6 +123,9 @@ def test_concept_data_from_given_images(tmp_path):
     [
         ((" ",), "the concept is empty"),
         (("a church", "A church "), "is its own anchor: choose another anchor_concept"),
+        (("a church", None, ["a photo"]), "prompt template 'a photo' needs \"{}\" once"),
+        (("a church", None, ["{} {x}"]), 'needs "{}" once'),
+        (("nudity", None, ["a photo of {}"]), "has prompts of its own: leave prompt_templates out"),
         (("artist style",), 'needs a name: "artist style:NAME"'),
         (("nudity:art",), "'nudity' takes no name"),
     ],
@@ -133,6 +136,9 @@ def test_bad_concepts(arguments, message):
 
 
 def test_bad_concept_data(tmp_path):
+    own = concept_of("rocket", "boat", ["a noto emoji of a {}", "two {}s"])
+    assert own.prompts == ("a noto emoji of a rocket", "two rockets")
+    assert own.anchors == ("a noto emoji of a boat", "two boats")
     concept = concept_of("a church")
     for options, message in (
         ({"concepts": []}, "no concept"),

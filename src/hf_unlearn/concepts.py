@@ -90,23 +90,31 @@ RETAIN_PROMPTS = (
 )
 
 
-def concept_of(text: str, anchor: str | None = None) -> Concept:
-    """A preset ("nudity", "artist style:Van Gogh") or free text, whose prompts are made from `TEMPLATES`.
+def concept_of(text: str, anchor: str | None = None, templates: Sequence[str] | None = None) -> Concept:
+    """A preset ("nudity", "artist style:Van Gogh") or free text, whose prompts are made from `templates`.
 
     Args:
         anchor: what to draw instead. It replaces a preset's anchors; free text without one goes to the empty prompt.
+        templates: prompts of free text, with "{}" in the place of the concept; default `TEMPLATES`.
 
     Raises:
-        ValueError: the text is empty, a preset lacks or has too much of a name, or concept and anchor are the same.
+        ValueError: the text is empty, a preset lacks or has too much of a name, concept and anchor are the same, or a
+            template has no place for the concept.
     """
+    for template in templates or ():
+        if template.count("{}") != 1 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
+            raise ValueError(f'prompt template {template!r} needs "{{}}" once, in the place of the concept')
     head, colon, rest = (part.strip() for part in text.partition(":"))
     if not text.strip():
         raise ValueError("the concept is empty: say what to forget")
     if anchor is not None and anchor.strip().lower() == text.strip().lower():
         raise ValueError(f"concept {text!r} is its own anchor: choose another anchor_concept")
     if head not in PRESETS:
-        anchors = tuple(t.format(anchor) if anchor else "" for t in TEMPLATES)
-        return Concept(text.strip(), tuple(t.format(text.strip()) for t in TEMPLATES), anchors)
+        templates = templates or TEMPLATES
+        anchors = tuple(t.format(anchor) if anchor else "" for t in templates)
+        return Concept(text.strip(), tuple(t.format(text.strip()) for t in templates), anchors)
+    if templates:
+        raise ValueError(f"concept {head!r} has prompts of its own: leave prompt_templates out")
     pairs, unsafe = PRESETS[head]
     wants_name = "{}" in pairs[0][0]
     if wants_name and not rest:
