@@ -41,7 +41,8 @@ class RunRecord:
     figures: {"before", "after", maybe "retrained"} -> {figure: a Metric's fields}.
     per_class: rows of name, forget (bool), before, after, maybe retrained: shares, for bars.
     log: rows of the training log, with `step`.
-    mask: density (None without mask), drift outside it (None if not measured), layers [[parameter, weights, share], ...].
+    mask: density (None without mask), drift outside it (None if not measured), layers: rows of parameter, weights,
+        share.
     cost: seconds of the outer steps, peak_memory_mb of the process so far, device.
     history: what was forgotten before and now, oldest first.
     """
