@@ -20,9 +20,10 @@ from cells import computed, digest_of
 
 STYLE, THING = ("style", "noto"), ("object", "rocket")
 TUNED_ON = (("style", "twemoji"), ("object", "guitar"))  # never in the table
-BUDGET, BATCH = 150, 32
+BUDGET, BATCH = 200, 16
 DRAWING = {"num_inference_steps": 20, "guidance_scale": 3.0, "batch_size": 24}
 IMAGES = {"num_forget_images": 96, "num_retain_images": 192}
+SHOWN = ("rocket", "sailboat", "cat", "castle")  # in the pictures
 # row -> (method, its options, weights that are trained, learning rate)
 ROWS = {
     "sfron": ("sfron", {}, "full", 3e-4),
@@ -106,7 +107,33 @@ def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, r
     judge = EmojiJudge.from_pretrained(Path(model) / "judge", torch_dtype=torch.float32).eval()
     pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
     figures = canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None))
+    strip = strip_path(model, data_dir, row, kind, name, seed, rate, count)
+    strip.parent.mkdir(parents=True, exist_ok=True)
+    firsts = [(s * len(OBJECTS) + list(OBJECTS).index(thing)) * count for thing in SHOWN for s in range(len(STYLES))]
+    torch.save(((pictures[0][firsts] + 1) * 127.5).round().to(torch.uint8), strip)
     return {**figures, "seconds": seconds}
+
+
+def strip_path(*cell_arguments) -> Path:
+    """Where a cell leaves its first picture of each `SHOWN` object in each style."""
+    name = hashlib.sha256(key(*cell_arguments).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), "emoji-forget-strips", f"{name}.pt")
+
+
+def picture(strips: dict[str, Path], target: tuple[str, str], path: str) -> None:
+    """PNG: a row a method, a column a prompt, the same noise in a column."""
+    import torch
+
+    from hf_unlearn.emoji import STYLES
+    from hf_unlearn.evaluation.report import save_grid
+
+    asked = [(style, thing) for thing in SHOWN for style in STYLES]
+    lost = [row for row, strip in strips.items() if not strip.exists()]
+    if lost:
+        print(f"not in {path}: {', '.join(lost)}, whose cells were computed elsewhere")
+    kept = {row: torch.load(strip, weights_only=True) for row, strip in strips.items() if row not in lost}
+    grids = {row: strip.unsqueeze(1) / 127.5 - 1 for row, strip in kept.items()}
+    save_grid(grids, ["\n".join(pair) for pair in asked], [target[1] in pair for pair in asked], path)
 
 
 def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, rate: float | None, count: int) -> str:
@@ -132,6 +159,7 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--output", default="benchmarks/results/emoji_forget.json")
+    parser.add_argument("--pictures", help="also draw FOLDER/emoji_style.png and emoji_object.png, of the first seed")
     parser.add_argument("--markdown", help="also write the tables, with versions and date, to this file")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -156,6 +184,10 @@ def main() -> None:
             rows.append([f"{row} {rate:g}" if rate else row, *shares, *rest])
         table = markdown_table(["method", "UA %", "IRA %", "CRA %", "Frechet distance", "seconds"], rows)
         text += f"\nForget the {target[0]} {target[1]}, {len(seeds)} seeds\n\n{table}\n"
+        if options.pictures:
+            made = {r: strip_path(*head, r, *target, seeds[0] if r in ROWS else 0, None, *tail) for r, _ in runs}
+            made = {"original": strip_path(*head, "original", *target, 0, None, *tail), **made}
+            picture(made, target, f"{options.pictures}/emoji_{target[0]}.png")
     print(text)
     if options.markdown:
         Path(options.markdown).write_text(f"{stamp('torch', 'diffusers', 'transformers')}\n{text}")

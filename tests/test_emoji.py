@@ -109,3 +109,13 @@ def test_the_shipped_pipeline_draws_what_it_is_asked_for():
     assert (thing.argmax(1) == torch.tensor([o for _, o in asked])).sum() >= 20
     weights = sum(path.stat().st_size for path in EMOJI_SD.rglob("*.safetensors"))
     assert weights <= 12 * 2**20
+
+
+@pytest.mark.long
+def test_pictures_rendered_from_npm():
+    """The packages on npm have every object, drawn on white, and no two alike."""
+    images, styles, things = load_emoji()
+    assert images.shape == (72, 3, 64, 64) and images.min() >= -1 and images.max() == 1
+    assert len({tuple(pair) for pair in torch.stack([styles, things], 1).tolist()}) == 72
+    assert len({image.numpy().tobytes() for image in images}) == 72
+    assert (images[:, :, 0, 0] == 1).all(dim=1).double().mean() > 0.9  # the corner is background
