@@ -25,15 +25,16 @@ DRAWING = {"num_inference_steps": 20, "guidance_scale": 3.0, "batch_size": 24}
 IMAGES = {"num_forget_images": 96, "num_retain_images": 192}
 SHOWN = ("rocket", "sailboat", "cat", "castle")  # in the pictures
 # row -> (method, its options, weights that are trained, learning rate)
+SFRON = {"retain_steps": 1}  # 100 outer steps
 ROWS = {
-    "sfron": ("sfron", {}, "full", 3e-4),
-    "salun": ("salun", {}, "full", 3e-4),
-    "esd-x": ("esd", {}, "xattn", 3e-4),
-    "concept_ablation": ("concept_ablation", {}, "xattn", 3e-4),
+    "sfron": ("sfron", SFRON, "xattn", 3e-3),
+    "salun": ("salun", {}, "full", 1e-3),
+    "esd-x": ("esd", {}, "xattn", 5e-4),
+    "concept_ablation": ("concept_ablation", {}, "xattn", 2e-3),
     "uce": ("uce", {}, "xattn", 0.0),
     "gradient_ascent": ("gradient_ascent", {}, "full", 1e-5),
-    "sfron, lora all": ("sfron", {}, "full", 3e-3),
-    "sfron, lora saliency half": ("sfron", {}, "full", 3e-3),
+    "sfron, lora all": ("sfron", SFRON, "full", 3e-3),
+    "sfron, lora saliency half": ("sfron", SFRON, "full", 3e-3),
 }
 # Options of `lora.choose_lora`. Half: at most half of the factors' weights that rank 8 on all layers takes.
 LORA = {
@@ -57,8 +58,8 @@ def concept_of(kind: str, name: str):
     return concept, [prompt_of(*pair) for pair in every if pair not in gone]
 
 
-def unlearned(model: str, row: str, kind: str, name: str, seed: int, rate: float | None, cache: str):
-    """(pipeline, seconds of unlearning without drawing the data)."""
+def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float | None, folder: str):
+    """(pipeline, its trainer, seconds of unlearning without drawing the data). Nothing is saved to `folder` yet."""
     from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
     from hf_unlearn.latents import Drawing
     from hf_unlearn.lora import add_lora, choose_lora
@@ -66,29 +67,48 @@ def unlearned(model: str, row: str, kind: str, name: str, seed: int, rate: float
     from hf_unlearn.synthesis import concept_data
 
     pipeline = load_text_to_image_pipeline(model)
-    if row == "original":
-        return pipeline, 0.0
     method_name, options, train_method, own_rate = ROWS[row]
     method = METHODS[method_name](**options)
     concept, retain = concept_of(kind, name)
     drawing = Drawing(**DRAWING, seed=seed * 10_000)
     data = dict(drawing=drawing, forget_images=method.forget_images, train_method=train_method, **IMAGES)
+    cache = os.path.join(tempfile.gettempdir(), "emoji-forget-cache")
     objective, forget_set, retain_set = concept_data(pipeline, [concept], cache, retain, **data)
     if row in LORA:
         add_lora(objective, choose_lora(objective, forget_set, retain_set, seed=seed, **LORA[row]), seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        config = UnlearnConfig.quiet(
-            output_dir=folder,
-            max_steps=max(1, int(BUDGET / method.gradients)),
-            per_device_train_batch_size=BATCH,
-            learning_rate=rate or own_rate or 1e-4,
-            max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
-            seed=seed,
-        )
-        trainer = UnlearnTrainer(objective, config, method, forget_set, retain_set)
-        start = time.perf_counter()
-        trainer.train()
-        return pipeline, time.perf_counter() - start
+    config = UnlearnConfig.quiet(
+        output_dir=folder,
+        max_steps=max(1, int(BUDGET / method.gradients)),
+        per_device_train_batch_size=BATCH,
+        learning_rate=rate or own_rate or 1e-4,
+        max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
+        seed=seed,
+    )
+    trainer = UnlearnTrainer(objective, config, method, forget_set, retain_set, forgotten=f"the {kind} {name}")
+    start = time.perf_counter()
+    trainer.train()
+    return pipeline, trainer, time.perf_counter() - start
+
+
+def judged(pipeline, model: str, data_dir: str, kind: str, name: str, count: int):
+    """(UnlearnCanvas's figures, the pictures they are of)."""
+    import torch
+
+    from hf_unlearn.emoji import OBJECTS, STYLES, load_emoji
+    from hf_unlearn.evaluation.emoji import EmojiJudge, canvas_figures, draw_grid
+
+    number = (list(STYLES) if kind == "style" else list(OBJECTS)).index(name)
+    judge = EmojiJudge.from_pretrained(Path(model) / "judge", torch_dtype=torch.float32).eval()
+    pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
+    return canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None)), pictures[0]
+
+
+def shown(pictures, count: int):
+    """(prompts, 1, 3, 64, 64): the first picture of each `SHOWN` object in each style."""
+    from hf_unlearn.emoji import OBJECTS, STYLES
+
+    firsts = [(s * len(OBJECTS) + list(OBJECTS).index(thing)) * count for thing in SHOWN for s in range(len(STYLES))]
+    return pictures[firsts].unsqueeze(1)
 
 
 def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, rate: float | None, count: int) -> dict:
@@ -96,21 +116,19 @@ def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, r
     import torch
     from transformers.utils import logging
 
-    from hf_unlearn.emoji import OBJECTS, STYLES, load_emoji
-    from hf_unlearn.evaluation.emoji import EmojiJudge, canvas_figures, draw_grid
+    from hf_unlearn.pipelines import load_text_to_image_pipeline
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
-    cache = os.path.join(tempfile.gettempdir(), "emoji-forget-cache")
-    pipeline, seconds = unlearned(model, row, kind, name, seed, rate, cache)
-    number = (list(STYLES) if kind == "style" else list(OBJECTS)).index(name)
-    judge = EmojiJudge.from_pretrained(Path(model) / "judge", torch_dtype=torch.float32).eval()
-    pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
-    figures = canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None))
+    if row == "original":
+        pipeline, seconds = load_text_to_image_pipeline(model), 0.0
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            pipeline, _, seconds = trained(model, row, kind, name, seed, rate, folder)
+    figures, pictures = judged(pipeline, model, data_dir, kind, name, count)
     strip = strip_path(model, data_dir, row, kind, name, seed, rate, count)
     strip.parent.mkdir(parents=True, exist_ok=True)
-    firsts = [(s * len(OBJECTS) + list(OBJECTS).index(thing)) * count for thing in SHOWN for s in range(len(STYLES))]
-    torch.save(((pictures[0][firsts] + 1) * 127.5).round().to(torch.uint8), strip)
+    torch.save(((shown(pictures, count) + 1) * 127.5).round().to(torch.uint8), strip)
     return {**figures, "seconds": seconds}
 
 
@@ -124,15 +142,19 @@ def picture(strips: dict[str, Path], target: tuple[str, str], path: str) -> None
     """PNG: a row a method, a column a prompt, the same noise in a column."""
     import torch
 
-    from hf_unlearn.emoji import STYLES
-    from hf_unlearn.evaluation.report import save_grid
-
-    asked = [(style, thing) for thing in SHOWN for style in STYLES]
     lost = [row for row, strip in strips.items() if not strip.exists()]
     if lost:
         print(f"not in {path}: {', '.join(lost)}, whose cells were computed elsewhere")
     kept = {row: torch.load(strip, weights_only=True) for row, strip in strips.items() if row not in lost}
-    grids = {row: strip.unsqueeze(1) / 127.5 - 1 for row, strip in kept.items()}
+    draw({row: strip / 127.5 - 1 for row, strip in kept.items()}, target, path)
+
+
+def draw(grids: dict, target: tuple[str, str], path: str) -> None:
+    """PNG of what `shown` gave of each model."""
+    from hf_unlearn.emoji import STYLES
+    from hf_unlearn.evaluation.report import save_grid
+
+    asked = [(style, thing) for thing in SHOWN for style in STYLES]
     save_grid(grids, ["\n".join(pair) for pair in asked], [target[1] in pair for pair in asked], path)
 
 

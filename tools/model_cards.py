@@ -38,6 +38,7 @@ class Recipe:
 RECIPES = {
     "digits_ddpm": Recipe("digits-ddpm-without-3", "scripts/unlearn_ddpm.py"),
     "digits_vit": Recipe("digits-vit-without-a-tenth", "scripts/unlearn_classification.py", "license: apache-2.0"),
+    "emoji_sd": Recipe("emoji-sd-without-rocket", "benchmarks/emoji_card.py"),
 }
 
 

@@ -12,6 +12,8 @@ ROLES: dict[str, tuple[str, bool | None]] = {
     "unsafe_share": ("forget", True),
     "forget_loss": ("forget", None),
     "retain_accuracy": ("retain", False),
+    "in_domain_retain_accuracy": ("retain", False),
+    "cross_domain_retain_accuracy": ("retain", False),
     "test_accuracy": ("retain", False),
     "retain_loss": ("retain", True),
     "frechet_distance": ("retain", True),
