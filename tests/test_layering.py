@@ -9,7 +9,20 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
+    {
+        "losses",
+        "pipelines",
+        "concepts",
+        "stages",
+        "errors",
+        "terminal",
+        "contents",
+        "upload",
+        "layers",
+        "origin",
+        "files",
+    },
+    {"checkpoints"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
     {"data", "classifiers", "models", "classifier_data"},

@@ -117,6 +117,7 @@ class TwoSidedStop:
     def __init__(self, trainer: "UnlearnTrainer"):
         self.trainer = trainer
         self.best: dict[str, float] | None = None
+        self.reached = False  # a run that is resumed from here takes no further step
 
     @property
     def active(self) -> bool:
@@ -136,7 +137,8 @@ class TwoSidedStop:
             if self.trainer.is_world_process_zero():
                 save_weights(self.trainer.objective.network, self._weights)
         reached = within and args.target_forget is not None and forget_score <= args.target_forget
-        return reached or not within
+        self.reached = reached or not within
+        return self.reached
 
     def copy_to(self, checkpoint: Path) -> None:
         """Put the best weights into a checkpoint."""

@@ -43,6 +43,12 @@ class OuterStep(ForgetRetainEvaluation):
             self.guard.check_retain(self._recorded["retain_loss"][-1])
         return loss
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
+        """No batch once all steps are taken: resumed from the last checkpoint, stock Trainer would take one more."""
+        if self.state.global_step >= self.state.max_steps or self.early_stop.reached:
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any):
         loss = self.method.loss(self, inputs)
         return (loss, None) if return_outputs else loss

@@ -19,8 +19,10 @@ from transformers.trainer_utils import TrainOutput
 
 from .adapters import base_copy
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
+from .checkpoints import discard, find_checkpoint, rotate, seal
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
+from .files import writing
 from .history import entry, read_history, write_history
 from .loop import OuterStep
 from .losses import spread
@@ -28,7 +30,7 @@ from .methods import Method, SFRon
 from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
-from .storage import MASKS_FILE, export, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from .storage import MASKS_FILE, export, load_checkpoint, save_checkpoint, weights_digest
 from .upload import Published, publish, reserve
 
 PROFILE_SAMPLES = 512
@@ -126,10 +128,12 @@ class UnlearnTrainer(OuterStep):
 
     # ---- preparation -----------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        """Unlearn. `resume_from_checkpoint` is a folder, or True for the newest one in output_dir.
+        """Unlearn. `resume_from_checkpoint` is a folder, True for the newest whole one in output_dir, or "auto" for
+        that one where there is one, and a start where there is none.
 
         Raises:
-            ValueError: the named checkpoint does not exist (it never starts afresh instead).
+            ValueError: the named checkpoint does not exist or is torn (it never starts afresh instead).
+            OSError: a checkpoint could not be written; earlier ones are whole.
             DivergenceError: a loss exploded; the last good weights are in output_dir/last_good.
         """
         checkpoint = find_checkpoint(self.args.output_dir, resume_from_checkpoint)
@@ -228,6 +232,7 @@ class UnlearnTrainer(OuterStep):
                 raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours}")
         self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
         self.guard.first_retain = state["first_retain"]
+        self.early_stop.reached = state["stopped"]
         self.early_stop.copy_from(folder)
 
     @property
@@ -286,6 +291,30 @@ class UnlearnTrainer(OuterStep):
             entry(self.forgotten, self.method.name, steps, self.objective.base_model),
         ]
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Stock files, then the manifest that says they are whole, and only then are older checkpoints removed.
+
+        No public method sees both ends of a save, hence this override.
+        """
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with writing(folder):
+                if self.args.should_save:
+                    discard(folder)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    seal(folder)
+        except OSError:
+            discard(folder)  # half a checkpoint is of no use, and its room is
+            raise
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            rotate(folder.parent, limit, self.state.best_model_checkpoint)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
         folder = Path(output_dir or self.args.output_dir)
@@ -296,6 +325,7 @@ class UnlearnTrainer(OuterStep):
                     "original_retain": self.original_retain,
                     "best": self.early_stop.best,
                     "first_retain": self.guard.first_retain,
+                    "stopped": self.early_stop.reached,
                 }
                 save_checkpoint(folder, self.objective, self.masks, self.profile, state)
                 self.early_stop.copy_to(folder)
