@@ -9,19 +9,8 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {
-        "losses",
-        "pipelines",
-        "concepts",
-        "stages",
-        "errors",
-        "terminal",
-        "contents",
-        "upload",
-        "layers",
-        "origin",
-        "files",
-    },
+    {"files"},
+    {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
     {"checkpoints"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},

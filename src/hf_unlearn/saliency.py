@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 
 from .data import collate
+from .files import atomic
 from .losses import global_sum, spread, world_size
 from .objectives import Objective
 
@@ -66,8 +67,10 @@ class Masks:
         return [self.tensors[name].to(p.device, torch.bool) for name, p in parameters.items()]
 
     def save(self, path: str | Path) -> None:
-        """Write bool tensors (one byte a weight) and the metadata as safetensors."""
-        save_file({n: m.bool().contiguous().cpu() for n, m in self.tensors.items()}, path, metadata=self.metadata)
+        """Write bool tensors (one byte a weight) and the metadata as safetensors, whole or not at all."""
+        tensors = {n: m.bool().contiguous().cpu() for n, m in self.tensors.items()}
+        with atomic(path) as partial:
+            save_file(tensors, partial, metadata=self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "Masks":

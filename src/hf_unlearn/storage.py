@@ -61,7 +61,8 @@ def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, pro
     if masks is not None:
         masks.save(folder / MASKS_FILE)
     if profile is not None:
-        save_file({"profile": profile}, folder / PROFILE_FILE)
+        with atomic(folder / PROFILE_FILE) as partial:
+            save_file({"profile": profile}, partial)
     write_text(folder / STATE_FILE, json.dumps(state, indent=2))
 
 

@@ -177,8 +177,7 @@ class UnlearnTrainer(OuterStep):
         self._compute_masks()
         if self.masks is not None and self.args.should_save:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.masks.save(path.with_suffix(".partial"))
-            path.with_suffix(".partial").replace(path)
+            self.masks.save(path)
         self.accelerator.wait_for_everyone()
 
     @property
@@ -362,8 +361,7 @@ class UnlearnTrainer(OuterStep):
         if include_masks:
             if self.masks is None:
                 raise ValueError(f"include_masks: {self.method.name} has no masks")
-            self.masks.save(folder / "masks.partial")
-            (folder / "masks.partial").replace(folder / MASKS_FILE)
+            self.masks.save(folder / MASKS_FILE)
         token = token or args.hub_token
         return publish(folder, self.hub_model_id, token, False, args.hub_revision, include_masks, commit_message)
 
