@@ -18,15 +18,17 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from .adapters import base_copy
-from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
+from .callbacks import MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .checkpoints import discard, find_checkpoint, rotate, seal
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
 from .files import writing
+from .guard import DivergenceGuard
 from .history import entry, read_history, write_history
 from .loop import OuterStep
 from .losses import spread
 from .methods import Method, SFRon
+from .numerics import bad_samples, bad_weight, in_memory, say_samples
 from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
@@ -89,6 +91,7 @@ class UnlearnTrainer(OuterStep):
         for part in (forget_dataset, retain_dataset):
             if part is not None and len(part):
                 self.objective.check(part[0], labels_of(part))
+        self._check_finite()
         if forget_dataset is not None and self.objective.conditional:
             kept = labels_of(retain_dataset) if retain_dataset is not None else []
             lost = set(labels_of(forget_dataset)) - set(kept or [])
@@ -125,6 +128,15 @@ class UnlearnTrainer(OuterStep):
         self.fast_slow: FastSlow | None = None
         self._recorded: dict[str, list[Tensor]] = {}
         self._wrapped: nn.Module = self.objective
+
+    def _check_finite(self) -> None:
+        broken = bad_weight(self.objective.network)
+        if broken is not None:
+            raise ValueError(f"weight {broken} of the model is not finite: load whole weights, in float32 or bfloat16")
+        for name, part in (("forget", self.forget_dataset), ("retain", self.retain_dataset)):
+            positions = bad_samples(part) if part is not None and in_memory(part) else []
+            if positions:
+                raise ValueError(f"{say_samples(name, positions)}: leave them out or mend them")
 
     # ---- preparation -----------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
@@ -200,6 +212,8 @@ class UnlearnTrainer(OuterStep):
             self._compute_masks()
         if self._wants_profile and self.profile is None:
             self.profile = self.objective.baseline_profile(self._profile_batches())
+            if self.profile.isnan().any():
+                raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
         if self.args.eval_strategy != "no" and self.retain_dataset is not None:
             self.evaluate()
 
@@ -230,7 +244,7 @@ class UnlearnTrainer(OuterStep):
             if state[key] != ours:
                 raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours}")
         self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
-        self.guard.first_retain = state["first_retain"]
+        self.guard.first_retain, self.guard.first_forget = state["first_retain"], state["first_forget"]
         self.early_stop.reached = state["stopped"]
         self.early_stop.copy_from(folder)
 
@@ -324,6 +338,7 @@ class UnlearnTrainer(OuterStep):
                     "original_retain": self.original_retain,
                     "best": self.early_stop.best,
                     "first_retain": self.guard.first_retain,
+                    "first_forget": self.guard.first_forget,
                     "stopped": self.early_stop.reached,
                 }
                 save_checkpoint(folder, self.objective, self.masks, self.profile, state)
