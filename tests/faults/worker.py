@@ -38,7 +38,7 @@ def tiny(folder: str) -> None:
         per_device_eval_batch_size=64,
     )
     method = SFRon(fisher_samples=4, fisher_batch_size=2)
-    made = config(folder, eval_strategy="steps", **values)
+    made = config(folder, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=64, **values)
     trainer = UnlearnTrainer(tiny_pipeline(), made, method, *split_by_label(random_images(), 1))
     trainer.train(resume_from_checkpoint="auto")
     trainer.save_model()
