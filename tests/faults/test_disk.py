@@ -45,7 +45,7 @@ def small(tmp_path):
 
     disk = Disk()
     yield disk
-    if os.path.ismount(disk.folder):
+    if os.path.ismount(disk.folder):  # lazily: torch keeps the file of a failed save open for a while
         subprocess.run(["umount", "--lazy", str(disk.folder)], check=True)
 
 
