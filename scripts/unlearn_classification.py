@@ -21,6 +21,7 @@ from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image
 from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.evaluation.record import record_run
+from hf_unlearn.files import write_text
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.objectives import Classification
 from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
@@ -112,7 +113,7 @@ def forgotten_in_words(data: DataFlags, forget: Subset) -> str:
 def write_indices(path: Path, train: Dataset, forget: Subset) -> None:
     """The positions of the forget samples, as --forget_indices reads them."""
     positions = train.positions if isinstance(train, ProcessedImages) else range(len(train))
-    path.write_text("".join(f"{positions[i]}\n" for i in forget.indices))
+    write_text(path, "".join(f"{positions[i]}\n" for i in forget.indices))
 
 
 def main() -> None:

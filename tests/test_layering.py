@@ -9,15 +9,17 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
+    {"files"},
     {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
+    {"checkpoints"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
-    {"data", "classifiers", "models", "classifier_data"},
+    {"numerics", "data", "classifiers", "models", "classifier_data"},
     {"saliency"},
     {"methods", "lora"},
     {"adapters"},
     {"storage", "config", "scoring", "history"},
-    {"callbacks", "loop", "latents"},
+    {"callbacks", "guard", "loop", "latents"},
     {"trainer", "arguments", "synthesis"},
     {"recipes"},
     {"evaluation"},

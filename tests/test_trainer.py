@@ -101,7 +101,7 @@ def test_resume_refuses_other_options_and_other_data(tmp_path, images):
         trainer_of(tmp_path, images, SFRon(forget_alpha=9.0)).train(resume_from_checkpoint=checkpoint)
     with pytest.raises(ValueError, match="was written with method sfron, this run has neg_grad_plus"):
         trainer_of(tmp_path, images, NegGradPlus()).train(resume_from_checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="unlearn_state.json is missing"):
+    with pytest.raises(ValueError, match="manifest.json is missing"):
         (tmp_path / "stock").mkdir()
         (tmp_path / "stock/trainer_state.json").write_text("{}")
         trainer_of(tmp_path, images).train(resume_from_checkpoint=str(tmp_path / "stock"))
@@ -112,9 +112,10 @@ def test_resume_refuses_other_options_and_other_data(tmp_path, images):
 
 def test_nan_in_the_data_stops_with_the_last_good_weights(tmp_path, images):
     broken = ArrayDataset(images.pixel_values.clone(), images.label_tensor)
-    broken.pixel_values[images.label_tensor == 1] = float("nan")
     trainer = trainer_of(tmp_path, broken, SFRon(use_mask=False))
-    with pytest.raises(DivergenceError, match="forget_loss is not finite; the weights of step 0"):
+    broken.pixel_values[images.label_tensor == 1] = float("nan")  # after the check at construction
+    culprits = "forget samples 0, 1, 2, 3, 4, ... hold inf or NaN"
+    with pytest.raises(DivergenceError, match=f"forget_loss is not finite: {culprits}; the weights of step 0"):
         trainer.train()
     saved = UNet2DModel.from_pretrained(tmp_path / "last_good", subfolder="unet").state_dict()
     start = tiny_pipeline().unet.state_dict()

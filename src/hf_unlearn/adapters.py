@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .files import atomic
 from .lora import NAME
 from .objectives import PIPELINES, Objective, class_names
 from .origin import is_hub_id
@@ -74,9 +75,8 @@ def save_adapter(objective: Objective, folder: str | Path) -> None:
     config.inference_mode = True
     config.save_pretrained(folder)
     config.inference_mode = False
-    partial = (folder / PEFT_FILE).with_suffix(".partial")
-    save_file({PREFIX + name: value for name, value in state.items()}, partial, metadata={"format": "pt"})
-    partial.replace(folder / PEFT_FILE)
+    with atomic(folder / PEFT_FILE) as partial:
+        save_file({PREFIX + name: value for name, value in state.items()}, partial, metadata={"format": "pt"})
 
 
 def holds_adapter(folder: str | Path) -> bool:

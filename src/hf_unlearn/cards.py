@@ -17,6 +17,7 @@ from .eval_results import eval_results, hub_datasets, write_entries
 from .evaluation.metric import is_share, role_of
 from .evaluation.record import RunRecord
 from .evaluation.verdict import verdict
+from .files import write_text
 from .origin import LICENCE_KEYS
 
 CARD_FILE = "README.md"
@@ -41,9 +42,7 @@ def write_card(folder: str | Path, record: RunRecord, repo: str | None = None) -
         text = model_card(record, repo or folder.resolve().name, existing)
     except ValueError as error:
         raise ValueError(f"{path} cannot be updated: {error}") from error
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(text.encode())
-    partial.replace(path)
+    write_text(path, text)
     write_entries(folder, record)
     return path
 

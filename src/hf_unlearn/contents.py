@@ -39,7 +39,7 @@ SETTINGS = (
     "chat_template.jinja",
 )
 MASKS = ("masks*.safetensors", "fisher*.safetensors")
-NO_RESULT = ("checkpoint-*", "cache", "last_good", "runs")
+NO_RESULT = ("checkpoint-*", "cache", "last_good", "runs", "*.partial")
 UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
 
 

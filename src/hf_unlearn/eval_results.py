@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from .evaluation.metric import role_of
 from .evaluation.record import RunRecord
+from .files import write_text
 from .origin import is_hub_id
 
 ENTRIES_FILE = ".eval_results/hf_unlearn.yaml"
@@ -72,8 +73,6 @@ def write_entries(folder: str | Path, record: RunRecord) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
     return path

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .data import collate, labels_of
+from .files import atomic, write_text
 from .images import ArrayDataset
 from .saliency import fingerprint
 from .storage import weights_digest
@@ -38,21 +40,37 @@ class Cache:
         self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(folder) / self.key
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "content.json").write_text(json.dumps(content, indent=1))
+        if not (self.folder / "content.json").exists():
+            write_text(self.folder / "content.json", json.dumps(content, indent=1))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.safetensors"
 
     def missing(self, numbers: Iterable[int]) -> list[int]:
-        return [number for number in numbers if not self._path(number).exists()]
+        """Those that are not there, or not to be read: a file that was cut off or filled with zeros."""
+        return [number for number in numbers if not _readable(self._path(number))]
 
     def write(self, number: int, latents: Tensor) -> None:
-        partial = self._path(number).with_suffix(".partial")
-        save_file({"latents": latents.float().contiguous().cpu()}, partial)
-        partial.replace(self._path(number))
+        """Keep a part. Raises ValueError if it is not finite: training on it would only fail later."""
+        if not latents.isfinite().all():
+            raise ValueError(
+                f"part {number} of the latents is not finite, as when a VAE or UNet overflows in half precision: "
+                "load the model in float32 or bfloat16"
+            )
+        with atomic(self._path(number)) as partial:
+            save_file({"latents": latents.float().contiguous().cpu()}, partial)
 
     def read(self, number: int) -> Tensor:
         return load_file(self._path(number))["latents"]
+
+
+def _readable(path: Path) -> bool:
+    """Whether the header of a safetensors file is there and its tensors end where the file does."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (FileNotFoundError, SafetensorError):
+        return False
 
 
 @torch.no_grad()
@@ -96,7 +114,7 @@ def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder
     # A part is one image: neither the batch size nor an interrupt changes what is on disk.
     cache = Cache(folder, weights, type(pipeline.scheduler).__name__, list(prompts), settings)
     rows = [{"prompt": prompt, "seed": drawing.seed + i} for i, prompt in enumerate(prompts)]
-    (cache.folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_text(cache.folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     missing = cache.missing(range(len(prompts)))
     size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     batches = [missing[k : k + drawing.batch_size] for k in range(0, len(missing), drawing.batch_size)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .numerics import gradient_norm
 from .objectives import Baseline
 from .scoring import ForgetRetainEvaluation
 
@@ -35,13 +36,22 @@ class OuterStep(ForgetRetainEvaluation):
         if "retain" in inputs:
             batch["retain"] = [self._with_draws(part, generator, forget=False) for part in inputs["retain"]]
             self.guard.expect(batch["retain"][0])
+        self.guard.batch = batch
         self.fast_slow.begin()
         self.method.before_step(self, batch)
         loss = super().training_step(model, batch, num_items_in_batch)
-        self.guard.check("loss", loss)
+        self.guard.check("loss", loss, gradient_norm(self.fast_slow.parameters))
         if "retain_loss" in self._recorded:
             self.guard.check_retain(self._recorded["retain_loss"][-1])
+        elif "forget_loss" in self._recorded:
+            self.guard.check_forget(self._recorded["forget_loss"][-1])
         return loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
+        """No batch once all steps are taken: resumed from the last checkpoint, stock Trainer would take one more."""
+        if self.state.global_step >= self.state.max_steps or self.early_stop.reached:
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any):
         loss = self.method.loss(self, inputs)
@@ -87,8 +97,6 @@ class OuterStep(ForgetRetainEvaluation):
         return self.objective.baseline(self.profile, batch)
 
     def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
-        if forget:
-            self.guard.check("forget_loss", loss)
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
         parameters = self.fast_slow.parameters
@@ -96,8 +104,8 @@ class OuterStep(ForgetRetainEvaluation):
         if masks is not None and not hard:  # as released code: the mask acts on the gradient that is then clipped
             _mask_gradients(parameters, masks)
         norm = max_norm if forget else (self.args.max_grad_norm or None)
-        if norm is not None:
-            nn.utils.clip_grad_norm_(parameters, norm)
+        size = gradient_norm(parameters) if norm is None else nn.utils.clip_grad_norm_(parameters, norm)
+        self.guard.check("forget_loss" if forget else "retain_loss", loss, size)
         if masks is not None and hard:
             _mask_gradients(parameters, masks)
         if forget:

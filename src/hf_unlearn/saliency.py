@@ -19,7 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 
 from .data import collate
+from .files import atomic
 from .losses import global_sum, spread, world_size
+from .numerics import bad_samples, say_samples
 from .objectives import Objective
 
 Fisher = dict[str, Tensor]
@@ -66,8 +68,10 @@ class Masks:
         return [self.tensors[name].to(p.device, torch.bool) for name, p in parameters.items()]
 
     def save(self, path: str | Path) -> None:
-        """Write bool tensors (one byte a weight) and the metadata as safetensors."""
-        save_file({n: m.bool().contiguous().cpu() for n, m in self.tensors.items()}, path, metadata=self.metadata)
+        """Write bool tensors (one byte a weight) and the metadata as safetensors, whole or not at all."""
+        tensors = {n: m.bool().contiguous().cpu() for n, m in self.tensors.items()}
+        with atomic(path) as partial:
+            save_file(tensors, partial, metadata=self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "Masks":
@@ -158,7 +162,12 @@ def _gradient_pass(
         "batch_size": str(batch_size),
         "data": fingerprint(dataset),
     }
-    return {n: global_sum(s) for n, s in sums.items()}, metadata
+    sums = {n: global_sum(s) for n, s in sums.items()}
+    if not all(s.isfinite().all() for s in sums.values()):
+        name, positions = "forget" if forget else "retain", bad_samples(dataset, indices)
+        why = say_samples(name, positions) if positions else "losses or gradients overflow, load the model in float32"
+        raise ValueError(f"the gradients of the {name} data are not finite: {why}")
+    return sums, metadata
 
 
 def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, estimator: str) -> None:

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .files import write_text
+
 
 class Stages:
     """Announces stages as "[2/5] masks" and keeps in `folder`/stages.json what finished ones were made from."""
@@ -24,9 +26,7 @@ class Stages:
     def finish(self, name: str, content: Any) -> None:
         if self.show:
             done = {**self._read(), name: _digest(content)}
-            partial = self.path.with_suffix(".partial")
-            partial.write_text(json.dumps(done, indent=1))
-            partial.replace(self.path)
+            write_text(self.path, json.dumps(done, indent=1))
 
     def _read(self) -> dict[str, str]:
         return json.loads(self.path.read_text()) if self.path.exists() else {}

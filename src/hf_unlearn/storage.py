@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
+from .files import atomic, atomic_folder, write_text
 from .objectives import Objective
 from .origin import is_hub_id
 from .saliency import Masks
@@ -32,10 +33,9 @@ def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write the weights under a temporary name and rename, so that a torn file never has the final name."""
-    partial = path.with_suffix(".partial")
-    save_file(contiguous_state(module), partial, metadata={"format": "pt"})
-    partial.replace(path)
+    """Write the weights as `files.atomic` does: a torn file never has the final name. Raises OSError in one line."""
+    with atomic(path) as partial:
+        save_file(contiguous_state(module), partial, metadata={"format": "pt"})
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -62,26 +62,9 @@ def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, pro
     if masks is not None:
         masks.save(folder / MASKS_FILE)
     if profile is not None:
-        save_file({"profile": profile}, folder / PROFILE_FILE)
-    (folder / STATE_FILE).write_text(json.dumps(state, indent=2))
-
-
-def find_checkpoint(output_dir: str | Path, resume: str | bool | None) -> str | None:
-    """The folder to resume from: `resume` itself, or for True or "latest" the newest one in `output_dir`.
-
-    Raises:
-        ValueError: there is none (a run never starts afresh instead).
-    """
-    if not resume:
-        return None
-    if resume is True or resume == "latest":
-        found = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-        if not found:
-            raise ValueError(f"no checkpoint in {output_dir}: leave resume_from_checkpoint out to start")
-        return str(found[-1])
-    if not (Path(resume) / "trainer_state.json").is_file():
-        raise ValueError(f"checkpoint {resume} does not exist or is not one (no trainer_state.json in it)")
-    return str(resume)
+        with atomic(folder / PROFILE_FILE) as partial:
+            save_file({"profile": profile}, partial)
+    write_text(folder / STATE_FILE, json.dumps(state, indent=2))
 
 
 def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
@@ -103,17 +86,24 @@ def load_saved(objective: Objective, folder: str) -> None:
 
 def export(objective: Objective, folder: str | Path) -> None:
     """Write what plain diffusers, transformers or peft loads: the whole pipeline or model, or the adapter alone; an
-    adapter that is merged stays beside the result, in `adapter`. Then load it and compare.
+    adapter that is merged stays beside the result, in `adapter`. Before that takes the place of an earlier result, it
+    is loaded and compared.
 
     Raises:
         RuntimeError: it does not load to what was saved.
+        OSError: it could not be written. Either way an earlier result in `folder` is as it was.
     """
+    with atomic_folder(folder) as staged:
+        _export(objective, staged)
+
+
+def _export(objective: Objective, folder: Path) -> None:
     if objective.adapter is None:
         objective.save_pretrained(str(folder))
         forget_local_names(folder)
         check_reload(objective, str(folder))
         return
-    factors = Path(folder) / ADAPTER_FOLDER if objective.adapter.merge else Path(folder)
+    factors = folder / ADAPTER_FOLDER if objective.adapter.merge else folder
     save_adapter(objective, factors)
     live = _output(objective, objective.network)
     _same_output(live, _output(objective, reloaded_adapter(objective, factors)), factors)

@@ -18,17 +18,21 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from .adapters import base_copy
-from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
+from .callbacks import MergeSlowWeights, TwoSidedStop, UnlearnProgress
+from .checkpoints import discard, find_checkpoint, rotate, seal
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
+from .files import writing
+from .guard import DivergenceGuard
 from .history import entry, read_history, write_history
 from .loop import OuterStep
 from .losses import spread
 from .methods import Method, SFRon
+from .numerics import bad_samples, bad_weight, in_memory, say_samples
 from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
-from .storage import MASKS_FILE, export, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from .storage import MASKS_FILE, export, load_checkpoint, save_checkpoint, weights_digest
 from .upload import Published, publish, reserve
 
 PROFILE_SAMPLES = 512
@@ -87,6 +91,7 @@ class UnlearnTrainer(OuterStep):
         for part in (forget_dataset, retain_dataset):
             if part is not None and len(part):
                 self.objective.check(part[0], labels_of(part))
+        self._check_finite()
         if forget_dataset is not None and self.objective.conditional:
             kept = labels_of(retain_dataset) if retain_dataset is not None else []
             lost = set(labels_of(forget_dataset)) - set(kept or [])
@@ -124,12 +129,23 @@ class UnlearnTrainer(OuterStep):
         self._recorded: dict[str, list[Tensor]] = {}
         self._wrapped: nn.Module = self.objective
 
+    def _check_finite(self) -> None:
+        broken = bad_weight(self.objective.network)
+        if broken is not None:
+            raise ValueError(f"weight {broken} of the model is not finite: load whole weights, in float32 or bfloat16")
+        for name, part in (("forget", self.forget_dataset), ("retain", self.retain_dataset)):
+            positions = bad_samples(part) if part is not None and in_memory(part) else []
+            if positions:
+                raise ValueError(f"{say_samples(name, positions)}: leave them out or mend them")
+
     # ---- preparation -----------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        """Unlearn. `resume_from_checkpoint` is a folder, or True for the newest one in output_dir.
+        """Unlearn. `resume_from_checkpoint` is a folder, True for the newest whole one in output_dir, or "auto" for
+        that one where there is one, and a start where there is none.
 
         Raises:
-            ValueError: the named checkpoint does not exist (it never starts afresh instead).
+            ValueError: the named checkpoint does not exist or is torn (it never starts afresh instead).
+            OSError: a checkpoint could not be written; earlier ones are whole.
             DivergenceError: a loss exploded; the last good weights are in output_dir/last_good.
         """
         checkpoint = find_checkpoint(self.args.output_dir, resume_from_checkpoint)
@@ -173,8 +189,7 @@ class UnlearnTrainer(OuterStep):
         self._compute_masks()
         if self.masks is not None and self.args.should_save:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.masks.save(path.with_suffix(".partial"))
-            path.with_suffix(".partial").replace(path)
+            self.masks.save(path)
         self.accelerator.wait_for_everyone()
 
     @property
@@ -197,6 +212,8 @@ class UnlearnTrainer(OuterStep):
             self._compute_masks()
         if self._wants_profile and self.profile is None:
             self.profile = self.objective.baseline_profile(self._profile_batches())
+            if self.profile.isnan().any():
+                raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
         if self.args.eval_strategy != "no" and self.retain_dataset is not None:
             self.evaluate()
 
@@ -227,7 +244,8 @@ class UnlearnTrainer(OuterStep):
             if state[key] != ours:
                 raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours}")
         self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
-        self.guard.first_retain = state["first_retain"]
+        self.guard.first_retain, self.guard.first_forget = state["first_retain"], state["first_forget"]
+        self.early_stop.reached = state["stopped"]
         self.early_stop.copy_from(folder)
 
     @property
@@ -286,6 +304,30 @@ class UnlearnTrainer(OuterStep):
             entry(self.forgotten, self.method.name, steps, self.objective.base_model),
         ]
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Stock files, then the manifest that says they are whole, and only then are older checkpoints removed.
+
+        No public method sees both ends of a save, hence this override.
+        """
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with writing(folder):
+                if self.args.should_save:
+                    discard(folder)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    seal(folder)
+        except OSError:
+            discard(folder)  # half a checkpoint is of no use, and its room is
+            raise
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            rotate(folder.parent, limit, self.state.best_model_checkpoint)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
         folder = Path(output_dir or self.args.output_dir)
@@ -296,6 +338,8 @@ class UnlearnTrainer(OuterStep):
                     "original_retain": self.original_retain,
                     "best": self.early_stop.best,
                     "first_retain": self.guard.first_retain,
+                    "first_forget": self.guard.first_forget,
+                    "stopped": self.early_stop.reached,
                 }
                 save_checkpoint(folder, self.objective, self.masks, self.profile, state)
                 self.early_stop.copy_to(folder)
@@ -332,8 +376,7 @@ class UnlearnTrainer(OuterStep):
         if include_masks:
             if self.masks is None:
                 raise ValueError(f"include_masks: {self.method.name} has no masks")
-            self.masks.save(folder / "masks.partial")
-            (folder / "masks.partial").replace(folder / MASKS_FILE)
+            self.masks.save(folder / MASKS_FILE)
         token = token or args.hub_token
         return publish(folder, self.hub_model_id, token, False, args.hub_revision, include_masks, commit_message)
 

@@ -25,8 +25,6 @@ if __name__ == "__main__":
     method, folder, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
     generator = torch.Generator().manual_seed(1)
     images = ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)
-    if method == "diverges":
-        images.pixel_values[images.label_tensor == 1] = float("nan")
     objective = NoisePrediction(tiny_pipeline(), antithetic=True)
     # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
     values = config(folder, per_device_train_batch_size=batch, adam_epsilon=1e-4, use_cpu=True)
@@ -34,6 +32,7 @@ if __name__ == "__main__":
         values.eval_strategy, values.eval_steps = "steps", 2
     trainer = UnlearnTrainer(objective, values, METHODS[method], *split_by_label(images, 1))
     if method == "diverges":
+        images.pixel_values[images.label_tensor == 1] = float("nan")  # after the check at construction
         save = objective.save_pretrained
         objective.save_pretrained = lambda folder: (time.sleep(3), save(folder))  # the other process waits for it
     print(f"world size {trainer.args.world_size}", flush=True)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ..files import write_text
 from ..terminal import CommandParser, check_writable
 
 
@@ -26,9 +27,7 @@ def report_command(argv: list[str]) -> None:
         raise ValueError(f"--output {path} is a folder: name a file")
     text = page(record, options.run_dir)
     check_writable(str(path.parent))
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
     if options.json:
         print(json.dumps({"report": str(path), "verdict": verdict(record), "figures": record.figures}))
         return

@@ -36,9 +36,7 @@ def saliency_command(argv: list[str]) -> None:
     objective, forget, retain = load(options.model, given)
     masks = compute(objective, forget, retain, given)
     check_writable(str(output.parent))
-    partial = output.with_name(f"{output.name}.partial")
-    masks.save(partial)
-    partial.replace(output)
+    masks.save(output)
     print(as_json(masks, output) if options.json else table(masks, output, options.top))
 
 

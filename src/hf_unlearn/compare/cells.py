@@ -25,6 +25,7 @@ from ..evaluation.classification import Measured, accuracy, classification_figur
 from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
 from ..evaluation.relearn import relearn_steps
+from ..files import write_text
 from ..images import ArrayDataset, FlippedAndCropped
 from ..losses import spread
 from ..objectives import Classification
@@ -39,7 +40,7 @@ PACKAGE = Path(__file__).parents[1]
 BESIDE = (
     "cli.py hub.py arguments.py pipelines.py __main__.py report.py generation.py ddpm.py judge.py search.py "
     "terminal.py models.py layers.py page.py charts.py verdict.py side_by_side.py classifier_data.py "
-    "cards.py card_text.py eval_results.py origin.py history.py".split()
+    "cards.py card_text.py eval_results.py origin.py history.py files.py".split()
 )
 # Retrained once more from other first weights: the gap that nothing but chance makes.
 AGAIN = "retrained, other start"
@@ -117,7 +118,7 @@ class Cells:
             model = start_of(self.recipe.model, seed)
             data = FlippedAndCropped(data) if self.recipe.augment else data
             seconds = train_classifier(model, data, seed, str(folder), **self.recipe.train)
-            (folder / "seconds.json").write_text(json.dumps(seconds))
+            write_text(folder / "seconds.json", json.dumps(seconds))
         loaded = AutoModelForImageClassification.from_pretrained(folder)
         return loaded, json.loads((folder / "seconds.json").read_text())
 
@@ -149,9 +150,7 @@ class Cells:
                 target = self._once(("known", seed), lambda: self._known(seed))
                 measured["relearn_steps"] = relearn_steps(model, sets["forget"], target, seed=seed)
             result["metrics"] = {name: metric.as_dict() for name, metric in measured.items()}
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"row": row, "seed": seed, "split": split, "options": options, **result}))
-        partial.replace(path)
+        write_text(path, json.dumps({"row": row, "seed": seed, "split": split, "options": options, **result}))
         return json.loads(path.read_text())
 
     def _retrained(self, seed: int, split: str) -> Measured:

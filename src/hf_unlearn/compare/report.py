@@ -7,6 +7,7 @@ from typing import Any
 
 from ..evaluation.classification import ATTACKS
 from ..evaluation.report import interval, markdown_table
+from ..files import atomic, write_text
 from ..origin import public_name
 from .cells import AGAIN, REFERENCES
 
@@ -87,17 +88,16 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
         f"{AGAIN!r} is what chance makes of both. {costs(results)}\n\n{table(results)}\n{extra}\n"
         "![trade-off](tradeoff.png)\n"
     )
-    (folder / "results.json").write_text(
-        json.dumps({"recipe": recipe, "stamp": stamp, "search": searched, "results": results}, indent=1)
-    )
-    with open(folder / "results.csv", "w", newline="") as file:
+    everything = {"recipe": recipe, "stamp": stamp, "search": searched, "results": results}
+    write_text(folder / "results.json", json.dumps(everything, indent=1))
+    with atomic(folder / "results.csv") as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["method", "seed", *COLUMNS, "seconds", "diverged"])
         for row, cells in results.items():
             for figures in cells:
                 values = [value_of(figures, name) for name in COLUMNS]
                 writer.writerow([row, figures["seed"], *values, figures["seconds"], figures["diverged"] or ""])
-    (folder / "results.md").write_text(text)
+    write_text(folder / "results.md", text)
     plot(results, folder / "tradeoff.png", recipe["name"])
     return text
 
@@ -133,7 +133,8 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> No
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.grid(alpha=0.25)
     figure.tight_layout()
-    figure.savefig(path)
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png")
     plt.close(figure)
 
 

@@ -1,6 +1,5 @@
 """Original, unlearned and retrained classifier side by side: what each is measured on, and the table."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch.utils.data import Dataset, Subset
 from ..data import labels_of
 from .classification import accuracy, classification_figures, predictions
 from .metric import Metric
-from .report import markdown_table
+from .report import markdown_table, write_figures
 
 
 def evaluation_sets(
@@ -63,6 +62,5 @@ def write_classifier_figures(figures: dict[str, dict[str, Metric]], folder: str 
     """Write `figures.json` and `figures.md` to `folder`; returns the table."""
     table = classifier_table(figures)
     values = {model: {name: metric.as_dict() for name, metric in row.items()} for model, row in figures.items()}
-    (Path(folder) / "figures.json").write_text(json.dumps(values, indent=2))
-    (Path(folder) / "figures.md").write_text(table + "\n")
+    write_figures(folder, values, table)
     return table

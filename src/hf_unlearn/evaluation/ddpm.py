@@ -1,7 +1,6 @@
 """Before, after and retrained side by side, for a class-conditional pipeline that a judge can read."""
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..lora import NAME
 from ..pipelines import load_ddpm_pipeline
 from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional
 from .judge import ASSETS
-from .report import before_after, figures_table, save_grid
+from .report import before_after, figures_table, save_grid, write_figures
 
 DIGITS_DDPM = ASSETS / "digits_ddpm"
 RETRAINED = ASSETS / "digits_ddpm_retrained"
@@ -48,8 +47,7 @@ def compare_pipelines(
         name: evaluate_classes(pipeline, judge, forget_classes, real, real_labels, config)
         for name, pipeline in pipelines.items()
     }
-    (folder / "figures.json").write_text(json.dumps({n: asdict(f) for n, f in figures.items()}, indent=2))
-    (folder / "figures.md").write_text(figures_table(figures) + "\n")
+    write_figures(folder, {n: asdict(f) for n, f in figures.items()}, figures_table(figures))
     classes = sorted(int(c) for c in real_labels.unique())
     before_after(pipelines, classes, forget_classes, folder / "before_after.png", config, title)
     return figures

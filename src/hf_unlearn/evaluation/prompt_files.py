@@ -15,6 +15,7 @@ from diffusers.utils import logging, pt_to_pil
 from PIL import Image
 from tqdm import tqdm
 
+from ..files import atomic, write_text
 from ..images import blur_picture
 
 
@@ -85,9 +86,7 @@ def draw_prompt_file(
     manifest = folder / "prompts.json"
     if manifest.exists() and manifest.read_text() != made_from:
         raise ValueError(f"{folder} holds pictures of other prompts or settings: name another folder")
-    partial = manifest.with_suffix(".partial")
-    partial.write_text(made_from)
-    partial.replace(manifest)
+    write_text(manifest, made_from)
     paths = [folder / f"{number:05d}.png" for number in range(len(rows))]
     missing = [number for number, path in enumerate(paths) if not _whole(path)]
     batches = [missing[k : k + batch_size] for k in range(0, len(missing), batch_size)]
@@ -97,9 +96,8 @@ def draw_prompt_file(
             prompts = [rows[i].prompt for i in batch]
             images = pipeline(prompts, generator=generators, output_type="pt", **settings).images
             for i, picture in zip(batch, pt_to_pil(images.float().cpu() * 2 - 1)):
-                partial = paths[i].with_suffix(".partial")
-                picture.save(partial, format="png")
-                partial.replace(paths[i])
+                with atomic(paths[i]) as partial:
+                    picture.save(partial, format="png")
     return paths
 
 
@@ -180,6 +178,5 @@ def contact_sheet(
         if hide[number]:
             small = blur_picture(small)
         sheet.paste(small, (number % columns * side, number // columns * side))
-    partial = Path(output).with_suffix(".partial")
-    sheet.save(partial, format="png")
-    partial.replace(output)
+    with atomic(output) as partial:
+        sheet.save(partial, format="png")

@@ -15,6 +15,7 @@ import torch
 
 from .. import __version__
 from ..adapters import adapter_ranks
+from ..files import write_text
 from ..origin import describe_base
 from ..saliency import fingerprint
 from .metric import Metric, version_of
@@ -80,9 +81,7 @@ class RunRecord:
     def write(self, folder: str | Path) -> Path:
         """Write RECORD_FILE to `folder` and return its path. A value that is not finite is null."""
         path = Path(folder) / RECORD_FILE
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(_finite(asdict(self)), indent=1, allow_nan=False), encoding="utf-8")
-        partial.replace(path)
+        write_text(path, json.dumps(_finite(asdict(self)), indent=1, allow_nan=False))
         return path
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import atomic, write_text
 from .generation import GenerationFigures, SamplingConfig, sample_classes
 from .metric import Metric, is_share, version_of
 
@@ -101,7 +102,8 @@ def save_grid(
     if title:
         figure.suptitle(title, fontsize=12, y=0.99)
     figure.tight_layout(pad=0.4, rect=(0, 0, 1, 0.97 if title else 1))
-    figure.savefig(path)
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png")
     plt.close(figure)
 
 
@@ -138,8 +140,7 @@ def losses_table(metrics: dict[str, dict[str, float]], folder: str | Path) -> st
     figures = {name: {part: m[f"eval_{part}_loss"] for part in parts} for name, m in metrics.items()}
     rows = [[name, *(f"{row[part]:.4f}" for part in parts)] for name, row in figures.items()]
     table = markdown_table(["model", *(f"{part} loss" for part in parts)], rows)
-    (Path(folder) / "figures.json").write_text(json.dumps(figures, indent=2))
-    (Path(folder) / "figures.md").write_text(table + "\n")
+    write_figures(folder, figures, table)
     return table
 
 
@@ -163,8 +164,11 @@ def write_metrics(figures: dict[str, dict[str, Metric]], folder: str | Path) -> 
     """Write `figures.json` (every figure with its definition) and `figures.md` to `folder`; returns the table."""
     table = metric_table(figures)
     values = {model: {name: metric.as_dict() for name, metric in row.items()} for model, row in figures.items()}
-    for name, text in (("figures.json", json.dumps(values, indent=2)), ("figures.md", table + "\n")):
-        partial = Path(folder) / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(Path(folder) / name)
+    write_figures(folder, values, table)
     return table
+
+
+def write_figures(folder: str | Path, values: dict, table: str) -> None:
+    """`figures.json` and `figures.md`, each whole or not at all."""
+    write_text(Path(folder) / "figures.json", json.dumps(values, indent=2))
+    write_text(Path(folder) / "figures.md", table + "\n")
