@@ -103,7 +103,7 @@ def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, r
     cache = os.path.join(tempfile.gettempdir(), "emoji-forget-cache")
     pipeline, seconds = unlearned(model, row, kind, name, seed, rate, cache)
     number = (list(STYLES) if kind == "style" else list(OBJECTS)).index(name)
-    judge = EmojiJudge.from_pretrained(Path(model) / "judge", torch_dtype=torch.float32).eval()
+    judge = EmojiJudge.from_pretrained(Path(model) / "judge", use_safetensors=True, torch_dtype=torch.float32).eval()
     pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
     figures = canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None))
     return {**figures, "seconds": seconds}

@@ -9,6 +9,7 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
+    {"limits", "untrusted"},
     {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},

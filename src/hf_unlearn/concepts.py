@@ -100,7 +100,7 @@ def concept_of(text: str, anchor: str | None = None) -> Concept:
         ValueError: the text is empty, a preset lacks or has too much of a name, or concept and anchor are the same.
     """
     head, colon, rest = (part.strip() for part in text.partition(":"))
-    if not text.strip():
+    if not head:
         raise ValueError("the concept is empty: say what to forget")
     if anchor is not None and anchor.strip().lower() == text.strip().lower():
         raise ValueError(f"concept {text!r} is its own anchor: choose another anchor_concept")
