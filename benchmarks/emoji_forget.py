@@ -98,7 +98,7 @@ def judged(pipeline, model: str, data_dir: str, kind: str, name: str, count: int
     from hf_unlearn.evaluation.emoji import EmojiJudge, canvas_figures, draw_grid
 
     number = (list(STYLES) if kind == "style" else list(OBJECTS)).index(name)
-    judge = EmojiJudge.from_pretrained(Path(model) / "judge", torch_dtype=torch.float32).eval()
+    judge = EmojiJudge.from_pretrained(Path(model) / "judge", use_safetensors=True, torch_dtype=torch.float32).eval()
     pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
     return canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None)), pictures[0]
 

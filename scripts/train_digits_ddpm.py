@@ -5,14 +5,23 @@ python scripts/train_digits_ddpm.py --output_dir digits-ddpm-without-3 --exclude
 python scripts/train_digits_ddpm.py --output_dir digits-unconditional --unconditional
 """
 
-import argparse
+from pathlib import Path
 
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import save_file
 from transformers import set_seed
 
-from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, NoisePrediction, UnlearnConfig, UnlearnTrainer, digits
+from hf_unlearn import (
+    ClassConditionalDDPMPipeline,
+    FineTune,
+    NoisePrediction,
+    UnlearnConfig,
+    UnlearnTrainer,
+    cli,
+    digits,
+)
 from hf_unlearn.data import split_by_label
+from hf_unlearn.limits import SEEDS, check_limits
 
 
 def build_pipeline(conditional: bool = True) -> ClassConditionalDDPMPipeline | DDPMPipeline:
@@ -38,7 +47,7 @@ def build_pipeline(conditional: bool = True) -> ClassConditionalDDPMPipeline | D
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--exclude_class", type=int, help="leave this class out: the retrained reference")
     parser.add_argument("--unconditional", action="store_true", help="a model without labels, a plain DDPMPipeline")
@@ -48,7 +57,11 @@ def main() -> None:
     parser.add_argument("--half_weights", help="also write the UNet's weights, in half precision, to this file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    check_limits(options, seed=SEEDS, max_train_steps="[1, inf)", train_batch_size="[1, inf)")
+    cli.check_writable(options.output_dir)
 
+    if options.half_weights and not Path(options.half_weights).absolute().parent.is_dir():
+        raise ValueError(f"half_weights {options.half_weights}: there is no such folder, make it first")
     set_seed(options.seed)
     pipeline = build_pipeline(not options.unconditional)
     data = digits()
@@ -77,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

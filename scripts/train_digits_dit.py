@@ -4,17 +4,17 @@ python scripts/train_digits_dit.py --output_dir digits-dit
 python scripts/train_digits_dit.py --output_dir digits-dit-without-3 --exclude_class 3 --vae digits-dit
 """
 
-import argparse
-
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 from torch.nn import functional as F
 from tqdm import trange
 from transformers import set_seed
 
-from hf_unlearn import DiTPrediction, FineTune, UnlearnConfig, UnlearnTrainer, digits
+from hf_unlearn import DiTPrediction, FineTune, UnlearnConfig, UnlearnTrainer, cli, digits
 from hf_unlearn.data import split_by_label
 from hf_unlearn.latents import encode_images
+from hf_unlearn.limits import SEEDS, check_limits
+from hf_unlearn.untrusted import loading
 
 
 def train_vae(images: torch.Tensor, steps: int) -> AutoencoderKL:
@@ -61,7 +61,7 @@ def build_pipeline(vae: AutoencoderKL) -> DiTPipeline:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--exclude_class", type=int, help="leave this class out: the retrained reference")
     parser.add_argument("--vae", help="take the autoencoder of this pipeline folder instead of training one")
@@ -70,11 +70,14 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    check_limits(options, seed=SEEDS, vae_steps="[1, inf)", max_train_steps="[1, inf)")
+    cli.check_writable(options.output_dir)
 
     set_seed(options.seed)
     data = digits()
     if options.vae:
-        vae = AutoencoderKL.from_pretrained(options.vae, subfolder="vae")
+        with loading(options.vae):
+            vae = AutoencoderKL.from_pretrained(options.vae, subfolder="vae", use_safetensors=True)
     else:
         vae = train_vae(data.pixel_values, options.vae_steps)
     pipeline = build_pipeline(vae)
@@ -99,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -3,13 +3,13 @@
 python scripts/train_digits_judge.py --output_dir digits-judge
 """
 
-import argparse
-
 import torch
 from torch.nn import functional as F
 
+from hf_unlearn import cli
 from hf_unlearn.evaluation import DigitsJudge
 from hf_unlearn.images import digits
+from hf_unlearn.limits import SEEDS, check_limits
 
 
 def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -20,11 +20,13 @@ def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    check_limits(options, seed=SEEDS, steps="[1, inf)")
+    cli.check_writable(options.output_dir)
 
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
@@ -50,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -7,7 +7,6 @@ Writes OUTPUT_DIR (a diffusers pipeline, half precision weights) and OUTPUT_DIR/
 interrupted run does not train judge and autoencoder again.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -20,11 +19,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import trange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from hf_unlearn.cli import check_writable
+from hf_unlearn import cli
 from hf_unlearn.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
 from hf_unlearn.evaluation.emoji import EmojiJudge, draw_grid
+from hf_unlearn.limits import SEEDS, check_limits
 from hf_unlearn.pipelines import load_text_to_image_pipeline
 from hf_unlearn.stages import Stages
+from hf_unlearn.untrusted import loading
 
 WIDTH = 40  # of the text encoder
 CHANNELS = 8  # of the latents
@@ -153,7 +154,7 @@ def train_unet(pipeline, data, steps: int, batch_size: int, generator: torch.Gen
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--tokenizer", required=True, help="folder with CLIP's vocab.json and merges.txt")
     parser.add_argument("--data_dir", help="folder with STYLE_64.npz files; default: render from npm")
@@ -163,29 +164,37 @@ def main() -> None:
     parser.add_argument("--train_batch_size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    check_limits(
+        options,
+        seed=SEEDS,
+        **dict.fromkeys(("judge_steps", "vae_steps", "max_train_steps"), "[1, inf)"),
+        train_batch_size="[2, inf)",
+    )
 
     started, out = time.time(), Path(options.output_dir)
-    check_writable(str(out))
+    cli.check_writable(str(out))
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
     data = load_emoji(options.data_dir)
+    with loading(options.tokenizer):
+        tokenizer = CLIPTokenizer.from_pretrained(options.tokenizer)
     stages = Stages(out, ["judge", "autoencoder"])
     if stages.finished("judge", (options.judge_steps, options.seed)):
-        judge = EmojiJudge.from_pretrained(out / "judge", torch_dtype=torch.float32).eval()
+        judge = EmojiJudge.from_pretrained(out / "judge", use_safetensors=True, torch_dtype=torch.float32).eval()
     else:
         judge = train_judge(data, options.judge_steps, generator)
         judge.save_pretrained(out / "judge")
         stages.finish("judge", (options.judge_steps, options.seed))
     generator.manual_seed(options.seed + 1)
     if stages.finished("autoencoder", (options.vae_steps, options.seed)):
-        vae = AutoencoderTiny.from_pretrained(out / "vae", torch_dtype=torch.float32).eval()
+        vae = AutoencoderTiny.from_pretrained(out / "vae", use_safetensors=True, torch_dtype=torch.float32).eval()
     else:
         vae = train_vae(data[0], options.vae_steps, generator)
         vae.save_pretrained(out / "vae")
         stages.finish("autoencoder", (options.vae_steps, options.seed))
     print(f"autoencoder: {autoencoded(vae, judge, data, generator)}", flush=True)
     generator.manual_seed(options.seed + 2)
-    pipeline = build_pipeline(CLIPTokenizer.from_pretrained(options.tokenizer), vae)
+    pipeline = build_pipeline(tokenizer, vae)
     train_unet(pipeline, data, options.max_train_steps, options.train_batch_size, generator)
     pipeline.to(torch.float16).save_pretrained(out)
     judge.half().save_pretrained(out / "judge")
@@ -227,4 +236,4 @@ def describe(pipeline: StableDiffusionPipeline, judge: EmojiJudge, data, generat
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

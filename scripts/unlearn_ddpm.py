@@ -28,6 +28,7 @@ from hf_unlearn.evaluation import (
     strength_picture,
 )
 from hf_unlearn.hub import finish, prepare_repo
+from hf_unlearn.limits import check_limits
 
 
 @dataclass
@@ -46,6 +47,10 @@ class SamplingFlags:
     eval_samples_per_class: int = field(default=100, metadata={"help": "samples for the table; 0 skips it"})
     guidance_scale: float = field(default=1.5, metadata={"help": "of the samples in the table and the picture"})
     num_inference_steps: int = field(default=10, metadata={"help": "of the samples in the table and the picture"})
+
+    def __post_init__(self):
+        limits = dict(eval_samples_per_class="[0, inf)", num_inference_steps="[1, 1000]")
+        check_limits(self, guidance_scale="[0, inf)", **limits)
 
 
 def main() -> None:

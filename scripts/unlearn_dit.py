@@ -14,6 +14,7 @@ from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
 from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, latent_sets
 from hf_unlearn.evaluation import SamplingConfig, frozen_copy, loss_metrics, losses_table, picture, record_run
 from hf_unlearn.hub import finish, prepare_repo
+from hf_unlearn.limits import check_limits
 from hf_unlearn.pipelines import load_dit_pipeline
 
 
@@ -28,6 +29,9 @@ class ModelFlags:
     cache_dir: str | None = field(default=None, metadata={"help": "latents; default OUTPUT_DIR/cache"})
     guidance_scale: float = field(default=4.0, metadata={"help": "of the picture; 1 where there are not 1000 classes"})
     num_inference_steps: int = field(default=50, metadata={"help": "of the picture"})
+
+    def __post_init__(self):
+        check_limits(self, guidance_scale="[0, inf)", num_inference_steps="[1, 1000]", variance_weight="[0, inf)")
 
 
 @dataclass

@@ -29,6 +29,7 @@ from hf_unlearn.evaluation.picture_prompts import PictureFlags
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.latents import Drawing
+from hf_unlearn.limits import check_limits
 from hf_unlearn.pipelines import load_text_to_image_pipeline
 from hf_unlearn.sources import load_captioned_images
 from hf_unlearn.stages import Stages
@@ -73,6 +74,13 @@ class ConceptFlags:
     guidance_scale: float = field(default=7.5, metadata={"help": "of drawn images"})
     drawing_batch_size: int = field(default=4, metadata={"help": "images drawn at a time"})
     cache_dir: str | None = field(default=None, metadata={"help": "latents and masks; default OUTPUT_DIR/cache"})
+
+    def __post_init__(self):
+        counts = ("num_forget_images", "num_retain_images", "drawing_batch_size", "resolution")
+        limits = dict.fromkeys(counts, "[1, inf)")
+        check_limits(self, guidance_scale="[0, inf)", num_inference_steps="[1, 1000]", **limits)
+        if self.resolution and self.resolution % 8:
+            raise ValueError(f"resolution must be a multiple of 8, got {self.resolution}")
 
     @property
     def sources(self) -> dict[str, str]:

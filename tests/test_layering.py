@@ -9,7 +9,7 @@ import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
-    {"files"},
+    {"files", "limits", "untrusted"},
     {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
     {"checkpoints"},
     {"objectives", "optim"},

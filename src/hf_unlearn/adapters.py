@@ -18,6 +18,7 @@ from .files import atomic
 from .lora import NAME
 from .objectives import PIPELINES, Objective, class_names
 from .origin import is_hub_id
+from .untrusted import loading
 
 PREFIX = "base_model.model."  # peft's name for the network in a PeftModel
 PEFT_FILE, DIFFUSERS_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
@@ -98,12 +99,18 @@ def load_adapter(model: Any, folder: str | Path, name: str = NAME) -> None:
     if (folder / DIFFUSERS_FILE).is_file():
         if not _is_stable_diffusion(model):
             raise ValueError(f"{folder} is an adapter of a Stable Diffusion pipeline: give the pipeline")
-        model.load_lora_weights(str(folder), adapter_name=name)
+        with loading(folder / DIFFUSERS_FILE):  # the name, and no .bin beside it where the file is torn
+            model.load_lora_weights(str(folder), weight_name=DIFFUSERS_FILE, use_safetensors=True, adapter_name=name)
     elif (folder / PEFT_FILE).is_file():
-        config = LoraConfig.from_pretrained(folder)
-        state = {k.removeprefix(PREFIX): v for k, v in load_file(folder / PEFT_FILE).items()}
-        inject_adapter_in_model(config, network, name)
-        result = set_peft_model_state_dict(network, state, adapter_name=name)
+        with loading(folder):
+            config = LoraConfig.from_pretrained(folder)
+            if config.megatron_config:
+                raise ValueError(
+                    f"{folder} is for Megatron, a module that its configuration names: it is not imported"
+                )
+            state = {k.removeprefix(PREFIX): v for k, v in load_file(folder / PEFT_FILE).items()}
+            inject_adapter_in_model(config, network, name)
+            result = set_peft_model_state_dict(network, state, adapter_name=name)
         lost = [k for k in result.missing_keys if f".{name}." in k]
         if result.unexpected_keys or lost:
             raise ValueError(f"adapter {folder} does not fit the model: {[*result.unexpected_keys, *lost][:3]}")

@@ -10,9 +10,22 @@ from .config import UnlearnConfig
 from .data import forget_and_retain
 from .images import digits
 from .latents import encode_images
+from .limits import SEEDS, check_limits
 from .lora import add_lora, choose_lora
 from .objectives import Objective
 from .sources import load_images
+
+# Interval of each training flag, checked before anything is loaded.
+LIMITS = {
+    **dict.fromkeys(("train_batch_size", "max_train_steps", "gradient_accumulation_steps"), "[1, inf)"),
+    **dict.fromkeys(("checkpoints_total_limit", "logging_steps"), "[1, inf)"),
+    **dict.fromkeys(("lr_warmup_steps", "checkpointing_steps", "eval_steps", "dataloader_num_workers"), "[0, inf)"),
+    **dict.fromkeys(("learning_rate", "adam_weight_decay", "max_grad_norm", "max_retain_drift"), "[0, inf)"),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), "[0, 1)"),
+    **dict.fromkeys(("adam_epsilon", "max_loss_ratio"), "(0, inf)"),
+    "target_forget": "[0, 1]",
+    "seed": SEEDS,
+}
 
 
 @dataclass
@@ -29,6 +42,9 @@ class ImageDataFlags:
     label_column: str = field(default="label", metadata={"help": "column of the labels"})
     resolution: int | None = field(default=None, metadata={"help": "default: the model's sample size"})
     center_crop: bool = field(default=False, metadata={"help": "crop to a square instead of squeezing"})
+
+    def __post_init__(self):
+        check_limits(self, resolution="[1, inf)")
 
     @property
     def source(self) -> str | None:
@@ -97,6 +113,7 @@ class LoraFlags:
         given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         if given and not self.use_lora:
             raise ValueError(f"--{given[0]} is for adapters: add --use_lora")
+        check_limits(self, rank="[1, inf)", lora_alpha="(0, inf)", rank_budget="(0, 1]")
 
     def apply(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
         """Give the objective its adapter, if the flags say so.
@@ -177,9 +194,7 @@ class TrainingFlags:
     def __post_init__(self):
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(f"mixed_precision must be no, fp16 or bf16, got {self.mixed_precision!r}")
-        for name in ("train_batch_size", "max_train_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_limits(self, **LIMITS)
         check_token_stays_local(self.hub_token, [self.report_to])
         if (self.target_forget is not None or self.max_retain_drift is not None) and not self.eval_steps:
             self.eval_steps = 10

@@ -1,5 +1,6 @@
 """Which images a classifier was trained on and which of them to forget: flags as in run_image_classification."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,12 @@ def split_train(data: ClassifierDataFlags, train: Dataset, model: PreTrainedMode
 
 def read_indices(path: str) -> list[int]:
     """Positions from a file with one a line."""
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    wrong = [line for line in lines if not line.isdecimal()]
-    if wrong:
-        raise ValueError(f"{path} holds {wrong[0]!r}: write one position a line")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error}): write one position a line") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    wrong = [line for line in lines if not re.fullmatch("[0-9]{1,18}", line)]
+    if wrong or not lines:
+        raise ValueError(f"{path} holds {wrong[0][:40]!r}: write one position a line" if wrong else f"{path} is empty")
     return [int(line) for line in lines]

@@ -16,9 +16,10 @@ from transformers import (
 )
 
 from .class_names import label_ids
-from .images import LabelledDataset, file_content, to_pixels
+from .images import LabelledDataset, file_content, image_name, open_image, to_pixels, undecoded
 from .losses import spread
 from .sources import load_rows
+from .untrusted import check_folder, loading
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -36,7 +37,9 @@ def load_image_classifier(name_or_path: str, revision: str | None = None) -> tup
         raise ValueError(f"{folder} is not a saved model: it has no config.json")
     if not folder.is_dir() and (folder.exists() or folder.is_absolute() or not HUB_ID.fullmatch(name_or_path)):
         raise ValueError(f"model folder {name_or_path} does not exist")
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision)
+    check_folder(folder)
+    with loading(name_or_path):  # where trust_remote_code is not given, transformers asks at the terminal
+        config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ValueError(f"{name_or_path} is a {config.model_type} model, not an image classifier")
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
@@ -44,15 +47,24 @@ def load_image_classifier(name_or_path: str, revision: str | None = None) -> tup
             f"{name_or_path} does not give an image one of several classes: {config.num_labels} labels, "
             f"problem_type {config.problem_type}"
         )
-    model, report = AutoModelForImageClassification.from_pretrained(
-        name_or_path, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-    )
+    with loading(name_or_path):
+        model, report = AutoModelForImageClassification.from_pretrained(
+            name_or_path,
+            revision=revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
     untrained = sorted(set(report["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if untrained:
         raise ValueError(f"{name_or_path} is no trained classifier: it has no weights for {', '.join(untrained[:3])}")
     if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
         return model, None
-    return model, AutoImageProcessor.from_pretrained(name_or_path, revision=revision, backend="pil")
+    with loading(name_or_path):
+        return model, AutoImageProcessor.from_pretrained(
+            name_or_path, revision=revision, trust_remote_code=False, backend="pil"
+        )
 
 
 def check_same_build(model: PreTrainedModel, other: PreTrainedModel, name: str) -> None:
@@ -97,22 +109,16 @@ class ProcessedImages(LabelledDataset):
         positions: Sequence[int] | None = None,
         skip_unreadable: bool = False,
     ):
-        import datasets
-
-        for column in (image_column, label_column):
-            if column not in rows.column_names:
-                raise ValueError(f"column {column!r} is not in the data, which has {', '.join(rows.column_names)}")
-        kind = rows.features[image_column]
-        if not isinstance(kind, datasets.Image) and getattr(kind, "dtype", None) not in ("string", "binary"):
-            raise ValueError(f"column {image_column!r} holds {kind}, not images: name the image column")
+        if label_column not in rows.column_names:
+            raise ValueError(f"column {label_column!r} is not in the data, which has {', '.join(rows.column_names)}")
         self.config, self.processor = model.config, processor
         self.positions = list(range(len(rows)) if positions is None else positions)
         self.image_column = image_column
-        self.rows = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        self.rows = undecoded(rows, image_column)
         self.skipped: list[str] = []
         if skip_unreadable:
-            broken = {i for i in self.positions if self._decode(i) is None}
-            self.skipped = [self._name(i) for i in self.positions if i in broken]
+            broken = {i for i in self.positions if not self._readable(i)}
+            self.skipped = [image_name(self._stored(i), i) for i in self.positions if i in broken]
             self.positions = [i for i in self.positions if i not in broken]
         if not self.positions:
             raise ValueError(f"no readable image in the data: {len(self.skipped)} were skipped")
@@ -125,10 +131,6 @@ class ProcessedImages(LabelledDataset):
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
         position = self.positions[int(i)]
         image = self._decode(position)
-        if image is None:
-            raise ValueError(
-                f"{self._name(position)} is not a readable image: pass --skip_unreadable_images to leave such out"
-            )
         return {"pixel_values": self._pixels(image), "labels": torch.tensor(self._labels[int(i)])}
 
     @property
@@ -149,21 +151,22 @@ class ProcessedImages(LabelledDataset):
     def _stored(self, position: int) -> dict[str, Any] | None:
         return self.rows[position][self.image_column]
 
-    def _decode(self, position: int) -> Image.Image | None:
-        """The image at a position of the rows, or None if it is missing or cannot be decoded."""
-        import datasets
-
+    def _decode(self, position: int) -> Image.Image:
+        """The image at a position of the rows. Raises ValueError if it is missing or cannot be decoded."""
         stored = self._stored(position)
-        if stored is None:
-            return None
         try:
-            return datasets.Image().decode_example(stored)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises for broken files
-            return None
+            if stored is None:
+                raise ValueError(f"{image_name(None, position)} is missing")
+            return open_image(stored, image_name(stored, position))
+        except ValueError as error:
+            raise ValueError(f"{error}: pass --skip_unreadable_images to leave such out") from error
 
-    def _name(self, position: int) -> str:
-        stored = self._stored(position)
-        return f"{stored['path']} (position {position})" if stored and stored["path"] else f"position {position}"
+    def _readable(self, position: int) -> bool:
+        try:
+            self._decode(position)
+        except ValueError:
+            return False
+        return True
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
         if self.processor is None:

@@ -11,9 +11,9 @@ import yaml
 from transformers import HfArgumentParser
 
 from .methods import METHODS, Method
-from .terminal import OneLineErrors, check_writable, run
+from .terminal import CommandParser, OneLineErrors, check_writable, run
 
-__all__ = ["OneLineParser", "check_writable", "parse", "resolved", "run"]
+__all__ = ["CommandParser", "OneLineParser", "check_writable", "parse", "resolved", "run"]
 
 
 class OneLineParser(OneLineErrors, HfArgumentParser):
@@ -44,7 +44,7 @@ def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, d
     early, _ = first.parse_known_args(argv)
     given = _read_yaml(early.config, first) if early.config else {}
     name = early.method or given.get("method", "sfron")
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         first.error(f"method {name!r} is not one of {', '.join(METHODS)}")
     method = METHODS[name]
 
@@ -53,7 +53,7 @@ def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, d
     parser.add_argument("--method", default="sfron", choices=sorted(METHODS), help="how to forget; it adds its flags")
     if method.presets:
         preset = early.preset or given.get("preset", "stable")
-        if preset not in method.presets:
+        if not isinstance(preset, str) or preset not in method.presets:
             parser.error(f"preset {preset!r} is not one of {', '.join(method.presets)}")
         parser.set_defaults(preset=preset, **method.presets[preset])
     known = {action.dest: action for action in parser._actions}
@@ -63,7 +63,10 @@ def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, d
     for key, value in given.items():
         if key not in known:
             parser.error(f"{early.config}: unknown key {key!r} (flags of {name} without the dashes)")
-        parser.set_defaults(**{key: _convert(parser, known[key], value)})
+        try:
+            parser.set_defaults(**{key: _convert(parser, known[key], value)})
+        except (argparse.ArgumentError, ValueError) as error:
+            parser.error(f"{early.config}: {key}: {error}")
     namespace = vars(parser.parse_args(argv))
     made = []
     for cls in (*argument_classes, method):
@@ -75,7 +78,7 @@ def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, d
 def _read_yaml(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
     try:
         given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueErrors of dates and codings
         parser.error(f"config {path} cannot be read: {error}")
     if not isinstance(given, dict):
         parser.error(f"config {path} is not a mapping of flags to values")
@@ -83,13 +86,24 @@ def _read_yaml(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
 
 
 def _convert(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
-    """A YAML value as the flag would have read it, so that `learning_rate: 1e-4` (a string in YAML) is a number."""
+    """A YAML value as the flag would have read it, so that `learning_rate: 1e-4` (a string in YAML) is a number.
+
+    Raises:
+        ValueError: nothing where the flag has a default, a list for a flag that takes one value, or a list in a list
+            (which aliases can make larger than any memory before it is text).
+    """
+    several = action.nargs in ("+", "*")
+    if value is None and (action.default is not None or action.required):
+        raise ValueError("there is no value: give one, or leave the key out")
+    for part in value if isinstance(value, list) and several else [value]:
+        if isinstance(part, dict | list | set) or (part is None and several and value is not None):
+            raise ValueError(f"takes {'a list of values' if several else 'one value'}, each a word or a number")
     if value is None or action.type is None:
         return value
     if isinstance(value, list):
         return [parser._get_value(action, str(v)) for v in value]
     value = parser._get_value(action, str(value))
-    return [value] if action.nargs in ("+", "*") else value
+    return [value] if several else value
 
 
 def resolved(parts: Sequence[Any]) -> str:

@@ -105,7 +105,7 @@ def concept_of(text: str, anchor: str | None = None, templates: Sequence[str] | 
         if template.count("{}") != 1 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
             raise ValueError(f'prompt template {template!r} needs "{{}}" once, in the place of the concept')
     head, colon, rest = (part.strip() for part in text.partition(":"))
-    if not text.strip():
+    if not head:
         raise ValueError("the concept is empty: say what to forget")
     if anchor is not None and anchor.strip().lower() == text.strip().lower():
         raise ValueError(f"concept {text!r} is its own anchor: choose another anchor_concept")

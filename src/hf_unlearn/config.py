@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .limits import SEEDS, check_limits
+
 
 @dataclass(repr=False)  # TrainingArguments' own leaves the token out
 class UnlearnConfig(TrainingArguments):
@@ -69,6 +71,15 @@ class UnlearnConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        check_limits(
+            self,
+            per_device_train_batch_size="[1, inf)",
+            per_device_eval_batch_size="[1, inf)",
+            gradient_accumulation_steps="[1, inf)",
+            learning_rate="[0, inf)",
+            seed=SEEDS,
+            data_seed=SEEDS,
+        )
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be False: forget and retain batches are nested")
         if str(getattr(self.hub_strategy, "value", self.hub_strategy)) != "end":

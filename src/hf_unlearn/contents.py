@@ -5,14 +5,14 @@ file is published because it is named here, never because nothing excluded it. M
 was edited, which helps to revive it (arXiv 2603.06640), so they go along only when asked for.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
+
+from .untrusted import check_folder, read_json, shards
 
 BESIDE = (
     "README.md",
@@ -77,7 +77,7 @@ def read_contents(folder: str | Path, include_masks: bool = False) -> Contents:
     elif adapters:
         kind, files = "adapter", adapters
     elif (folder / "config.json").is_file():
-        if "_class_name" in _read(folder / "config.json"):
+        if "_class_name" in read_json(folder / "config.json"):
             raise ValueError(f"{folder} is one part of a pipeline: give the folder with model_index.json")
         kind, files = "model", _part(folder)
     else:
@@ -89,12 +89,20 @@ def read_contents(folder: str | Path, include_masks: bool = False) -> Contents:
         if not masks:
             raise ValueError(f"{folder} has no {' or '.join(MASKS)} to include")
         files += masks
+    for name in files:  # a link, or a part called "../x": what lies elsewhere was not made to be published
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{folder / name} leads to {(folder / name).resolve()}, out of the folder: put a copy there"
+            )
     return Contents(folder, kind, tuple(sorted(files)))
 
 
 def _pipeline(folder: Path) -> list[str]:
-    index = _read(folder / "model_index.json")
-    parts = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+    index = read_json(folder / "model_index.json")
+    parts = [name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]]
+    empty = [name for name in parts if len(index[name]) != 2]
+    if empty:
+        raise ValueError(f"{folder / 'model_index.json'} does not say which class {empty[0]} is")
     for name in parts:
         if not (folder / name).is_dir():
             raise ValueError(f"{folder} is not a finished result: model_index.json names {name}, which is not there")
@@ -105,7 +113,7 @@ def _part(folder: Path) -> list[str]:
     """Settings, and weights where there is a config.json (schedulers, tokenizers and processors have another one)."""
     settings = [name for pattern in SETTINGS for name in _matching(folder, pattern)]
     if (folder / "config.json").is_file():
-        ours = "_class_name" in _read(folder / "config.json")  # as diffusers writes it
+        ours = "_class_name" in read_json(folder / "config.json")  # as diffusers writes it
         settings += _weights(folder, "diffusion_pytorch_model" if ours else "model")
     return sorted(set(settings))
 
@@ -134,7 +142,8 @@ def _weights(folder: Path, stem: str) -> list[str]:
     if (folder / whole).is_file() and (folder / index).is_file():
         raise ValueError(f"{folder} holds both {whole} and {index}: remove the older weights")
     if (folder / index).is_file():
-        files = sorted({Path(name).name for name in _read(folder / index)["weight_map"].values()})
+        check_folder(folder)
+        files = shards(folder / index)
     else:
         files = [whole]
     for name in files:
@@ -157,10 +166,3 @@ def _unfinished(folder: Path, reason: str) -> str:
 
 def _matching(folder: Path, pattern: str) -> list[str]:
     return sorted(f.relative_to(folder).as_posix() for f in folder.glob(pattern) if f.is_file())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is torn or no JSON ({error})") from error

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .untrusted import loading, read_json
+
 SIZE = 64
 PACKAGES = {"fluent": "fluent-emoji-flat", "noto": "noto", "twemoji": "twemoji"}  # of @iconify-json
 STYLES = tuple(PACKAGES)
@@ -78,8 +80,11 @@ def _from_folder(folder: Path, style: str) -> dict[str, np.ndarray]:
     path = folder / f"{style}_64.npz"
     if not path.is_file() or not (folder / "names.json").is_file():
         raise ValueError(f"{folder} has no {style}_64.npz and names.json: leave the folder out to render from npm")
-    names = [entry["name"] for entry in json.loads((folder / "names.json").read_text())]
-    return dict(zip(names, np.load(path)["x"]))
+    entries = read_json(folder / "names.json", list)
+    with loading(path):
+        names = [entry["name"] for entry in entries]
+        with np.load(path, allow_pickle=False) as file:
+            return dict(zip(names, file["x"]))
 
 
 def render(style: str) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Image data sets as the models take them: in memory, from `datasets` objects, image folders and Hub ids."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,51 @@ class LabelledDataset(Dataset):
     def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
         """What tells the images at `positions` apart, as it is stored: tensors, files or encoded bytes."""
         raise NotImplementedError
+
+
+def open_image(stored: dict[str, Any], name: str) -> Image.Image:
+    """The image of an undecoded {"bytes": ..., "path": ...}, read to its end.
+
+    Raises:
+        ValueError: naming the image: it is broken, or has more pixels than Pillow takes for safe (`MAX_IMAGE_PIXELS`),
+            of which it only warns up to twice as many.
+    """
+    import datasets
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = datasets.Image().decode_example(stored)
+            image.load()
+            return image
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ValueError(f"{name} has too many pixels: {' '.join(str(error).split())}") from error
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+            raise ValueError(f"{name} is not a readable image") from error
+
+
+def image_name(stored: dict[str, Any] | None, position: int) -> str:
+    """The file, if there is one, and its place among the rows."""
+    return (
+        f"{stored['path']} (position {position})" if stored and stored["path"] else f"the image at position {position}"
+    )
+
+
+def undecoded(rows: Any, column: str) -> Any:
+    """The image column alone, as files or bytes. Raises ValueError if it is not there or holds something else."""
+    import datasets
+
+    if column not in rows.column_names:
+        raise ValueError(f"column {column!r} is not in the data, which has {', '.join(rows.column_names)}")
+    kind = rows.features[column]
+    stored = isinstance(kind, dict) and {"bytes", "path"} <= kind.keys()
+    if (
+        not isinstance(kind, datasets.Image)
+        and not stored
+        and getattr(kind, "dtype", None) not in ("string", "binary")
+    ):
+        raise ValueError(f"column {column!r} holds {kind}, not images: name the image column")
+    return rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
 
 def file_content(stored: dict[str, Any]) -> bytes:
@@ -94,9 +140,18 @@ class ImageDataset(LabelledDataset):
         label_column: str | None = None,
         center_crop: bool = False,
     ):
-        for column in filter(None, (image_column, label_column)):
-            if column not in rows.column_names:
-                raise ValueError(f"column {column!r} is not in the data, which has {', '.join(rows.column_names)}")
+        self.stored = undecoded(rows, image_column)
+        if label_column is not None:
+            if label_column not in rows.column_names:
+                raise ValueError(
+                    f"column {label_column!r} is not in the data, which has {', '.join(rows.column_names)}"
+                )
+            wrong = [i for i, label in enumerate(rows[label_column]) if not isinstance(label, int) or label < 0]
+            if wrong:
+                raise ValueError(
+                    f"column {label_column!r} has {rows[wrong[0]][label_column]!r} at position {wrong[0]}: labels are "
+                    "class numbers from 0"
+                )
         if channels not in (1, 3):
             raise ValueError(f"images have 1 or 3 channels, the model asks for {channels}")
         self.rows, self.size, self.channels = rows, size, channels
@@ -106,10 +161,13 @@ class ImageDataset(LabelledDataset):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        row = self.rows[int(i)]
-        item = {"pixel_values": to_pixels(row[self.image_column], self.size, self.channels, self.center_crop)}
+        stored = self.stored[int(i)][self.image_column]
+        if stored is None:
+            raise ValueError(f"there is no image at position {i} of the data: leave that row out")
+        image = open_image(stored, image_name(stored, int(i)))
+        item = {"pixel_values": to_pixels(image, self.size, self.channels, self.center_crop)}
         if self.label_column is not None:
-            item["labels"] = torch.tensor(row[self.label_column])
+            item["labels"] = torch.tensor(self.rows[int(i)][self.label_column])
         return item
 
     @property
@@ -117,11 +175,7 @@ class ImageDataset(LabelledDataset):
         return None if self.label_column is None else list(self.rows[self.label_column])
 
     def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
-        import datasets
-
-        column = self.rows.select_columns([self.image_column])
-        column = column.cast_column(self.image_column, datasets.Image(decode=False))
-        return (file_content(column[int(i)][self.image_column]) for i in positions)
+        return (file_content(self.stored[int(i)][self.image_column]) for i in positions)
 
 
 def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: bool = False) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 from .classifiers import load_image_classifier
 from .pipelines import load_ddpm_pipeline, load_dit_pipeline, load_text_to_image_pipeline
+from .untrusted import pipeline_index
 
 
 def load_model(name_or_path: str, revision: str | None = None) -> tuple[Any, Any]:
@@ -26,7 +27,6 @@ def load_model(name_or_path: str, revision: str | None = None) -> tuple[Any, Any
 
 def pipeline_class(name_or_path: str, revision: str | None = None) -> str | None:
     """The class that model_index.json names, or None where there is no such file: no diffusers pipeline."""
-    from diffusers import DiffusionPipeline
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
@@ -39,4 +39,4 @@ def pipeline_class(name_or_path: str, revision: str | None = None) -> str | None
             hf_hub_download(name_or_path, "model_index.json", revision=revision)
         except (EntryNotFoundError, HFValidationError):
             return None
-    return DiffusionPipeline.load_config(name_or_path, revision=revision).get("_class_name", "")
+    return pipeline_index(name_or_path, revision=revision).get("_class_name", "")

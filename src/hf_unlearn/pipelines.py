@@ -10,6 +10,8 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
+from .untrusted import check_filled, loading, pipeline_index
+
 
 class ClassConditionalDDPMPipeline(DiffusionPipeline):
     """Samples images of given classes from a class-embedding UNet2DModel.
@@ -106,22 +108,30 @@ def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     """
     from diffusers import DDPMPipeline
 
-    index = DiffusionPipeline.load_config(folder, **kwargs)
-    if index.get("unet", [None, None])[1] != "UNet2DModel":
+    index = pipeline_index(folder, **kwargs)
+    if list(index.get("unet", []))[1:] != ["UNet2DModel"]:
         raise ValueError(f"{folder} is a {index.get('_class_name')}, not a pipeline around a UNet2DModel")
-    unet = UNet2DModel.load_config(folder, subfolder="unet", **kwargs)
-    cls = ClassConditionalDDPMPipeline if unet.get("num_class_embeds") else DDPMPipeline
-    return cls.from_pretrained(folder, use_safetensors=True, **kwargs)
+    with loading(folder):
+        unet = UNet2DModel.load_config(folder, subfolder="unet", **kwargs)
+        cls = ClassConditionalDDPMPipeline if unet.get("num_class_embeds") else DDPMPipeline
+        pipeline = cls.from_pretrained(folder, use_safetensors=True, **kwargs)
+    check_filled(pipeline, folder)
+    if not pipeline.unet.config.sample_size:
+        raise ValueError(f"the UNet of {folder} does not say its sample_size: write it into unet/config.json")
+    return pipeline
 
 
 def load_dit_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     """A DiTPipeline from a folder or Hub id, in float32, safetensors only. Raises ValueError for another pipeline."""
     from diffusers import DiTPipeline
 
-    kind = DiffusionPipeline.load_config(folder, **kwargs).get("_class_name")
+    kind = pipeline_index(folder, **kwargs).get("_class_name")
     if kind != "DiTPipeline":
         raise ValueError(f"{folder} is a {kind}: give a DiTPipeline")
-    return DiTPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    with loading(folder):
+        pipeline = DiTPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    check_filled(pipeline, folder)
+    return pipeline
 
 
 def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
@@ -133,7 +143,7 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
     Raises:
         ValueError: another kind of pipeline, or xformers does not import.
     """
-    kind = DiffusionPipeline.load_config(folder, revision=kwargs.get("revision")).get("_class_name")
+    kind = pipeline_index(folder, revision=kwargs.get("revision")).get("_class_name")
     if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
         raise ValueError(f"{folder} is a {kind}: give a StableDiffusionPipeline or StableDiffusionXLPipeline")
     if xformers:
@@ -144,7 +154,9 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
                 f"xformers does not import ({error}): install hf_unlearn[xformers], or leave the flag out, "
                 "torch's scaled dot product attention is the default"
             ) from error
-    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    with loading(folder):
+        pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    check_filled(pipeline, folder)
     for part in pipeline.components.values():  # transformers' parts keep the stored precision, diffusers' parts do not
         if isinstance(part, torch.nn.Module) and part.dtype != torch.float32:
             part.to(torch.float32)

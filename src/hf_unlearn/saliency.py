@@ -141,6 +141,10 @@ def _gradient_pass(
     objective: Objective, dataset: Dataset, forget: bool, estimator: str, max_samples: int, batch_size: int, seed: int
 ) -> tuple[Fisher, dict[str, str]]:
     """Sums over the data, and over processes, of what `_accumulate` makes of gradients at the present weights."""
+    if batch_size < 1 or max_samples < 0:
+        raise ValueError(
+            f"fisher_batch_size must be at least 1 and fisher_samples 0 (all), got {batch_size} and {max_samples}"
+        )
     indices = spread(len(dataset), max_samples or len(dataset))
     parameters = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
     sums = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}

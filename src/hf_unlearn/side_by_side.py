@@ -13,7 +13,9 @@ from .classifiers import check_same_build
 from .data import collate
 from .evaluation import DIGITS_DDPM, RunRecord, read_record
 from .images import to_pixels
+from .limits import check_limits
 from .models import load_model
+from .origin import is_hub_id
 
 SMALLEST = 256  # smaller images are enlarged for the screen, pixel by pixel
 
@@ -24,6 +26,9 @@ class Drawing:
 
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+
+    def __post_init__(self):
+        check_limits(self, num_inference_steps="[1, 1000]", guidance_scale="[0, inf)")
 
 
 class SideBySide:
@@ -114,7 +119,11 @@ def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None
     """
     name = record.base_model["name"]
     if record.base_model["on_hub"]:
-        return name, record.base_model["revision"]
+        if not name or not is_hub_id(name):
+            raise ValueError(f"base_model {name!r} of the record is no Hub id: give a folder with --original")
+        return name, record.base_model.get("revision")
+    if name and Path(name).name != name:
+        raise ValueError(f"base_model {name!r} of the record is a path, not a name: give a folder with --original")
     for folder in (Path(name), Path(run_dir).resolve().parent / name) if name else ():
         if folder.is_dir():
             return str(folder), None

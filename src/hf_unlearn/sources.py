@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .images import IMAGE_SUFFIXES, ImageDataset
+from .untrusted import loading
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
@@ -15,7 +16,8 @@ def split_names(source: str | Path, config_name: str | None = None) -> list[str]
 
     if Path(source).is_dir():
         return list(_folder_files(Path(source))[1])
-    return datasets.get_dataset_split_names(str(source), config_name)
+    with loading(source):
+        return datasets.get_dataset_split_names(str(source), config_name)
 
 
 def held_out_split(names: list[str]) -> str | None:
@@ -33,16 +35,21 @@ def load_rows(source: str | Path, split: str, config_name: str | None = None) ->
     import datasets
 
     if not Path(source).is_dir():
-        return datasets.load_dataset(str(source), config_name, split=split)
+        with loading(source):
+            return datasets.load_dataset(str(source), config_name, split=split)
     builder, files = _folder_files(Path(source))
     if split not in files:
         raise ValueError(f"{source} has no {split} split: there is {', '.join(files)}")
-    return datasets.load_dataset(builder, data_files={split: files[split]}, split=split)
+    with loading(source):
+        return datasets.load_dataset(builder, data_files={split: files[split]}, split=split)
 
 
 def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
     """(builder, files or patterns by split). Files are given by name: left to guess, `datasets` also reads splits
     from the names of classes and images."""
+    lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
+    if lost:
+        raise ValueError(f"{lost[0]} is a link to nothing: remove it, or mend it")
     parquet = sorted(folder.rglob("*.parquet"))
     if parquet:
         files: dict[str, list[str]] = {}

@@ -2,19 +2,23 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.trainer_pt_utils import safe_globals
 
 from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
 from .files import atomic, atomic_folder, write_text
 from .objectives import Objective
 from .origin import is_hub_id
 from .saliency import Masks
+from .untrusted import loading, read_json
 
 MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
 ADAPTER_FOLDER = "adapter"  # beside merged weights
@@ -72,8 +76,42 @@ def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
     if not (folder / STATE_FILE).is_file():
         raise ValueError(f"{folder} is not a checkpoint of UnlearnTrainer: {STATE_FILE} is missing")
     masks = Masks.load(folder / MASKS_FILE) if (folder / MASKS_FILE).is_file() else None
-    profile = load_file(folder / PROFILE_FILE)["profile"] if (folder / PROFILE_FILE).is_file() else None
-    return masks, profile, json.loads((folder / STATE_FILE).read_text())
+    profile = None
+    if (folder / PROFILE_FILE).is_file():
+        with loading(folder / PROFILE_FILE):
+            profile = load_file(folder / PROFILE_FILE)["profile"]
+    state = read_json(folder / STATE_FILE)
+    lacks = sorted({"method", "options", "data", "original_retain", "best", "first_retain"} - state.keys())
+    if lacks:
+        raise ValueError(f"{folder / STATE_FILE} has no {lacks[0]}: resume from another checkpoint")
+    return masks, profile, state
+
+
+def check_checkpoint(folder: Path, objective: Objective) -> None:
+    """Look at what Trainer will load from a checkpoint: weights as safetensors, the rest as tensors and containers.
+
+    Raises:
+        ValueError: naming the file that is torn, of another model, or asks for more than that, which a pickle can.
+    """
+    read_json(folder / "trainer_state.json")
+    weights = folder / "model.safetensors"
+    pickled = sorted(folder.glob("*.bin"))
+    if pickled and not weights.is_file():
+        raise ValueError(f"{folder} has weights as {pickled[0].name} and no model.safetensors: pickles are not loaded")
+    if weights.is_file():
+        with loading(weights), safe_open(weights, framework="pt") as file:
+            theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        ours = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
+        lost = sorted(theirs.items() - ours.items()) or sorted(contiguous_state(objective).keys() - theirs.keys())
+        if lost:
+            raise ValueError(f"{weights} is of another model: {lost[0]} does not fit")
+    for path in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
+        try:
+            with safe_globals():
+                torch.load(path, "cpu", weights_only=True, mmap=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} is torn or would run code, so it is not loaded: {said}") from error
 
 
 def load_saved(objective: Objective, folder: str) -> None:

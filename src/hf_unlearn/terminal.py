@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -36,13 +37,13 @@ def check_writable(folder: str) -> None:
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's main; errors a user can mend are one line and exit code 2.
 
-    HF_UNLEARN_TRACEBACK=1 shows the traceback instead.
+    HF_UNLEARN_TRACEBACK=1 shows the traceback too.
     """
     try:
         main()
     except (ValueError, OSError, DivergenceError) as error:
         if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
-            raise
+            print(redact(traceback.format_exc()), file=sys.stderr)
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"{Path(sys.argv[0]).name}: error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)

@@ -32,7 +32,7 @@ from .numerics import bad_samples, bad_weight, in_memory, say_samples
 from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
-from .storage import MASKS_FILE, export, load_checkpoint, save_checkpoint, weights_digest
+from .storage import MASKS_FILE, check_checkpoint, export, load_checkpoint, save_checkpoint, weights_digest
 from .upload import Published, publish, reserve
 
 PROFILE_SAMPLES = 512
@@ -238,11 +238,16 @@ class UnlearnTrainer(OuterStep):
 
     def _resume(self, folder: Path) -> None:
         self.masks, self.profile, state = load_checkpoint(folder)
+        check_checkpoint(folder, self.objective)
         self._keep_original()  # the checkpoint's weights are loaded after this
         self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
         for key, ours in self._described().items():
-            if state[key] != ours:
-                raise ValueError(f"{folder} was written with {key} {state[key]}, this run has {ours}")
+            theirs = state[key]
+            if theirs != ours:
+                if isinstance(ours, dict) and isinstance(theirs, dict):  # say only what differs
+                    names = [n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n)]
+                    theirs, ours = ({n: part.get(n) for n in names} for part in (theirs, ours))
+                raise ValueError(f"{folder} was written with {key} {theirs}, this run has {ours}")
         self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
         self.guard.first_retain, self.guard.first_forget = state["first_retain"], state["first_forget"]
         self.early_stop.reached = state["stopped"]

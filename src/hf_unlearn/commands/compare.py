@@ -20,6 +20,8 @@ def compare_command(argv: list[str]) -> None:
     parser.add_argument("--methods", nargs="+", help="instead of the recipe's")
     parser.add_argument("--trials", type=int, help="instead of the recipe's")
     options = parser.parse_args(argv)
+    if options.jobs is not None and options.jobs < 0:
+        parser.error(f"--jobs must be at least 0 (in this process), got {options.jobs}")
     from ..compare import compare, load_recipe
 
     given = {k: v for k in ("data", "seeds", "methods", "trials") if (v := getattr(options, k)) is not None}

@@ -25,6 +25,8 @@ def demo_command(argv: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
     parser.add_argument("--port", type=int, help="default the first free one from 7860")
     options = parser.parse_args(argv)
+    if options.port is not None and not 0 < options.port < 65536:
+        parser.error(f"--port must lie in 1..65535, got {options.port}")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio

@@ -32,6 +32,7 @@ from ..objectives import Classification
 from ..recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
 from ..saliency import fingerprint
 from ..trainer import UnlearnTrainer
+from ..untrusted import loading, read_json
 from .recipe import Recipe, method_of
 from .spaces import FIXED
 
@@ -119,8 +120,11 @@ class Cells:
             data = FlippedAndCropped(data) if self.recipe.augment else data
             seconds = train_classifier(model, data, seed, str(folder), **self.recipe.train)
             write_text(folder / "seconds.json", json.dumps(seconds))
-        loaded = AutoModelForImageClassification.from_pretrained(folder)
-        return loaded, json.loads((folder / "seconds.json").read_text())
+        with loading(folder):
+            loaded = AutoModelForImageClassification.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False
+            )
+        return loaded, read_json(folder / "seconds.json", float)
 
     # ---- figures ---------------------------------------------------------------------------------
     def figures(self, row: str, seed: int, split: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -131,7 +135,7 @@ class Cells:
         decides["fixed"] = FIXED.get(row, {})
         path = self.cells / f"{self.key(row=row, seed=seed, split=split, options=options, **decides)}.json"
         if path.exists():
-            return json.loads(path.read_text())
+            return read_json(path)
         seconds, diverged = 0.0, None
         model, retraining = self.trained("retrained", seed)
         if row == "retrained":
@@ -151,7 +155,7 @@ class Cells:
                 measured["relearn_steps"] = relearn_steps(model, sets["forget"], target, seed=seed)
             result["metrics"] = {name: metric.as_dict() for name, metric in measured.items()}
         write_text(path, json.dumps({"row": row, "seed": seed, "split": split, "options": options, **result}))
-        return json.loads(path.read_text())
+        return read_json(path)
 
     def _retrained(self, seed: int, split: str) -> Measured:
         """What a search asks for in every trial."""
@@ -214,7 +218,9 @@ def start_of(name: str, seed: int) -> PreTrainedModel:
         return build_classifier(name, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(name))
+        with loading(name):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """A comparison as YAML: data, model, what to forget, which methods, one budget, seeds and search."""
 
+import re
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -7,10 +8,21 @@ from typing import Any
 
 import yaml
 
+from ..config import UnlearnConfig
+from ..evaluation.schema import NUMBER, problem
 from ..methods import METHODS, Method
 from .spaces import FIXED
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
+SHAPES = {
+    **dict.fromkeys(("name", "data", "model", "image_column", "label_column"), str),
+    **dict.fromkeys(("budget", "batch_size", "trials", "max_retain_samples", "shadows"), int),
+    **dict.fromkeys(("seeds", "search_seeds"), [int]),
+    **dict.fromkeys(("forget", "train"), dict),
+    "methods": [str],
+    "augment": bool,
+    "fisher_samples": (int, type(None)),
+}
 
 
 @dataclass
@@ -51,9 +63,21 @@ class Recipe:
     shadows: int = 0
 
     def __post_init__(self):
+        for name, shape in SHAPES.items():
+            said = problem(getattr(self, name), shape, name)
+            if said:
+                raise ValueError(f"recipe {self.name}: {said}")
+        if not re.fullmatch(r"\w[\w.-]*", self.name):  # it is the name of a folder
+            raise ValueError(f"recipe {self.name}: the name must be letters, digits, - _ .")
+        unknown = sorted(set(self.train) - {f.name for f in fields(UnlearnConfig)})
+        if unknown:
+            raise ValueError(f"recipe {self.name}: train has {unknown[0]!r}, which UnlearnConfig has not")
         if len(self.forget) != 1 or not self.forget.keys() <= {"fraction", "classes"}:
             raise ValueError(f"recipe {self.name}: forget must be one of fraction or classes, got {self.forget}")
         fraction = self.forget.get("fraction", 0.5)
+        said = problem(self.forget, {"fraction?": NUMBER, "classes?": [int]}, "forget")
+        if said:
+            raise ValueError(f"recipe {self.name}: {said}")
         if not 0 < fraction < 1:
             raise ValueError(f"recipe {self.name}: the forget fraction must lie in (0, 1), got {fraction}")
         for row in self.methods:
@@ -78,11 +102,14 @@ def load_recipe(source: str) -> Recipe:
     if not path.is_file():
         known = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
         raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(known)}")
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"recipe {source} cannot be read: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"recipe {source} is not a mapping of keys to values")
     known = {f.name: f for f in fields(Recipe)}
-    unknown = sorted(set(given) - set(known))
+    unknown = sorted(map(str, set(given) - set(known)))
     if unknown:
         raise ValueError(f"recipe {source}: unknown key {unknown[0]!r}, known are {', '.join(known)}")
     needed = [n for n in ("name", "data", "model", "forget", "methods", "seeds") if n not in given]

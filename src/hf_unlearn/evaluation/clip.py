@@ -7,6 +7,7 @@ import torch
 from PIL.Image import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
+from ..untrusted import check_folder, loading
 from .metric import Metric, version_of
 
 
@@ -20,9 +21,11 @@ class CLIPScore:
 
     def __init__(self, name: str = "openai/clip-vit-base-patch32", device: str = "cpu"):
         self.name, self.device = name, device
-        self.model = CLIPModel.from_pretrained(name, use_safetensors=True).to(device, torch.float32).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(name)
-        self.processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+        check_folder(name)
+        with loading(name):
+            self.model = CLIPModel.from_pretrained(name, use_safetensors=True).to(device, torch.float32).eval()
+            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            self.processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False, backend="pil")
 
     def to(self, device: str | torch.device) -> "CLIPScore":
         """The same, computed on `device`."""

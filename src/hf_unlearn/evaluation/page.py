@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,18 @@ def picture_data(record: RunRecord, folder: str | Path) -> dict[str, Any] | None
     path = Path(folder) / record.picture
     if not path.is_file():
         return None
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"{path} leads out of the run's folder: put a copy there")
     content = path.read_bytes()
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            (width, height), kind = image.size, image.format
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                (width, height), kind = image.size, image.format
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{path} is not a picture") from error
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} has too many pixels: {' '.join(str(error).split())}") from error
     if kind not in FORMATS:
         raise ValueError(f"{path} is {kind}, which browsers do not show: save it as PNG")
     address = f"data:{FORMATS[kind]};base64,{base64.b64encode(content).decode()}"

@@ -1,8 +1,10 @@
 """Pictures of a prompt file such as I2P: one seed a prompt, in batches, resumable, with a contact sheet."""
 
 import csv
+import io
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,24 +40,34 @@ def read_prompts(path: str | Path, limit: int | None = None) -> list[PromptRow]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"prompt file {path} does not exist")
-    if path.suffix == ".txt":
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not lines:
-            raise ValueError(f"{path} has no rows")
-        return [PromptRow(line, number) for number, line in enumerate(lines)][:limit]
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if "prompt" not in (reader.fieldnames or []):
-            raise ValueError(f"{path} has no prompt column, but {', '.join(reader.fieldnames or ['nothing'])}")
-        rows = []
-        for number, line in enumerate(reader):
-            seed = line.get("evaluation_seed") or str(number)
-            if not seed.strip().lstrip("-").isdigit():
-                raise ValueError(f"{path}: row {number} has the evaluation_seed {seed!r}, which is no number")
-            rows.append(PromptRow(line["prompt"], int(seed)))
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = _lines(text) if path.suffix == ".txt" else _table(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
     if not rows:
         raise ValueError(f"{path} has no rows")
     return rows[:limit]
+
+
+def _lines(text: str) -> list[PromptRow]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [PromptRow(line, number) for number, line in enumerate(lines)]
+
+
+def _table(text: str) -> list[PromptRow]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if "prompt" not in (reader.fieldnames or []):
+        raise ValueError(f"it has no prompt column, but {', '.join(reader.fieldnames or ['nothing'])}")
+    rows = []
+    for number, line in enumerate(reader):
+        seed = line.get("evaluation_seed") or str(number)
+        if not re.fullmatch(r"\s*-?[0-9]{1,20}\s*", seed) or not -(2**63) <= int(seed) < 2**64:
+            raise ValueError(f"row {number} has the evaluation_seed {seed!r}, which is no number of 64 bits")
+        if not line["prompt"]:
+            raise ValueError(f"row {number} has no prompt")
+        rows.append(PromptRow(line["prompt"], int(seed)))
+    return rows
 
 
 def draw_prompt_file(

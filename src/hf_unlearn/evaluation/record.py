@@ -18,7 +18,9 @@ from ..adapters import adapter_ranks
 from ..files import write_text
 from ..origin import describe_base
 from ..saliency import fingerprint
+from ..untrusted import read_json
 from .metric import Metric, version_of
+from .schema import PARTS, problem
 
 RECORD_FILE = "unlearning_report.json"
 SCHEMA_VERSION = 1
@@ -95,9 +97,9 @@ def read_record(folder: str | Path) -> RunRecord:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {RECORD_FILE}: give the output folder of a finished run")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         version = values["schema_version"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is not a record of a run: {error}") from error
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise ValueError(f"{path} has schema {version}, this version reads {SCHEMA_VERSION}: upgrade hf-unlearn")
@@ -107,6 +109,10 @@ def read_record(folder: str | Path) -> RunRecord:
     wrong = [n for n, kind in known.items() if n in values and not isinstance(values[n], kind)]
     if wrong:
         raise ValueError(f"{path} is not a record of a run: {wrong[0]} is a {type(values[wrong[0]]).__name__}")
+    for name, shape in PARTS.items():
+        said = problem(values.get(name), shape, name) if values.get(name) or name in ("base_model", "method") else ""
+        if said:
+            raise ValueError(f"{path} is not a record of a run: {said}")
     try:
         return RunRecord(**{name: value for name, value in values.items() if name in known})
     except TypeError as error:

@@ -1,6 +1,7 @@
 """The contract between a method and the loop: two functions, and seven names of the loop that they may use."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -86,6 +87,10 @@ class Method:
         """Raise ValueError, with what to set, if the options do not fit the model. Called once, at construction."""
         if self.family and self.family not in objective.kinds:
             raise ValueError(f"{self.name} works for {self.family} models only: choose another method")
+        numbers = {f.name: getattr(self, f.name) for f in fields(self)}
+        wrong = [n for n, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} must be a finite number, got {numbers[wrong[0]]}")
 
     def masks(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> "Masks | None":
         """Weight masks computed from the original model before the first step, or None for all weights."""

@@ -40,6 +40,7 @@ class SCRUB(Method):
         return 1 + self.max_share
 
     def prepare(self, objective: Any) -> None:
+        super().prepare(objective)
         self._options = {"temperature": self.temperature} if objective.distils else {}
 
     def before_step(self, loop: Loop, batch: dict[str, Any]) -> None:

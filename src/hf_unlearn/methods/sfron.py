@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..limits import check_limits
 from ..losses import adaptive_mean
 from ..saliency import Masks, fisher, ratio_masks
 from .base import Loop, Method
@@ -110,8 +111,20 @@ class SFRon(Method):
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.retain_steps < 1:
-            raise ValueError(f"retain_steps must be at least 1, got {self.retain_steps}")
+        check_limits(
+            self,
+            retain_steps="[1, inf)",
+            forget_alpha="[0, inf)",
+            adaptive_exponent="[0, inf)",
+            loss_floor="[0, inf)",
+            bound_margin="(0, inf)",
+            forget_max_norm="[0, inf)",
+            forget_learning_rate="[0, inf)",
+            mask_threshold="[0, inf)",
+            fisher_samples="[0, inf)",
+            fisher_batch_size="[1, inf)",
+            slow_rate="(0, 1]",
+        )
         # Resolved by `prepare`, when the model is known.
         self._match, self._bound = self.forget_loss == "match", self.bound
 
@@ -123,6 +136,7 @@ class SFRon(Method):
         return cls(preset=preset, **{**cls.presets[preset], **overrides})
 
     def prepare(self, objective: Any) -> None:
+        super().prepare(objective)
         if self.forget_loss == "match" and not objective.conditional:
             raise ValueError("forget_loss='match' needs a model with labels: set forget_loss='ascent'")
         self._match = (objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss) == "match"

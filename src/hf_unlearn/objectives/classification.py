@@ -175,7 +175,7 @@ class Classification(Objective):
             self.processor.save_pretrained(folder)
 
     def reload_network(self, folder: str) -> nn.Module:
-        return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
+        return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
         return (torch.randn((2, *self._shape), generator=generator),), {}

@@ -58,6 +58,8 @@ class Denoising(Objective):
             raise ValueError(
                 f"null_class {self.null_class} is not one of the model's {self.num_classes or 0} class embeddings"
             )
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"label_dropout must lie in [0, 1], got {label_dropout}")
         self.label_dropout = label_dropout if self.null_class is not None else 0.0
         self.forget_label_dropout = forget_label_dropout
         self.antithetic = antithetic

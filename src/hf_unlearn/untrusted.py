@@ -1,0 +1,100 @@
+"""Model folders come from strangers: what is looked at before a library loads one, and what its errors become.
+
+Weights are safetensors, which hold numbers and nothing that runs. What could still run code is a class from elsewhere
+that the configuration names, and what could read elsewhere is a path in an index. docs/security.md is the whole list.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last one is diffusers' safety checker
+
+
+def read_json(path: str | Path, kind: type = dict) -> Any:
+    """The dict (or what `kind` is) in a JSON file. Raises ValueError, naming the file, for anything else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is torn or no JSON ({error})") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not a {kind.__name__}: save it again")
+    return value
+
+
+def pipeline_index(folder: str, **kwargs: Any) -> dict[str, Any]:
+    """model_index.json of a folder or Hub id, whose parts come from diffusers and transformers and nowhere else.
+
+    Raises:
+        ValueError: it is no mapping, or names a class of another module: importing that would run its code.
+        OSError: it is not there, or cannot be read.
+    """
+    from diffusers import DiffusionPipeline
+
+    check_folder(folder)
+    with loading(folder):
+        index = DiffusionPipeline.load_config(folder, **kwargs)
+    if not isinstance(index, Mapping) or not isinstance(index.get("_class_name", ""), str):
+        raise ValueError(f"model_index.json of {folder} does not name a pipeline's class: it would run other code")
+    for name, part in index.items():
+        if isinstance(part, list | tuple):
+            if len(part) != 2 or not (part[0] is None or part[0] in LIBRARIES):
+                raise ValueError(
+                    f"{name} of {folder} is {list(part)}, a class that is not of diffusers or transformers: its code "
+                    "would run, so it is not loaded"
+                )
+            if part[0] is not None and Path(folder).is_dir() and not (Path(folder) / name).is_dir():
+                raise ValueError(f"{folder} has no folder {name}, a part that its model_index.json names")
+    return dict(index)
+
+
+def check_filled(pipeline: Any, folder: str) -> None:
+    """Raise a ValueError if a part of a loaded pipeline has weights that its file does not hold."""
+    for name, part in pipeline.components.items():
+        empty = [n for n, p in getattr(part, "named_parameters", dict)() if p.is_meta]
+        if empty:
+            raise ValueError(
+                f"{name} of {folder} has no weights for {', '.join(empty[:3])}: they are of another model"
+            )
+
+
+def check_folder(folder: str | Path) -> None:
+    """Look at a model's folder before it is loaded; a Hub id, whose files are not here yet, passes.
+
+    Raises:
+        ValueError: an index of shards that leads out of the folder or to another kind of file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    for path in sorted([*folder.glob("*.index*.json"), *folder.glob("*/*.index*.json")]):
+        for name in shards(path):
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise ValueError(f"{path} names {name}, which is no safetensors file beside it")
+
+
+def shards(index: str | Path) -> list[str]:
+    """Names of the files that an index of shards lists, sorted."""
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{index} has no weight_map of file names")
+    return sorted(set(names.values()))
+
+
+@contextmanager
+def loading(name: str | Path) -> Iterator[None]:
+    """Whatever a library raises over the files of `name`, and there is nothing that none of them raises, becomes a
+    ValueError of one line that names it; OSErrors, of a Hub that does not answer, stay what they are."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:400]
+        if isinstance(error, ValueError | OSError) and str(name) in said:
+            raise
+        kind = OSError if isinstance(error, OSError) else ValueError
+        what = said if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {said}"
+        raise kind(f"{name} does not load, is it whole? {what}") from error
