@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -93,21 +93,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/bench.json")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs/benchmarks.md")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs/benchmarks_scale.png")
-    parser.add_argument("--fresh", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    import dataclasses
-
     import torch
-    from speed.setting import PROFILES, Profile
+    from speed.setting import PROFILES
 
-    if options.fresh:
-        task, profile, arguments = json.loads(options.fresh)
-        home, function = task.split(".")
-        torch.set_num_threads(profile["threads"])
-        print("RESULT", json.dumps(getattr(import_module(f"speed.{home}"), function)(Profile(**profile), **arguments)))
-        return
     torch.set_num_threads(options.threads)
-    profile = dataclasses.replace(PROFILES[options.profile], threads=options.threads)
+    profile = replace(PROFILES[options.profile], threads=options.threads)
     run(list(SECTIONS) if options.only is None else options.only, profile, options.output)
     kept = json.loads(options.output.read_text())
     options.markdown.parent.mkdir(parents=True, exist_ok=True)

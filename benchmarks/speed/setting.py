@@ -1,20 +1,21 @@
 """The model, data and trainers that every section measures on, and how much it measures (`Profile`)."""
 
-import json
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 
 from hf_unlearn import ClassConditionalDDPMPipeline, NoisePrediction, UnlearnConfig, UnlearnTrainer, add_lora
 from hf_unlearn.images import ArrayDataset
@@ -81,14 +82,26 @@ def with_lora(pipeline: Any) -> NoisePrediction:
     return objective
 
 
-def trainer_for(model: Any, method: Any, batch: int, size: int, folder: str, steps: int, **config: Any):
-    """A trainer of random images with masks of density one half given, so that none are computed."""
+def trainer_for(
+    model: Any,
+    method: Any,
+    batch: int,
+    size: int,
+    folder: str,
+    steps: int,
+    data: tuple[Any, Any] | None = None,
+    **config: Any,
+) -> UnlearnTrainer:
+    """A trainer of random images, or of `data`, with masks of density one half given, so that none are computed."""
     config = {"learning_rate": 1e-4, "disable_tqdm": True, **config}
     args = UnlearnConfig(output_dir=folder, per_device_train_batch_size=batch, max_steps=steps, **config)
     masks = None
     if getattr(method, "use_mask", False) and not getattr(model, "adapter", None):
         masks = {name: torch.rand_like(p) < 0.5 for name, p in model.unet.named_parameters()}
-    return UnlearnTrainer(model, args, method, images(64, size, 3), images(256, size, 5), masks=masks)
+    forget, retain = data or (images(64, size, 3), images(256, size, 5))
+    trainer = UnlearnTrainer(model, args, method, forget, retain, masks=masks)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 @contextmanager
@@ -139,20 +152,30 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+class ForgetPeak(TrainerCallback):
+    """The peak is that of the outer steps: what was needed before the first one does not count."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        forget_peak()
+
+
 def peak_megabytes() -> float:
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def fresh(task: str, profile: Profile, **arguments: Any) -> dict[str, Any]:
-    """What the function `task` ("module.function" of this folder) returns in a process of its own.
+def fresh(task: Callable[..., dict], profile: Profile, **arguments: Any) -> dict[str, Any]:
+    """What `task`, a function of a module, returns in a process of its own.
 
-    Raises:
-        subprocess.CalledProcessError: it failed; its stderr is in the error.
+    It is forked from one that has only imported the libraries, so that peaks compare and nobody waits for imports.
     """
     # glibc keeps freed blocks below a threshold that grows; with a fixed one, resident memory is what is in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    start = Path(__file__).parents[1] / "bench.py"
-    call = json.dumps([task, asdict(profile), arguments])
-    command = [sys.executable, str(start), "--fresh", call]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return json.loads(done.stdout.rpartition("RESULT ")[2])
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["speed.libraries"])
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_in_process, task, profile, arguments).result()
+
+
+def _in_process(task: Callable[..., dict], profile: Profile, arguments: dict[str, Any]) -> dict[str, Any]:
+    torch.set_num_threads(profile.threads)
+    return task(profile, **arguments)

@@ -48,8 +48,8 @@ def text(result: dict[str, Any]) -> str:
     shares = [
         [phase, *(f"{100 * r['phases'].get(phase, 0):.1f} %" for r in result.values())] for phase in (*PHASES, "rest")
     ]
-    return f"""SFR-on, preset `stable`: one forget and two retain steps, data, draws, guard and logging included, over the \
-forwards, backwards, clips and fused Adam steps in it, written by hand and run in turns with it.
+    return f"""SFR-on, preset `stable`: one forget and two retain steps, data, draws, guard and logging included, over
+the forwards, backwards, clips and fused Adam steps in it, written by hand and run in turns with it.
 
 {first}
 
