@@ -55,7 +55,7 @@ def latents(profile: Profile) -> dict[str, Any]:
             for images, prompts in zip(
                 taken.split(batch), [texts[i : i + batch] for i in range(0, len(texts), batch)]
             ):
-                pipeline.vae.encode(images).latent_dist.mode()
+                pipeline.vae.encode(images)
                 pipeline.encode_prompt(prompts, pipeline.device, 1, False)
 
         timed = Pairs(encode)
