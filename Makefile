@@ -30,8 +30,7 @@ lint: env
 	$(BIN)/ruff format --check .
 
 bench: env
-	$(BIN)/python benchmarks/step_overhead.py
-	$(BIN)/python benchmarks/ddpm_forget.py --quick
+	$(BIN)/python benchmarks/bench.py --profile quick
 
 cards: env
 	$(BIN)/python tools/model_cards.py

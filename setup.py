@@ -49,6 +49,7 @@ setup(
         "features": FEATURES,
         "nsfw": NSFW,
         "nudenet": ["nudenet>=3.4"],  # its licence file is AGPL-3.0
+        "adam8bit": ["bitsandbytes>=0.49"],  # from there on its optimizers run on CPUs too
         "xformers": ["xformers>=0.0.28"],
         "emoji": ["resvg-py>=0.1"],  # renders the pictures of the small text-to-image benchmark
         "demo": DEMO,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_unlearn import UnlearnConfig
+from hf_unlearn import UnlearnConfig, config
 
 
 def test_defaults_that_differ_from_the_stock_ones(tmp_path):
@@ -27,3 +27,17 @@ def test_defaults_that_differ_from_the_stock_ones(tmp_path):
 def test_refusals_say_what_to_set(tmp_path, values, message):
     with pytest.raises(ValueError, match=message):
         UnlearnConfig(output_dir=str(tmp_path), **values)
+
+
+def test_8bit_adam_names_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    for optim in ("adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit"):
+        with pytest.raises(ValueError, match=rf"^optim={optim} needs the extra hf_unlearn\[adam8bit\]"):
+            UnlearnConfig(output_dir=str(tmp_path), optim=optim)
+    assert UnlearnConfig(output_dir=str(tmp_path)).optim == "adamw_torch_fused"
+
+
+def test_compilation_names_the_compiler_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr(config.shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler on a CPU: install g\+\+ or set CXX"):
+        UnlearnConfig(output_dir=str(tmp_path), torch_compile=True, use_cpu=True)

@@ -1,8 +1,12 @@
 """Training arguments: transformers' own, with defaults that unlearning needs, and the two-sided early stop."""
 
+import os
+import shutil
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from .limits import SEEDS, check_limits
@@ -86,3 +90,12 @@ class UnlearnConfig(TrainingArguments):
             raise ValueError("hub_strategy must be 'end': checkpoints hold masks, which stay local")
         if self.eval_strategy == "no" and (self.target_forget is not None or self.max_retain_drift is not None):
             raise ValueError("target_forget and max_retain_drift need evaluations: set eval_strategy and eval_steps")
+        optim = str(getattr(self.optim, "value", self.optim))
+        if ("8bit" in optim or "bnb" in optim or "paged" in optim) and not optim.startswith(("adamw_torch", "galore")):
+            if find_spec("bitsandbytes") is None:
+                raise ValueError(f"optim={optim} needs the extra hf_unlearn[adam8bit], or leave optim out")
+        compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
+        inductor = self.torch_compile and self.torch_compile_backend == "inductor"
+        on_cpu = self.use_cpu or not torch.cuda.is_available()
+        if inductor and on_cpu and not any(name and shutil.which(name) for name in compilers):
+            raise ValueError("torch_compile needs a C++ compiler on a CPU: install g++ or set CXX, or leave it out")

@@ -1,7 +1,7 @@
 """Which weights matter for the forget data: diagonal Fishers and the weight masks made from them.
 
 A Fisher and a mask are dicts keyed by parameter name of the trained network. Masks are bool, True where the
-forget step may move the weight, and stored as safetensors with what they were made from.
+forget step may move the weight, and stored as safetensors, one bit a weight, with what they were made from.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -28,6 +29,12 @@ Fisher = dict[str, Tensor]
 # Below this share of the largest F_f a value is rounding: an attention key's bias, whose gradient is exactly 0 in
 # theory, reads 1e-19 beside 1e-3. Without a floor such weights pass F_f > 0 and, by chance, F_f >= gamma F_r.
 ROUNDING = 1e-12
+# What the per-sample gradients of one chunk may take, by device. On CPUs more makes it slower, not faster: what no
+# longer fits the caches costs more than a further pass of Python (`benchmarks/bench.py --only fisher`).
+CHUNK_BYTES = {"cpu": 2**28}
+CHUNK_BYTES_ELSEWHERE = 2**31
+MIN_CHUNK = 4  # below this, one sample after the other by plain autograd is faster than vmap
+SHAPES = "shapes"  # entry of a mask file's metadata: the tensors are packed, eight weights a byte
 
 
 @dataclass
@@ -68,24 +75,40 @@ class Masks:
         return [self.tensors[name].to(p.device, torch.bool) for name, p in parameters.items()]
 
     def save(self, path: str | Path) -> None:
-        """Write bool tensors (one byte a weight) and the metadata as safetensors, whole or not at all."""
-        tensors = {n: m.bool().contiguous().cpu() for n, m in self.tensors.items()}
+        """Write the masks (one bit a weight) and the metadata as safetensors, whole or not at all."""
+        packed = {n: torch.from_numpy(np.packbits(m.bool().cpu().numpy())) for n, m in self.tensors.items()}
+        shapes = json.dumps({n: list(m.shape) for n, m in self.tensors.items()})
         with atomic(path) as partial:
-            save_file(tensors, partial, metadata=self.metadata)
+            save_file(packed, partial, metadata={**self.metadata, SHAPES: shapes})
 
     @classmethod
     def load(cls, path: str | Path) -> "Masks":
-        """Read what `save` wrote. Raises ValueError for anything else."""
+        """Read what `save` wrote, or bool tensors as earlier versions did. Raises ValueError for anything else."""
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} is not a readable mask file (safetensors): {error}") from error
+        if SHAPES in metadata:
+            tensors = _unpacked(path, tensors, metadata.pop(SHAPES))
         wrong = [n for n, m in tensors.items() if m.dtype != torch.bool]
         if wrong or not tensors:
             raise ValueError(f"{path} holds no weight masks (bool tensors by parameter name)")
         return cls(tensors, metadata)
+
+
+def _unpacked(path: str | Path, packed: dict[str, Tensor], shapes: str) -> dict[str, Tensor]:
+    """Bool tensors from bits; ValueError if the file does not hold what its `shapes` say."""
+    try:
+        sizes = {name: torch.Size(shape) for name, shape in json.loads(shapes).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no weight masks: its shapes do not read ({error})") from error
+    for name, bits in packed.items():
+        if bits.dtype != torch.uint8 or name not in sizes or bits.numel() != -(-sizes[name].numel() // 8):
+            raise ValueError(f"{path} holds no weight masks: {name} is not the bits of its shape")
+    unpacked = {n: np.unpackbits(bits.numpy(), count=sizes[n].numel()) for n, bits in packed.items()}
+    return {n: torch.from_numpy(flat).bool().view(sizes[n]) for n, flat in unpacked.items()}
 
 
 def fingerprint(dataset: Dataset, samples: int = 64) -> str:
@@ -106,6 +129,7 @@ def fisher(
     max_samples: int = 512,
     batch_size: int = 32,
     seed: int = 0,
+    chunk: int | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
     """Diagonal empirical Fisher of the training loss: never clipped, unguided, in eval mode, fp32 on device.
 
@@ -117,13 +141,15 @@ def fisher(
         dataset: items as the objective's batches without draws.
         forget: whose draws: a forget batch has no label dropout.
         max_samples: evenly spread over the dataset; 0 takes all.
+        chunk: samples whose gradients are taken together (`sample`); default what `sample_chunk` says. It changes
+            memory and time, and the result by rounding only.
 
     Returns:
         The Fisher by parameter name (sums over processes), and metadata for the mask file.
     """
     if estimator not in ("sample", "batch"):
         raise ValueError(f"fisher estimator must be 'sample' or 'batch', got {estimator!r}")
-    sums, metadata = _gradient_pass(objective, dataset, forget, estimator, max_samples, batch_size, seed)
+    sums, metadata = _gradient_pass(objective, dataset, forget, estimator, max_samples, batch_size, seed, chunk)
     samples = int(metadata["samples"])
     count = samples if estimator == "sample" else -(-samples // batch_size)
     return {n: s / count for n, s in sums.items()}, metadata
@@ -137,8 +163,27 @@ def forget_gradient(
     return {n: s.abs() / int(metadata["samples"]) for n, s in sums.items()}, metadata
 
 
+def sample_chunk(parameters: Fisher, batch_size: int) -> int:
+    """Samples whose gradients are taken together: what `CHUNK_BYTES` hold, at most a batch; 1 if under MIN_CHUNK.
+
+    From the model's size and device alone. A chunk picked by a stopwatch would make the last bits of a Fisher, and so
+    single weights of a mask, differ from run to run.
+    """
+    values = list(parameters.values())
+    room = CHUNK_BYTES.get(values[0].device.type, CHUNK_BYTES_ELSEWHERE)
+    fitting = room // sum(p.numel() * p.element_size() for p in values)
+    return min(fitting, batch_size) if fitting >= MIN_CHUNK else 1
+
+
 def _gradient_pass(
-    objective: Objective, dataset: Dataset, forget: bool, estimator: str, max_samples: int, batch_size: int, seed: int
+    objective: Objective,
+    dataset: Dataset,
+    forget: bool,
+    estimator: str,
+    max_samples: int,
+    batch_size: int,
+    seed: int,
+    chunk: int | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
     """Sums over the data, and over processes, of what `_accumulate` makes of gradients at the present weights."""
     if batch_size < 1 or max_samples < 0:
@@ -158,7 +203,10 @@ def _gradient_pass(
         draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
         batch.update(objective.forget_draw(draws) if forget else draws)
         batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
-        _accumulate(sums, objective, parameters, batch, estimator)
+        if estimator == "sample":
+            _accumulate_samples(sums, objective, parameters, batch, chunk or sample_chunk(parameters, batch_size))
+        else:
+            _accumulate(sums, objective, parameters, batch, square=estimator == "batch")
     objective.train(training)
     metadata = {
         "estimator": estimator,
@@ -174,27 +222,38 @@ def _gradient_pass(
     return sums, metadata
 
 
-def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, estimator: str) -> None:
-    """Add to `sums`: squared per-sample gradients, squared batch gradients, or (sum) gradients as they are."""
-    if estimator != "sample":
-        losses = objective(**batch)
-        loss = losses.mean() if estimator == "batch" else losses.sum()
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, gradients):
-            if gradient is not None:
-                sums[name].add_(gradient.float() ** 2 if estimator == "batch" else gradient.float())
-        return
+def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, square: bool) -> None:
+    """Add to `sums` the gradient of the batch's mean loss squared, or that of its sum as it is."""
+    losses = objective(**batch)
+    loss = losses.mean() if square else losses.sum()
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    pairs = [(sums[name], g.float()) for name, g in zip(parameters, gradients) if g is not None]
+    totals, gradients = [s for s, _ in pairs], [g for _, g in pairs]
+    if square:
+        torch._foreach_addcmul_(totals, gradients, gradients)
+    else:
+        torch._foreach_add_(totals, gradients)
 
-    # One backward pass for the whole chunk. SDPA's fused kernels have no batching rule, its plain form does.
-    def sample_loss(values: Fisher, one: dict) -> Tensor:
-        single = {k: v.unsqueeze(0) for k, v in one.items()}
-        return functional_call(objective, {f"network.{n}": v for n, v in values.items()}, kwargs=single).sum()
 
-    values = {n: p.detach() for n, p in parameters.items()}
-    with sdpa_kernel(SDPBackend.MATH):
-        gradients = vmap(grad(sample_loss), in_dims=(None, 0))(values, batch)
-    for name, gradient in gradients.items():  # (B, *shape)
-        sums[name].add_(gradient.float().pow(2).sum(0))
+def _accumulate_samples(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, chunk: int) -> None:
+    """Add squared per-sample gradients to `sums`, `chunk` samples at a time."""
+    count = len(next(iter(batch.values())))
+    for start in range(0, count, chunk):
+        part = {k: v[start : start + chunk] for k, v in batch.items()}
+        if chunk == 1:
+            _accumulate(sums, objective, parameters, part, square=True)
+            continue
+
+        # One backward pass for the whole chunk. SDPA's fused kernels have no batching rule, its plain form does.
+        def sample_loss(values: Fisher, one: dict) -> Tensor:
+            single = {k: v.unsqueeze(0) for k, v in one.items()}
+            return functional_call(objective, {f"network.{n}": v for n, v in values.items()}, kwargs=single).sum()
+
+        values = {n: p.detach() for n, p in parameters.items()}
+        with sdpa_kernel(SDPBackend.MATH):
+            gradients = vmap(grad(sample_loss), in_dims=(None, 0))(values, part)
+        for name, gradient in gradients.items():  # (chunk, *shape)
+            sums[name].add_(gradient.float().pow_(2).sum(0))
 
 
 def ratio_masks(

@@ -1,0 +1,76 @@
+"""What torch.compile, 8-bit Adam, bf16, activation checkpointing and channels_last bring, or why they do not work."""
+
+from typing import Any
+
+import torch
+
+from hf_unlearn import SFRon
+from hf_unlearn.evaluation import markdown_table
+
+from .bare import WARM_UP, Bare, Pairs
+from .setting import ForgetPeak, Profile, build, compared, fresh, peak_megabytes, scratch, trainer_for
+
+TITLE = "Options of torch and transformers"
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fp32": ("the default", {}),
+    "bf16": ("`bf16=True`", {"bf16": True}),
+    "activation checkpointing": ("`activation_checkpointing=True`", {"activation_checkpointing": True}),
+    "channels_last": ("`pipeline.unet.to(memory_format=torch.channels_last)`", {}),
+    "torch.compile": ("`torch_compile=True`", {"torch_compile": True}),
+    "8-bit Adam": ('`optim="adamw_bnb_8bit"`', {"optim": "adamw_bnb_8bit"}),
+}
+
+
+def measure(profile: Profile) -> dict[str, Any]:
+    return {name: fresh(outcome, profile, name=name) for name in OPTIONS}
+
+
+def outcome(profile: Profile, name: str) -> dict[str, Any]:
+    """Its figures, or the line in which the program says why not."""
+    pipeline = build(profile.memory_width, profile.size)
+    if name == "channels_last":
+        pipeline.unet.to(memory_format=torch.channels_last)
+    batch = min(16, profile.memory_batches[0])
+    bare = Bare(profile.memory_width, profile.size, batch)
+    try:
+        with scratch() as folder:
+            steps = max(3, profile.pairs // 2) + WARM_UP
+            trainer = trainer_for(pipeline, SFRon(), batch, profile.size, folder, steps, **OPTIONS[name][1])
+            timed = Pairs(bare.step)
+            trainer.add_callback(timed)
+            trainer.add_callback(ForgetPeak())
+            trainer.train()
+    except ValueError as error:
+        return {"refused": str(error)}
+    return {**compared(timed.ours, timed.theirs), "mb": peak_megabytes(), "batch": batch}
+
+
+def text(result: dict[str, Any]) -> str:
+    plain, rows, refused = result["fp32"], [], []
+    for name, r in result.items():
+        if "refused" in r:
+            refused.append(f"- {name}, {OPTIONS[name][0]}: `{r['refused']}`")
+            continue
+        relative = {key: r[key] / plain[key] for key in ("ratio", "cpu_ratio", "mb")}
+        rows.append(
+            [
+                name,
+                OPTIONS[name][0],
+                f"{relative['ratio']:.2f}",
+                f"{relative['cpu_ratio']:.2f}",
+                f"{relative['mb']:.2f}",
+            ]
+        )
+    header = ["option", "how", "time over the default's", "by CPU time", "peak memory over the default's"]
+    return f"""Outer steps of batch {plain["batch"]} after {WARM_UP} that warm up, each option in a fresh process and \
+in turns with the same fp32 steps by hand.
+
+{markdown_table(header, rows)}
+
+What this machine refuses, in the program's own words:
+
+{chr(10).join(refused) or "Nothing."}"""
+
+
+def goals(result: dict[str, Any]) -> list[Any]:
+    return []

@@ -1,0 +1,94 @@
+"""The benchmark suite end to end on a tiny model, and that its page says what was measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "benchmarks/results/bench.json"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import bench  # noqa: E402
+from speed import phases, published, setting, steps  # noqa: E402
+from speed.page import Goal  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_section_end_to_end(tmp_path):
+    """It replaces its own figures, keeps the others, and the page and the plot are made from all of them."""
+    output, page, plot = tmp_path / "bench.json", tmp_path / "bench.md", tmp_path / "scale.png"
+    output.write_text(KEPT.read_text())
+    places = ["--output", str(output), "--markdown", str(page), "--plot", str(plot)]
+    bench.main(["--profile", "tiny", "--only", "step", "--threads", "1", *places])
+    before, after = json.loads(KEPT.read_text()), json.loads(output.read_text())
+    assert before.keys() <= after.keys()
+    assert all(after[name] == part for name, part in before.items() if name != "step")
+    step = after["step"]
+    assert step["profile"]["name"] == "tiny" and "torch" in step["stamp"] and step["seconds"] > 0
+    assert list(step["result"]) == list(steps.MODES)
+    for figures in step["result"].values():
+        low, high = figures["quartiles"]
+        assert low <= figures["ratio"] <= high and figures["pairs"] == setting.TINY.pairs
+        assert sum(figures["phases"].values()) == pytest.approx(1)
+        assert figures["phases"]["forget backward"] > 0 and figures["phases"]["retain target forward"] > 0
+    assert step["result"]["masked"]["trained"] == step["result"]["masked"]["parameters"]
+    assert step["result"]["LoRA"]["trained"] < step["result"]["LoRA"]["parameters"] / 2
+    assert page.read_text() == bench.rendered(after)
+    assert f"{step['result']['LoRA']['ratio']:.3f}" in page.read_text()
+    assert plot.exists() == ("scale" in after)
+
+
+def test_the_page_is_made_from_the_kept_figures():
+    assert (ROOT / "docs/benchmarks.md").read_text() == bench.rendered(json.loads(KEPT.read_text()))
+
+
+def test_missed_goals_are_listed_as_missed(monkeypatch):
+    goals = [Goal("slow", 1.25, 1.03), Goal("quick", 1.01, 1.03)]
+    part = {"stamp": "today", "profile": {"name": "tiny", "threads": 1}, "seconds": 1.0, "result": {}}
+    monkeypatch.setattr(steps, "goals", lambda result: goals)
+    missed = bench.rendered({"step": part}).split("### Goals missed")[1].split("##")[0]
+    assert missed.strip() == "- slow: 1.250, goal 1.03"
+
+
+def test_ratios_are_medians_over_pairs():
+    ours = [setting.Span(clock, cpu) for clock, cpu in ((2, 1), (30, 2), (4, 3))]
+    theirs = [setting.Span(clock, 1) for clock in (1, 10, 4)]
+    found = setting.compared(ours, theirs)
+    assert (found["ratio"], found["cpu_ratio"], found["seconds"], found["pairs"]) == (2, 2, 4, 3)
+
+
+def test_a_phase_does_not_count_those_inside_it(monkeypatch):
+    timer = phases.Phases.__new__(phases.Phases)
+    timer.seconds, timer._inner, timer._part = phases.Counter(), [0.0], "forget"
+    readings = iter([0.0, 3.0, 5.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
+    monkeypatch.setattr(phases, "perf_counter", lambda: next(readings))
+    timer.timed("guard", timer.timed("forward", lambda: None))()
+    assert timer.seconds == {"guard": 8.0, "forget forward": 2.0}
+    assert timer.shares(20.0) == {"forget forward": 0.1, "guard": 0.4, "rest": 0.5}
+
+
+def test_the_published_procedure_is_restated_faithfully(tmp_path):
+    """It ends in the weights of the preset `reference`, from the same batches and draws."""
+    trainer, restated, call = published.runs(setting.TINY, str(tmp_path), 3)
+
+    class After(setting.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            call()
+
+    trainer.add_callback(After())
+    start = [p.detach().clone() for p in restated.network.parameters()]
+    trainer.train()
+    moved = 0.0
+    for ours, theirs, first in zip(trainer.objective.network.parameters(), restated.network.parameters(), start):
+        moved = max(moved, (theirs - first).abs().max().item())
+        assert (ours - theirs).abs().max() < 2e-6
+    assert moved > 1e-4
