@@ -30,16 +30,9 @@ SD = """--concept nudity --num_forget_images 4 --num_retain_images 4 --num_infer
 
 
 def tiny(folder: str) -> None:
-    values = dict(
-        max_steps=5,
-        save_strategy="steps",
-        save_steps=2,
-        save_total_limit=1,
-        eval_steps=2,
-        per_device_eval_batch_size=64,
-    )
+    saves = dict(max_steps=5, save_strategy="steps", save_steps=2, save_total_limit=1)
+    made = config(folder, **saves, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=64)
     method = SFRon(fisher_samples=4, fisher_batch_size=2)
-    made = config(folder, eval_strategy="steps", per_device_eval_batch_size=64, **values)
     trainer = UnlearnTrainer(tiny_pipeline(), made, method, *split_by_label(random_images(), 1))
     trainer.train(resume_from_checkpoint="auto")
     trainer.save_model()
