@@ -1,6 +1,7 @@
 """What the loop refuses, guards, stops and writes."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from hf_unlearn import FineTune, GradientAscent, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
-from hf_unlearn.callbacks import DivergenceError
+from hf_unlearn.errors import DivergenceError
 from hf_unlearn.images import ArrayDataset
 
 
@@ -185,18 +186,19 @@ def test_save_reloads_and_refuses_what_differs(tmp_path, images, monkeypatch):
     trainer.save_model()
     reloaded = UNet2DModel.from_pretrained(tmp_path, subfolder="unet").state_dict()
     assert all(torch.equal(reloaded[n], v) for n, v in trainer.objective.network.state_dict().items())
-    path = tmp_path / "unet/diffusion_pytorch_model.safetensors"
-    save = trainer.objective.save_pretrained
+    name = "unet/diffusion_pytorch_model.safetensors"
+    before, save = (tmp_path / name).read_bytes(), trainer.objective.save_pretrained
 
     def tampered(folder, **kwargs):
         save(folder, **kwargs)
-        weights = load_file(path)
+        weights = load_file(Path(folder) / name)
         weights["conv_in.weight"] += 1e-3
-        save_file(weights, path, metadata={"format": "pt"})
+        save_file(weights, Path(folder) / name, metadata={"format": "pt"})
 
     monkeypatch.setattr(trainer.objective, "save_pretrained", tampered)
     with pytest.raises(RuntimeError, match="conv_in.weight differs"):
         trainer.save_model()
+    assert (tmp_path / name).read_bytes() == before and not list(tmp_path.rglob("*.partial"))
 
 
 def test_bf16_trains_and_saves_fp32_weights(tmp_path, images):

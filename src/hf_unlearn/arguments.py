@@ -173,7 +173,9 @@ class TrainingFlags:
     seed: int = field(default=0, metadata={"help": "of everything random"})
     checkpointing_steps: int = field(default=0, metadata={"help": "outer steps between checkpoints; 0 is none"})
     checkpoints_total_limit: int | None = field(default=None, metadata={"help": "keep at most this many"})
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "a checkpoint folder, or latest"})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "a checkpoint folder, latest, or auto (latest if any)"}
+    )
     logging_steps: int = field(default=10, metadata={"help": "outer steps between log lines"})
     report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, trackio, ... or none"})
     eval_steps: int = field(default=0, metadata={"help": "outer steps between evaluations; 0 is none"})

@@ -67,9 +67,9 @@ def find_checkpoint(output_dir: str | Path, resume: str | bool | None) -> str | 
             return None
         if torn:
             raise ValueError(
-                f"no whole checkpoint in {output_dir}: {', '.join(torn)}; leave resume_from_checkpoint out to start"
+                f"no whole checkpoint in {output_dir}: {', '.join(torn)}; set resume_from_checkpoint=auto to start"
             )
-        raise ValueError(f"no checkpoint in {output_dir}: leave resume_from_checkpoint out to start")
+        raise ValueError(f"no checkpoint in {output_dir}: set resume_from_checkpoint=auto, or leave it out, to start")
     if not (Path(resume) / "trainer_state.json").is_file() and not (Path(resume) / MANIFEST).is_file():
         raise ValueError(f"checkpoint {resume} does not exist or is not one (no trainer_state.json in it)")
     reason = damage(Path(resume))

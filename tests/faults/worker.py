@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -24,21 +25,14 @@ from hf_unlearn import SFRon, UnlearnTrainer, cli, files, latents, loop, salienc
 from hf_unlearn.evaluation.record import RunRecord  # noqa: E402
 
 SD = """--concept nudity --num_forget_images 4 --num_retain_images 4 --num_inference_steps 2 --max_train_steps 7
---eval_profile quick --num_eval_images 1 --safety_detector none --checkpointing_steps 2 --checkpoints_total_limit 1
+--eval_profile quick --num_eval_images 2 --safety_detector none --checkpointing_steps 2 --checkpoints_total_limit 1
 --eval_steps 3 --fisher_samples 4 --fisher_batch_size 2 --learning_rate 1e-3 --resume_from_checkpoint auto""".split()
 
 
 def tiny(folder: str) -> None:
-    values = dict(
-        max_steps=5,
-        save_strategy="steps",
-        save_steps=2,
-        save_total_limit=1,
-        eval_steps=2,
-        per_device_eval_batch_size=64,
-    )
+    saves = dict(max_steps=5, save_strategy="steps", save_steps=2, save_total_limit=1)
+    made = config(folder, **saves, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=64)
     method = SFRon(fisher_samples=4, fisher_batch_size=2)
-    made = config(folder, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=64, **values)
     trainer = UnlearnTrainer(tiny_pipeline(), made, method, *split_by_label(random_images(), 1))
     trainer.train(resume_from_checkpoint="auto")
     trainer.save_model()
@@ -125,16 +119,20 @@ def run(order: dict) -> dict:
     child = os.fork()
     if child == 0:
         null = os.open(f"{order['folder']}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(null, 1), os.dup2(null, 2)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
         events, code = watch(order.get("kill"), writing), 1
         try:
             {"tiny": tiny, "sd": sd}[order["run"]](order["folder"])
             code = 0
         except SystemExit as stop:
             code = stop.code
+        except Exception:
+            traceback.print_exc()
         finally:
             events.tell()
-            sys.stdout.flush(), sys.stderr.flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
     os.close(writing)
     while "cpu" in order and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
