@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import string
 from pathlib import Path
 
@@ -24,11 +25,13 @@ from hf_unlearn.evaluation.record import RECORD_FILE, RunRecord, read_record
 from hf_unlearn.evaluation.verdict import verdict
 from hf_unlearn.saliency import Masks
 
-RUN = run_record()
+RUN = run_record(
+    loads_with=["DDPMPipeline"], environment={"hf_unlearn": "0.1.0", "packages": "torch 2.13", "python": "3.11.7"}
+)
 FLAGS = (ImageDataFlags, LoraFlags, TrainingFlags)
 RECIPE = dict(name="r", data="digits", model="digits_vit", forget={"fraction": 0.1}, methods=["finetune"], seeds=[0])
 quick = settings(
-    max_examples=60,
+    max_examples=int(os.environ.get("HF_UNLEARN_EXAMPLES", 20)),
     deadline=None,
     derandomize=True,
     database=None,
