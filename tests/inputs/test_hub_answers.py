@@ -6,7 +6,7 @@ import pytest
 from conftest import tiny_pipeline, tiny_vit
 from hub_routes import Repo
 from huggingface_hub import constants
-from spoil import Spoiler, cut, edit, evil, many, write
+from spoil import Spoiler, cut, edit, evil, write
 from test_inputs import call, contents  # noqa: F401  (a fixture)
 
 from hf_unlearn.errors import redact
@@ -76,12 +76,6 @@ def refused(result: tuple[int, str, str], says: str) -> None:
         ("ddpm", DDPM, evil("unet/diffusion_pytorch_model.bin", UNET), "safetensors"),
         ("vit", VIT, write("config.json", "[]"), "user/vit"),
         ("vit", VIT, cut("model.safetensors"), "user/vit"),
-        (
-            "vit",
-            VIT,
-            many(edit("config.json", model_type="own", auto_map=OWN), write("own.py", "raise")),
-            "custom code",
-        ),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
 )
