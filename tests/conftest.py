@@ -120,6 +120,8 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with HubServer() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        files = "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + files)  # made of it at import
         yield server
 
 

@@ -82,7 +82,7 @@ def failures(record: RunRecord) -> list[str]:
                     f"{title(name)} tells the model from a retrained one: {shown(name, value)} against "
                     f"{shown(name, retrained)}."
                 )
-    kept = [row for row in record.per_class if not row["forget"]]
+    kept = [row for row in record.per_class if not row["forget"] and None not in (row["before"], row["after"])]
     if kept:
         worst = max(kept, key=lambda row: row["before"] - row["after"])
         if worst["after"] < worst["before"]:

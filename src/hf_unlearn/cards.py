@@ -145,7 +145,8 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
     inherited = record.base_model.get("licence", {})
     figures = {name for row in record.figures.values() for name in row}
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    said = dict(
         run=record,
         name=name,
         licence=data.get("license_name") or data.get("license"),
@@ -160,6 +161,10 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
         judged=any(role_of(name)[0] == "forget" and not name.endswith("_loss") for name in figures),
         recipe={**record.training, "method": record.method["name"], **record.method["options"]},
     )
+    try:
+        text = template.render(said)
+    except jinja2.UndefinedError as error:
+        raise ValueError(f"the record lacks what a card says: {error}") from error
     return f"{BEGIN}\n{text.strip()}\n{END}"
 
 

@@ -8,6 +8,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from .untrusted import loading, read_json
 
 SIZE = 64
+LARGEST = 2**29  # bytes of an unpacked file
 PACKAGES = {"fluent": "fluent-emoji-flat", "noto": "noto", "twemoji": "twemoji"}  # of @iconify-json
 STYLES = tuple(PACKAGES)
 # Words that a person would say, and the icon's name.
@@ -83,6 +85,9 @@ def _from_folder(folder: Path, style: str) -> dict[str, np.ndarray]:
     entries = read_json(folder / "names.json", list)
     with loading(path):
         names = [entry["name"] for entry in entries]
+        with zipfile.ZipFile(path) as archive:  # a small file can say that it holds more than any memory
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise ValueError(f"{path} unpacks to more than {LARGEST // 2**20} MB: it is not what was asked for")
         with np.load(path, allow_pickle=False) as file:
             return dict(zip(names, file["x"]))
 
@@ -114,7 +119,10 @@ def _icons(package: str) -> dict[str, Any]:
         except (OSError, subprocess.CalledProcessError) as error:
             raise ValueError(f"npm pack @iconify-json/{package} failed: install npm, or give a folder") from error
         with tarfile.open(Path(folder) / done.stdout.strip().splitlines()[-1]) as archive:
-            return json.load(archive.extractfile("package/icons.json"))
+            member = archive.getmember("package/icons.json")
+            if member.size > LARGEST:
+                raise ValueError(f"icons.json of {package} has {member.size:,} bytes: it is not what was asked for")
+            return json.load(archive.extractfile(member))
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -140,12 +140,11 @@ class ImageDataset(LabelledDataset):
         label_column: str | None = None,
         center_crop: bool = False,
     ):
+        for column in filter(None, (image_column, label_column)):
+            if column not in rows.column_names:
+                raise ValueError(f"column {column!r} is not in the data, which has {', '.join(rows.column_names)}")
         self.stored = undecoded(rows, image_column)
         if label_column is not None:
-            if label_column not in rows.column_names:
-                raise ValueError(
-                    f"column {label_column!r} is not in the data, which has {', '.join(rows.column_names)}"
-                )
             wrong = [i for i, label in enumerate(rows[label_column]) if not isinstance(label, int) or label < 0]
             if wrong:
                 raise ValueError(

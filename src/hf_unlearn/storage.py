@@ -80,11 +80,7 @@ def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
     if (folder / PROFILE_FILE).is_file():
         with loading(folder / PROFILE_FILE):
             profile = load_file(folder / PROFILE_FILE)["profile"]
-    state = read_json(folder / STATE_FILE)
-    lacks = sorted({"method", "options", "data", "original_retain", "best", "first_retain"} - state.keys())
-    if lacks:
-        raise ValueError(f"{folder / STATE_FILE} has no {lacks[0]}: resume from another checkpoint")
-    return masks, profile, state
+    return masks, profile, read_json(folder / STATE_FILE)
 
 
 def check_checkpoint(folder: Path, objective: Objective) -> None:

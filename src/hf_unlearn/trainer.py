@@ -32,7 +32,15 @@ from .numerics import bad_samples, bad_weight, in_memory, say_samples
 from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
-from .storage import MASKS_FILE, check_checkpoint, export, load_checkpoint, save_checkpoint, weights_digest
+from .storage import (
+    MASKS_FILE,
+    STATE_FILE,
+    check_checkpoint,
+    export,
+    load_checkpoint,
+    save_checkpoint,
+    weights_digest,
+)
 from .upload import Published, publish, reserve
 
 PROFILE_SAMPLES = 512
@@ -241,7 +249,11 @@ class UnlearnTrainer(OuterStep):
         check_checkpoint(folder, self.objective)
         self._keep_original()  # the checkpoint's weights are loaded after this
         self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
-        for key, ours in self._described().items():
+        described = self._described()
+        lacks = sorted({*described, "original_retain", "best", "first_retain"} - state.keys())
+        if lacks:
+            raise ValueError(f"{folder / STATE_FILE} has no {lacks[0]}: resume from another checkpoint")
+        for key, ours in described.items():
             theirs = state[key]
             if theirs != ours:
                 if isinstance(ours, dict) and isinstance(theirs, dict):  # say only what differs

@@ -164,7 +164,7 @@ def _one_line(api: HfApi, repo: str) -> Iterator[None]:
     """What the client raises becomes one line that says what to do, without the token and without its traceback."""
     try:
         yield
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+    except (HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         kind = ValueError if isinstance(error, ValueError) and not isinstance(error, HTTPError) else OSError
         raise kind(redact(" ".join(_explain(error, api.endpoint, repo).split()), api.token)) from None
 
@@ -175,6 +175,8 @@ def _explain(error: Exception, endpoint: str, repo: str) -> str:
         error = error.__cause__
     if isinstance(error, json.JSONDecodeError):
         return f"{endpoint} gave an answer that is no JSON: {again}"
+    if isinstance(error, LookupError | TypeError | AttributeError) or "improperly formatted" in str(error):
+        return f"{endpoint} gave an answer about {repo} that is not of a Hub ({error}): {again}"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status == 401:

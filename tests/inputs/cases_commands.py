@@ -1,7 +1,7 @@
 """Records, cards, recipes, adapters and folders to publish."""
 
 from corpus import Case
-from given import bomb, cut, edit, evil, link, many, remove, with_record, write
+from spoil import bomb, cut, edit, evil, link, many, remove, with_record, write
 
 RECORD = "run/unlearning_report.json"
 PICTURE = "run/before_after.png"

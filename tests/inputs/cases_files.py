@@ -2,7 +2,7 @@
 
 import torch
 from corpus import Case
-from given import bomb, cut, edit, evil, huge_header, link, many, parquet, remove, tensors, write
+from spoil import bomb, cut, edit, evil, huge_header, link, many, parquet, remove, tensors, write
 
 DDPM = "ddpm --pretrained_model_name_or_path {work}/ddpm --train_data_dir {work}/grey --forget_class 1"
 DIT = "dit --pretrained_model_name_or_path {work}/dit --train_data_dir {work}/colour --forget_class 1"

@@ -1,7 +1,7 @@
 """Flags and YAML files."""
 
 from corpus import Case
-from given import write
+from spoil import write
 
 DDPM = "ddpm --pretrained_model_name_or_path {work}/ddpm --train_data_dir {work}/grey"
 VIT = "vit --model_name_or_path {work}/vit --train_dir {work}/grey --forget_class 1"

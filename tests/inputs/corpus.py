@@ -6,7 +6,7 @@ Calls begin with a key of `CALLS`, which stands for flags that would work.
 
 from dataclasses import dataclass
 
-from given import Spoiler
+from spoil import Spoiler
 
 FAST = "--max_train_steps 2 --train_batch_size 4 --output_dir {out}"
 CALLS = {

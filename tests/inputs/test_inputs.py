@@ -11,7 +11,7 @@ import cases_files
 import cases_flags
 import pytest
 from corpus import Case
-from given import CARD, make_given
+from spoil import CARD, make_given
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 CASES = [*cases_flags.CASES, *cases_files.CASES, *cases_commands.CASES]

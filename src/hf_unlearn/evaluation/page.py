@@ -28,7 +28,7 @@ def page(record: RunRecord, folder: str | Path) -> str:
     Raises:
         ValueError: the record's picture is not one, or lies outside of the folder.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
     templates = Environment(
         loader=PackageLoader("hf_unlearn"),
@@ -38,7 +38,7 @@ def page(record: RunRecord, folder: str | Path) -> str:
         lstrip_blocks=True,
     )
     templates.filters |= {"words": in_words, "value": _value}
-    return templates.get_template("report.html").render(
+    said = dict(
         record=record,
         version=__version__,
         verdict=verdict(record),
@@ -50,6 +50,10 @@ def page(record: RunRecord, folder: str | Path) -> str:
         layers=[(*row, bars([("after", row[2])])) for row in by_prefix(record.mask.get("layers", []))],
         picture=picture_data(record, folder),
     )
+    try:
+        return templates.get_template("report.html").render(said)
+    except UndefinedError as error:
+        raise ValueError(f"the record lacks what a page says: {error}") from error
 
 
 def figure_rows(record: RunRecord) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ PARTS: dict[str, Any] = {
             shape={"value": MAYBE, "definition": str, "samples": int, "library?": str, "details?": dict},
         )
     ),
-    "per_class": [{"name": str, "forget": bool, "before?": MAYBE, "after?": MAYBE, "retrained?": MAYBE}],
+    "per_class": [{"name": str, "forget": bool, "before": MAYBE, "after": MAYBE, "retrained?": MAYBE}],
     "log": [{"step": NUMBER, "*": MAYBE}],
     "mask": {"density": MAYBE, "drift?": MAYBE, "layers": [(str, int, NUMBER)]},
     "cost": {"seconds?": MAYBE, "peak_memory_mb?": MAYBE, "device?": WORDS},

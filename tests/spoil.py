@@ -1,4 +1,4 @@
-"""What the corpus spoils: good models, images, a checkpoint and a finished run, and small functions that break them.
+"""What tests of bad input spoil: good models, images and a finished run, and small functions that break them.
 
 A spoiler takes the folder in which the copies lie. `Payload` pickles to a call that would leave a file behind.
 """
