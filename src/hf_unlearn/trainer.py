@@ -250,7 +250,8 @@ class UnlearnTrainer(OuterStep):
         self._keep_original()  # the checkpoint's weights are loaded after this
         self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
         described = self._described()
-        lacks = sorted({*described, "original_retain", "best", "first_retain"} - state.keys())
+        kept = {"original_retain", "best", "first_retain", "first_forget", "stopped"}
+        lacks = sorted({*described, *kept} - state.keys())
         if lacks:
             raise ValueError(f"{folder / STATE_FILE} has no {lacks[0]}: resume from another checkpoint")
         for key, ours in described.items():
