@@ -10,13 +10,14 @@ import hf_unlearn
 PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
     {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
+    {"sharding"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
     {"data", "classifiers", "models", "classifier_data"},
     {"saliency"},
     {"methods", "lora"},
     {"adapters"},
-    {"storage", "config", "scoring", "history"},
+    {"storage", "config", "scoring", "sharded", "history"},
     {"callbacks", "loop", "latents"},
     {"trainer", "arguments", "synthesis"},
     {"recipes"},

@@ -82,9 +82,9 @@ class DivergenceGuard(TrainerCallback):
             self._save(state)
 
     def _save(self, state) -> None:
-        if self.trainer.args.guard_steps and state.is_world_process_zero:
+        if self.trainer.args.guard_steps:
             with self.trainer._averaged():
-                save_weights(self.trainer.objective.network, self._snapshot)
+                save_weights(self.trainer.objective.network, self._snapshot, state.is_world_process_zero)
             self.step = state.global_step
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -93,6 +93,7 @@ class DivergenceGuard(TrainerCallback):
 
     def _fail(self, reason: str) -> None:
         trainer = self.trainer
+        trainer._make_whole()
         where = "guard_steps is 0, so no weights were kept"
         if trainer.args.guard_steps and trainer.is_world_process_zero():
             folder = Path(trainer.args.output_dir) / "last_good"

@@ -19,8 +19,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 
 from .data import collate
+from .errors import SPARE_FISHER, spare_memory
 from .losses import global_sum, spread, world_size
 from .objectives import Objective
+from .sharding import local, rows_of
 
 Fisher = dict[str, Tensor]
 # Below this share of the largest F_f a value is rounding: an attention key's bias, whose gradient is exactly 0 in
@@ -45,7 +47,7 @@ class Masks:
         return [(name, m.numel(), m.float().mean().item()) for name, m in self.tensors.items()]
 
     def aligned(self, network: nn.Module) -> list[Tensor]:
-        """Masks in the order of the network's trainable parameters.
+        """Masks in the order of the network's trainable parameters; of sharded ones this process's rows.
 
         Raises:
             ValueError: names or shapes differ. Nothing is matched loosely: a mask that silently applies to nothing
@@ -63,7 +65,7 @@ class Masks:
                 raise ValueError(
                     f"mask {name} has shape {tuple(self.tensors[name].shape)}, the model's is {tuple(p.shape)}"
                 )
-        return [self.tensors[name].to(p.device, torch.bool) for name, p in parameters.items()]
+        return [rows_of(self.tensors[name], p).to(local(p).device, torch.bool) for name, p in parameters.items()]
 
     def save(self, path: str | Path) -> None:
         """Write bool tensors (one byte a weight) and the metadata as safetensors."""
@@ -150,7 +152,8 @@ def _gradient_pass(
         draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
         batch.update(objective.forget_draw(draws) if forget else draws)
         batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
-        _accumulate(sums, objective, parameters, batch, estimator)
+        with spare_memory("in the Fisher pass", SPARE_FISHER):
+            _accumulate(sums, objective, parameters, batch, estimator)
     objective.train(training)
     metadata = {
         "estimator": estimator,

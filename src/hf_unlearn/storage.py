@@ -13,15 +13,20 @@ from torch import nn
 from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
 from .objectives import Objective
 from .saliency import Masks
+from .sharding import is_sharded, whole
 
 MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
 ADAPTER_FOLDER = "adapter"  # beside merged weights
 
 
 def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict that safetensors takes: contiguous, and without a second name for the same storage."""
+    """State dict that safetensors takes: contiguous, and without a second name for the same storage.
+
+    Of a sharded module every process must ask for it.
+    """
     state, seen = {}, set()
     for name, value in module.state_dict().items():
+        value = whole(value)
         key = (value.data_ptr(), value.shape)
         if value.numel() and key in seen:
             continue
@@ -30,8 +35,15 @@ def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write the weights under a temporary name and rename, so that a torn file never has the final name."""
+def save_weights(module: nn.Module, path: Path, write: bool = True) -> None:
+    """Write the weights under a temporary name and rename, so that a torn file never has the final name.
+
+    Of a sharded module every process must call it; one of them with `write`.
+    """
+    if not write:
+        if is_sharded(module):
+            contiguous_state(module)
+        return
     partial = path.with_suffix(".partial")
     save_file(contiguous_state(module), partial, metadata={"format": "pt"})
     partial.replace(path)
@@ -57,7 +69,8 @@ def weights_digest(module: nn.Module) -> str:
 def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, profile: Any, state: dict) -> None:
     """The weights under the name that Trainer resumes from, and what `_prepare` made, so that it is not redone."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(objective, folder / "model.safetensors")
+    if not is_sharded(objective):  # whose weights each process writes itself (see sharded)
+        save_weights(objective, folder / "model.safetensors")
     if masks is not None:
         masks.save(folder / MASKS_FILE)
     if profile is not None:

@@ -21,6 +21,7 @@ from .adapters import base_copy
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .config import UnlearnConfig
 from .data import ForgetRetainDataset, collate, labels_of
+from .errors import spare_memory
 from .history import entry, read_history, write_history
 from .loop import OuterStep
 from .losses import spread
@@ -117,9 +118,11 @@ class UnlearnTrainer(OuterStep):
         if args.logging_strategy == "no":  # then the closing summary is not wanted either
             self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = False
+        self.check_launch()
         self.masks = masks_from(masks, self.objective.network)
         self.profile: Tensor | None = None  # the original model's losses, see Objective.baseline_profile
         self.original: nn.Module | None = None  # frozen copy of the original network, if the method needs it
+        self._original_digest = ""
         self.fast_slow: FastSlow | None = None
         self._recorded: dict[str, list[Tensor]] = {}
         self._wrapped: nn.Module = self.objective
@@ -133,8 +136,10 @@ class UnlearnTrainer(OuterStep):
             DivergenceError: a loss exploded; the last good weights are in output_dir/last_good.
         """
         checkpoint = find_checkpoint(self.args.output_dir, resume_from_checkpoint)
+        self._place_whole()
         if checkpoint is None:
-            self._prepare()
+            with spare_memory("before the first step"):
+                self._prepare()
             self.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
             if not self.method.trains:
                 write_history(self.objective.network, self.history)
@@ -143,8 +148,12 @@ class UnlearnTrainer(OuterStep):
             self._resume(Path(checkpoint))
         self._micro_step = (-1, 0)
         self._forget_evaluation()
-        output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        self._described()  # what it says of the original is computed once, while that is whole
+        self._before_cutting()
+        with spare_memory("while training"):
+            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.fast_slow.finish()
+        self._make_whole()
         self.early_stop.restore()
         write_history(self.objective.network, self.history)
         return output
@@ -216,7 +225,8 @@ class UnlearnTrainer(OuterStep):
         data = {name: fingerprint(part) for name, part in parts.items() if part is not None}
         described = {"method": self.method.name, "options": asdict(self.method), "data": data}
         if self.original is not None:
-            described["model"] = weights_digest(self.original)
+            self._original_digest = self._original_digest or weights_digest(self.original)
+            described["model"] = self._original_digest
         return described
 
     def _resume(self, folder: Path) -> None:
@@ -263,13 +273,17 @@ class UnlearnTrainer(OuterStep):
             forget = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=fused, **adam)
         buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
         self.optimizer = self.fast_slow = FastSlow(base, forget, wishes["slow_rate"], wishes["slow_form"], buffers)
+        if not self.is_fsdp_enabled:  # else once the weights are cut
+            self._bind_masks()
+        return self.optimizer
+
+    def _bind_masks(self) -> None:
         if self.masks is not None:
             aligned = zip(self._trainable(), self.masks.aligned(self.objective.network))
             by_parameter = {id(p): mask for p, mask in aligned}
             self._step_masks = [by_parameter[id(p)] for p in self.fast_slow.parameters]
             if self.method.masks_every_step:
                 self.fast_slow.masks = self._step_masks
-        return self.optimizer
 
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self.objective.network.parameters() if p.requires_grad]
