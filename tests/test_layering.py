@@ -13,6 +13,7 @@ LAYERS = [
     {"sharding"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
+    {"streams"},
     {"data", "classifiers", "models", "classifier_data"},
     {"saliency"},
     {"methods", "lora"},

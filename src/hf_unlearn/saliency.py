@@ -6,7 +6,9 @@ forget step may move the weight, and stored as safetensors with what they were m
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ from .errors import SPARE_FISHER, spare_memory
 from .losses import global_sum, spread, world_size
 from .objectives import Objective
 from .sharding import local, rows_of
+from .streams import RetainStream
 
 Fisher = dict[str, Tensor]
 # Below this share of the largest F_f a value is rounding: an attention key's bias, whose gradient is exactly 0 in
@@ -87,10 +90,14 @@ class Masks:
 
 
 def fingerprint(dataset: Dataset, samples: int = 64) -> str:
-    """Short hash of a dataset: its length and `samples` items spread over it."""
-    digest = hashlib.sha256(str(len(dataset)).encode())
-    for i in spread(len(dataset), samples):
-        for key, value in sorted(dataset[i].items()):
+    """Short hash of a dataset: its length and `samples` items spread over it; of a stream its first ones."""
+    if isinstance(dataset, RetainStream):
+        digest, items = hashlib.sha256(b"stream"), dataset.first(samples)
+    else:
+        digest = hashlib.sha256(str(len(dataset)).encode())
+        items = (dataset[i] for i in spread(len(dataset), samples))
+    for item in items:
+        for key, value in sorted(item.items()):
             digest.update(key.encode())
             digest.update(torch.as_tensor(value).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -114,7 +121,7 @@ def fisher(
     Args:
         dataset: items as the objective's batches without draws.
         forget: whose draws: a forget batch has no label dropout.
-        max_samples: evenly spread over the dataset; 0 takes all.
+        max_samples: evenly spread over the dataset, the first ones of a stream; 0 takes all.
 
     Returns:
         The Fisher by parameter name (sums over processes), and metadata for the mask file.
@@ -139,16 +146,16 @@ def _gradient_pass(
     objective: Objective, dataset: Dataset, forget: bool, estimator: str, max_samples: int, batch_size: int, seed: int
 ) -> tuple[Fisher, dict[str, str]]:
     """Sums over the data, and over processes, of what `_accumulate` makes of gradients at the present weights."""
-    indices = spread(len(dataset), max_samples or len(dataset))
     parameters = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
     sums = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
-    rank = torch.distributed.get_rank() if world_size() > 1 else 0
+    samples = 0
     training = objective.training
     objective.eval()
-    for number, start in enumerate(range(0, len(indices), batch_size)):
-        if number % world_size() != rank:
+    for number, (size, items) in enumerate(_chunks(dataset, max_samples, batch_size)):
+        samples += size
+        if not items:
             continue
-        batch = collate([dataset[i] for i in indices[start : start + batch_size]])
+        batch = collate(items)
         draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
         batch.update(objective.forget_draw(draws) if forget else draws)
         batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
@@ -157,11 +164,28 @@ def _gradient_pass(
     objective.train(training)
     metadata = {
         "estimator": estimator,
-        "samples": str(len(indices)),
+        "samples": str(samples),
         "batch_size": str(batch_size),
         "data": fingerprint(dataset),
     }
+    if isinstance(dataset, RetainStream):
+        metadata["chosen"] = "the first of a stream"
     return {n: global_sum(s) for n, s in sums.items()}, metadata
+
+
+def _chunks(dataset: Any, max_samples: int, batch_size: int) -> Iterator[tuple[int, list[dict]]]:
+    """(size, items) of each chunk in turn; no items where it is another process's turn."""
+    rank, world = (torch.distributed.get_rank() if world_size() > 1 else 0), world_size()
+    if isinstance(dataset, RetainStream):
+        stream, number = dataset.first(max_samples), 0
+        while items := list(islice(stream, batch_size)):
+            yield len(items), items if number % world == rank else []
+            number += 1
+        return
+    indices = spread(len(dataset), max_samples or len(dataset))
+    for number, start in enumerate(range(0, len(indices), batch_size)):
+        chunk = indices[start : start + batch_size]
+        yield len(chunk), [dataset[i] for i in chunk] if number % world == rank else []
 
 
 def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, estimator: str) -> None:

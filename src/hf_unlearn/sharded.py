@@ -6,6 +6,7 @@ exporting, checking and measuring are the same code as for one process.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import fsdp2_prepare_model
@@ -48,8 +49,6 @@ class ShardedTrainer(Trainer):
             raise ValueError(f"an adapter is too small to be cut: {DDP}")
         if not method.shards:
             raise ValueError(f"{method.name} computes with whole weights in every step: {DDP}")
-        if self.args.eval_strategy != "no":
-            raise ValueError(f"evaluation during training needs whole weights: set eval_strategy='no', or {DDP}")
 
     # ---- whole -> cut -> whole -------------------------------------------------------------------
     def _place_whole(self) -> None:
@@ -85,6 +84,14 @@ class ShardedTrainer(Trainer):
         self._skeleton, self.original = None, None
         self.model = self.model_wrapped = self._wrapped = self.objective
         self.accelerator._models.clear()
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any):
+        """A network that is still or again whole is evaluated as it is: transformers would cut it for that."""
+        sharded, self.is_fsdp_enabled = self.is_fsdp_enabled, self._skeleton is not None
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.is_fsdp_enabled = sharded
 
     # ---- checkpoints: safetensors, a file for each process (accelerate's are pickles) ------------
     def _names(self) -> dict[int, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
@@ -20,7 +20,7 @@ from transformers.trainer_utils import TrainOutput
 from .adapters import base_copy
 from .callbacks import DivergenceGuard, MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .config import UnlearnConfig
-from .data import ForgetRetainDataset, collate, labels_of
+from .data import collate, example_of, labels_of, paired
 from .errors import spare_memory
 from .history import entry, read_history, write_history
 from .loop import OuterStep
@@ -30,6 +30,7 @@ from .objectives import Objective, objective_for
 from .optim import FastSlow
 from .saliency import Masks, fingerprint, load_masks, masks_from
 from .storage import MASKS_FILE, export, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from .streams import RetainStream, StreamedPairs
 from .upload import Published, publish, reserve
 
 PROFILE_SAMPLES = 512
@@ -44,7 +45,7 @@ class UnlearnTrainer(OuterStep):
         args: an UnlearnConfig.
         method: a Method; default `SFRon()`.
         forget_dataset, retain_dataset: items of `pixel_values` (and `labels`). The retain set must not hold the
-            forget samples.
+            forget samples; it may be a `datasets.IterableDataset`, which is read as it comes (see streams).
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
         eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
         forgotten: what is forgotten, in words, for `unlearning_history` in the saved config and for the card.
@@ -59,7 +60,7 @@ class UnlearnTrainer(OuterStep):
         args: UnlearnConfig | None = None,
         method: Method | None = None,
         forget_dataset: Dataset | None = None,
-        retain_dataset: Dataset | None = None,
+        retain_dataset: Dataset | IterableDataset | None = None,
         masks: Masks | dict[str, Tensor] | str | None = None,
         eval_forget_dataset: Dataset | None = None,
         eval_retain_dataset: Dataset | None = None,
@@ -84,25 +85,26 @@ class UnlearnTrainer(OuterStep):
         for name in self.method.streams:
             if streams[name] is None:
                 raise ValueError(f"{self.method.name} needs {name} data: pass {name}_dataset")
+        if isinstance(retain_dataset, IterableDataset):
+            retain_dataset = RetainStream(retain_dataset)
         self.forget_dataset, self.retain_dataset = forget_dataset, retain_dataset
         for part in (forget_dataset, retain_dataset):
-            if part is not None and len(part):
-                self.objective.check(part[0], labels_of(part))
+            example = example_of(part)
+            if example is not None:
+                self.objective.check(example, labels_of(part))
         if forget_dataset is not None and self.objective.conditional:
             kept = labels_of(retain_dataset) if retain_dataset is not None else []
             lost = set(labels_of(forget_dataset)) - set(kept or [])
             self.objective.choose_anchors(lost, len(forget_dataset), args.draws_seed)
-        train = ForgetRetainDataset(
-            forget_dataset,
-            retain_dataset,
-            self.method.retain_batches,
-            multiple=args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-            streams=self.method.streams,
-        )
+        train = paired(forget_dataset, retain_dataset, self.method, args)
+        if isinstance(retain_dataset, RetainStream) and eval_retain_dataset is None and args.eval_strategy != "no":
+            raise ValueError("a retain stream has no end to evaluate to: pass eval_retain_dataset")
         evaluated = {
             "forget": forget_dataset if eval_forget_dataset is None else eval_forget_dataset,
             "retain": retain_dataset if eval_retain_dataset is None else eval_retain_dataset,
         }
+        if isinstance(evaluated["retain"], RetainStream):
+            evaluated["retain"] = None
         self.guard, self.early_stop = DivergenceGuard(self), TwoSidedStop(self)
         super().__init__(
             model=self.objective,
@@ -239,6 +241,7 @@ class UnlearnTrainer(OuterStep):
         self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
         self.guard.first_retain = state["first_retain"]
         self.early_stop.copy_from(folder)
+        self._load_place(folder)
 
     @property
     def _wants_profile(self) -> bool:
@@ -288,6 +291,35 @@ class UnlearnTrainer(OuterStep):
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self.objective.network.parameters() if p.requires_grad]
 
+    # ---- streams ---------------------------------------------------------------------------------
+    def get_train_dataloader(self) -> DataLoader:
+        """Each process reads its own part of a stream; accelerate would have the first one read for all."""
+        if not isinstance(self.train_dataset, StreamedPairs):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=collate,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def _place_file(self, folder: Path) -> Path:
+        return folder / f"stream-{self.args.process_index}.json"
+
+    def _save_place(self, folder: Path) -> None:
+        if isinstance(self.train_dataset, StreamedPairs):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._place_file(folder).write_text(json.dumps(self.train_dataset.state()))
+
+    def _load_place(self, folder: Path) -> None:
+        """Raises ValueError for a checkpoint of a run without a stream, or of more or fewer processes."""
+        if isinstance(self.train_dataset, StreamedPairs):
+            path = self._place_file(folder)
+            if not path.is_file():
+                raise ValueError(f"{folder} does not say where this process was in the stream: resume as it was run")
+            self.train_dataset.restart(json.loads(path.read_text()))
+
     # ---- saving ----------------------------------------------------------------------------------
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -304,6 +336,7 @@ class UnlearnTrainer(OuterStep):
         """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
         folder = Path(output_dir or self.args.output_dir)
         if _internal_call:
+            self._save_place(folder)
             if self.args.should_save:
                 state = {
                     **self._described(),

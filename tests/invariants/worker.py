@@ -1,4 +1,4 @@
-"""One process of the tests with two: METHOD FOLDER BATCH, --fsdp, --resume CHECKPOINT, --save_steps N, --masks FILE."""
+"""One process of the tests with two: METHOD FOLDER BATCH, --fsdp, --resume CHECKPOINT, --save_steps N, --masks FILE, --fisher FILE."""
 
 import argparse
 import os
@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import config, tiny_pipeline  # noqa: E402
 
 from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, split_by_label  # noqa: E402
 from hf_unlearn.images import ArrayDataset  # noqa: E402
+from hf_unlearn.saliency import fisher  # noqa: E402
 
 METHODS = {
     "sfron": SFRon(),
@@ -31,7 +33,7 @@ def shard() -> None:
     from accelerate.state import DistributedType, PartialState
 
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
-    wrap = {"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP", "FSDP_MIN_NUM_PARAMS": "300"}
+    wrap = {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP": "ResnetBlock2D"}
     os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_RESHARD_AFTER_FORWARD="true", **wrap)
 
 
@@ -44,6 +46,7 @@ if __name__ == "__main__":
     parser.add_argument("--resume")
     parser.add_argument("--save_steps", type=int)
     parser.add_argument("--masks", type=Path)
+    parser.add_argument("--fisher", type=Path)
     options = parser.parse_args()
     method, folder = options.method, options.folder
     generator = torch.Generator().manual_seed(1)
@@ -63,6 +66,10 @@ if __name__ == "__main__":
     if method == "diverges":
         save = objective.save_pretrained
         objective.save_pretrained = lambda folder: (time.sleep(3), save(folder))  # the other process waits for it
+    if options.fisher:
+        found, _ = fisher(objective, trainer.forget_dataset, forget=True, batch_size=2)
+        if trainer.is_world_process_zero():
+            save_file(found, options.fisher)
     print(f"world size {trainer.args.world_size}", flush=True)
     trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model()
