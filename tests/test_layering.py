@@ -17,7 +17,7 @@ LAYERS = [
     {"data", "classifiers", "models", "classifier_data"},
     {"saliency"},
     {"methods", "lora"},
-    {"adapters"},
+    {"adapters", "estimates"},
     {"storage", "config", "scoring", "sharded", "history"},
     {"callbacks", "loop", "latents"},
     {"trainer", "arguments", "synthesis"},

@@ -1,15 +1,23 @@
 """Retain sets that are streamed: the trajectory of a set in memory, resumed runs, disjoint parts, what is refused."""
 
+import io
 import json
+import tarfile
+from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from conftest import config, random_images, tiny_pipeline
+from PIL import Image
 
 from hf_unlearn import FineTune, SFRon, UnlearnTrainer, fisher, split_by_label
 from hf_unlearn.objectives import NoisePrediction
+from hf_unlearn.sources import load_images, stream_images
 from hf_unlearn.streams import RetainStream, StreamedPairs
+
+SCRIPT = Path(__file__).parents[1] / "scripts/unlearn_ddpm.py"
 
 
 @pytest.fixture
@@ -146,3 +154,55 @@ def test_a_stream_is_resumed_as_it_was_run(tmp_path, shards):
 def test_no_sample_of_all_is_no_number(shards):
     with pytest.raises(ValueError, match="fisher_samples"):
         RetainStream(stream(shards)).first(0)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A tiny pipeline, one image of class 1 to forget, and shards of images of the others: parquet, webdataset."""
+    tiny_pipeline().save_pretrained(tmp_path / "model")
+    pictures = [Image.fromarray(np.full((8, 8), 10 * i, dtype=np.uint8)) for i in range(6)]
+    (tmp_path / "forget/b").mkdir(parents=True)
+    (tmp_path / "forget/a").mkdir()
+    pictures[0].save(tmp_path / "forget/b/0.png")
+    pictures[1].save(tmp_path / "forget/a/0.png")
+    rows = {"image": pictures, "label": [2, 3] * 3}
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    (tmp_path / "parquet").mkdir()
+    datasets.Dataset.from_dict(rows, features=kinds).to_parquet(str(tmp_path / "parquet/0.parquet"))
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars/0.tar", "w") as tar:
+        for i, picture in enumerate(pictures):
+            stored = io.BytesIO()
+            picture.save(stored, "PNG")
+            for name, content in ((f"{i}.png", stored.getvalue()), (f"{i}.cls", str(2 + i % 2).encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [("parquet", {}), ("tars", {"image_column": "png", "label_column": "cls"})],
+)
+def test_shards_stream_as_they_load(folders, kind, columns):
+    """The same pixels and labels as the whole set in memory."""
+    streamed = list(stream_images(folders / kind, 8, 1, **columns))
+    held = load_images(folders / kind, 8, 1, **columns)
+    assert len(streamed) == len(held) == 6
+    for ours, theirs in zip(streamed, (held[i] for i in range(6))):
+        assert torch.equal(ours["pixel_values"], theirs["pixel_values"]) and ours["labels"] == theirs["labels"]
+    with pytest.raises(ValueError, match="column 'picture' is not in the data"):
+        stream_images(folders / kind, 8, 1, image_column="picture")
+
+
+def test_the_script_streams(folders, run_script):
+    words = ["--pretrained_model_name_or_path", folders / "model", "--train_data_dir", folders / "parquet"]
+    words += ["--forget_data_dir", folders / "forget", "--max_train_steps", 2, "--train_batch_size", 2]
+    words += ["--num_inference_steps", 2, "--fisher_samples", 4, "--streaming", "--output_dir", folders / "out"]
+    code, _, error = run_script(SCRIPT, *words)
+    assert code == 0, error
+    written = json.loads((folders / "out/unlearning_report.json").read_text())
+    assert written["method"]["name"] == "sfron" and (folders / "out/unet/config.json").is_file()
+    code, _, error = run_script(SCRIPT, "--streaming", "--forget_class", 1)
+    assert code == 2 and "--forget_data_dir" in error

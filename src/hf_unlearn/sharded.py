@@ -52,12 +52,14 @@ class ShardedTrainer(Trainer):
 
     # ---- whole -> cut -> whole -------------------------------------------------------------------
     def _place_whole(self) -> None:
-        """Put the whole network on the device: transformers leaves that to FSDP, the Fisher comes before."""
+        """Put the whole network on the device if something is measured there before the weights are cut: FSDP itself
+        takes one part after the other there. It need not fit where the masks are given."""
         if not self.is_fsdp_enabled:
             return
         if self.fast_slow is not None:
             raise ValueError("with FSDP a trainer trains once: make another one")
-        self.objective.to(self.args.device)
+        if self._lacks_masks or self._wants_profile or self.args.eval_strategy != "no":
+            self.objective.to(self.args.device)
 
     def _before_cutting(self) -> None:
         if not self.is_fsdp_enabled:

@@ -61,6 +61,11 @@ class RetainStream:
         return islice(iter(copy.deepcopy(self.rows)), count)
 
 
+def first_of(dataset: Any) -> Any:
+    """The first samples of a stream, in memory, to measure on; a whole set is its own."""
+    return list(dataset.first(HEAD)) if isinstance(dataset, RetainStream) else dataset
+
+
 def _same(one: dict[str, Any], other: dict[str, Any] | None) -> bool:
     return other is not None and all(torch.equal(torch.as_tensor(one[k]), torch.as_tensor(other[k])) for k in one)
 

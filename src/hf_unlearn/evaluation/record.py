@@ -17,6 +17,7 @@ from .. import __version__
 from ..adapters import adapter_ranks
 from ..origin import describe_base
 from ..saliency import fingerprint
+from ..streams import RetainStream
 from .metric import Metric, version_of
 
 RECORD_FILE = "unlearning_report.json"
@@ -139,7 +140,8 @@ def record_run(
     data = {n: {"samples": None, "fingerprint": None, "source": _public(s)} for n, s in (sources or {}).items()}
     for name, part in parts.items():
         if part is not None:
-            measured = {"samples": len(part), "fingerprint": fingerprint(part)}
+            count = None if isinstance(part, RetainStream) else len(part)
+            measured = {"samples": count, "fingerprint": fingerprint(part)}
             data[name] = {"source": None, **data.get(name, {}), **measured}
     library = "transformers" if tag == "image-classification" else "diffusers"
     adapter = objective.adapter
