@@ -7,7 +7,9 @@ from conftest import config, tiny_pipeline
 from hf_unlearn import SFRon, UnlearnTrainer, cli, split_by_label
 from hf_unlearn.errors import OutOfMemory, spare_memory
 
-CPU = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes."
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes."
+)
 GPU = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.1 GiB"
 KINDS = {
     "cpu": RuntimeError(CPU),
@@ -24,9 +26,7 @@ FLAGS = {
 def trainer_that_fails(tmp_path, images, error, where):
     """A run whose `where` runs out of memory in a forward: at once in the Fisher pass, in train mode else."""
     pipeline = tiny_pipeline()
-    trainer = UnlearnTrainer(
-        pipeline, config(tmp_path), SFRon(use_mask=where == "fisher"), *split_by_label(images, 1)
-    )
+    trainer = UnlearnTrainer(pipeline, config(tmp_path), SFRon(use_mask=where == "fisher"), *split_by_label(images, 1))
     forward = pipeline.unet.forward
 
     def failing(*args, **kwargs):

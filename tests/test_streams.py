@@ -27,7 +27,10 @@ def shards(tmp_path) -> list[str]:
     paths = []
     for number in range(3):
         items = [retain[i] for i in range(number * 5, number * 5 + 5)]
-        rows = {"pixels": [i["pixel_values"].flatten().tolist() for i in items], "labels": [int(i["labels"]) for i in items]}
+        rows = {
+            "pixels": [i["pixel_values"].flatten().tolist() for i in items],
+            "labels": [int(i["labels"]) for i in items],
+        }
         paths.append(str(tmp_path / f"{number}.parquet"))
         datasets.Dataset.from_dict(rows).to_parquet(paths[-1])
     return paths
@@ -137,7 +140,9 @@ def test_fisher_of_a_stream_is_that_of_its_first_samples(shards):
 def test_refused_at_construction(tmp_path, shards, change, words):
     rows, values = change(stream(shards))
     with pytest.raises(ValueError, match=words):
-        UnlearnTrainer(tiny_pipeline(), config(tmp_path, **values), SFRon(), split_by_label(random_images(), 1)[0], rows)
+        UnlearnTrainer(
+            tiny_pipeline(), config(tmp_path, **values), SFRon(), split_by_label(random_images(), 1)[0], rows
+        )
 
 
 def test_a_stream_is_resumed_as_it_was_run(tmp_path, shards):

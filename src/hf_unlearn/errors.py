@@ -36,7 +36,9 @@ def spare_memory(doing: str, try_this: str = SPARE) -> Iterator[None]:
         said = " ".join(str(error).split()) or type(error).__name__
         wanted = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
         amount = f" ({wanted[1]} more were asked for)" if wanted else ""
-        raise OutOfMemory(f"out of memory {doing}{amount}: {try_this}; `hf-unlearn estimate` says what fits") from error
+        raise OutOfMemory(
+            f"out of memory {doing}{amount}: {try_this}; `hf-unlearn estimate` says what fits"
+        ) from error
 
 
 def _is_memory(error: BaseException) -> bool:

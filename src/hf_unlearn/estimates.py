@@ -43,7 +43,9 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
         known = {"DiTTransformer2DModel", "Transformer2DModel", "UNet2DModel", "UNet2DConditionModel"}
         class_name = index.get(part, [None, None])[1]
         if class_name not in known:
-            raise ValueError(f"{name_or_path} is a {kind}: give a DDPM, DiT or Stable Diffusion pipeline or a classifier")
+            raise ValueError(
+                f"{name_or_path} is a {kind}: give a DDPM, DiT or Stable Diffusion pipeline or a classifier"
+            )
         config = diffusers.UNet2DModel.load_config(name_or_path, subfolder=part, revision=revision)
         cls = diffusers.DiTTransformer2DModel if kind == "DiTPipeline" else getattr(diffusers, class_name)
         return cls.from_config(config)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .sharding import local, locals_of, largest_of_shards
+from .sharding import largest_of_shards, local, locals_of
 
 
 class FastSlow(Optimizer):

@@ -53,7 +53,7 @@ def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
         if files:
             return builder, files
     if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
-        raise ValueError(f"no image and no parquet or tar file in {folder}: put one folder of images per class in it")
+        raise ValueError(f"no image and no parquet file in {folder}: put one folder of images per class in it")
     parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
     if parts and all(name.lower() in SPLITS for name in parts):
         return "imagefolder", {SPLITS[name.lower()]: [f"{folder}/{name}/**"] for name in parts}

@@ -1,4 +1,4 @@
-"""One process of the tests with two: METHOD FOLDER BATCH, --fsdp, --resume CHECKPOINT, --save_steps N, --masks FILE, --fisher FILE."""
+"""One process of the tests with two: METHOD FOLDER BATCH and flags, all below."""
 
 import argparse
 import os

@@ -83,9 +83,7 @@ def _parts(needed: "Memory") -> dict[str, Any]:
     return {"trained": needed.trained, **parts, "preparing": needed.preparing, **sums}
 
 
-def _times(
-    network: Any, needed: "Memory", flags: Any, device: str, free: int
-) -> tuple["Times | None", str | None]:
+def _times(network: Any, needed: "Memory", flags: Any, device: str, free: int) -> tuple["Times | None", str | None]:
     """(times, None) at the largest batch that is quick enough and fits, or (None, why not)."""
     from ..estimates import CHUNKS, filled, measure
 
@@ -119,9 +117,12 @@ def table(found: dict[str, Any]) -> str:
     rows.append(["fits", *("yes" if v["fits"] else "no" for v in modes.values())])
     rows.append(["an outer step", *(_seconds(v) for v in modes.values())])
     timed = sorted({v["timed_at_batch"] for v in modes.values() if "timed_at_batch" in v})
-    how = f"timed at batch {timed[0]}" + (
-        f" and scaled to {found['batch_size']}" if timed[0] != found["batch_size"] else ""
-    ) if timed else "not timed"
+    how = (
+        f"timed at batch {timed[0]}"
+        + (f" and scaled to {found['batch_size']}" if timed[0] != found["batch_size"] else "")
+        if timed
+        else "not timed"
+    )
     counts = ", ".join(f"{v['trained']:,} ({mode})" for mode, v in modes.items())
     return (
         f"{found['model']}: {found['parameters']:,} weights in fp32, batch {found['batch_size']}, {found['device']} "
