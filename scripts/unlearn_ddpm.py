@@ -29,6 +29,7 @@ from hf_unlearn.evaluation import (
 )
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.limits import check_limits
+from hf_unlearn.streams import first_of
 
 
 @dataclass
@@ -70,12 +71,14 @@ def main() -> None:
 
     objective = NoisePrediction(pipeline, model.label_dropout, model.null_class, model.antithetic)
     lora.apply(objective, forget, retain, training.seed)
+    measured = first_of(retain)
     trainer = UnlearnTrainer(
         objective,
         training.config(),
         method,
         forget_dataset=forget,
         retain_dataset=retain,
+        eval_retain_dataset=measured,
         masks=training.mask_path,
         forgotten=data.forgotten,
     )
@@ -107,7 +110,7 @@ def main() -> None:
         metrics, rows = {name: f.metrics() for name, f in figures.items()}, class_rows(figures, forgotten)
     else:
         table = losses_table(losses, training.output_dir)
-        metrics, rows = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)}), []
+        metrics, rows = loss_metrics(losses, {"forget": len(forget), "retain": len(measured)}), []
         picture(pipelines, f"{training.output_dir}/before_after.png", forgotten, draw)
     if lora.use_lora and objective.conditional:
         strength_picture(pipeline, f"{training.output_dir}/strengths.png", forgotten, draw)

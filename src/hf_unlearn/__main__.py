@@ -8,6 +8,7 @@ from .commands.check import check_command
 from .commands.compare import compare_command
 from .commands.demo import demo_command
 from .commands.env import env_command
+from .commands.estimate import estimate_command
 from .commands.publish import publish_command
 from .commands.report import report_command
 from .commands.saliency import saliency_command
@@ -20,6 +21,7 @@ COMMANDS = {
     "publish": publish_command,
     "demo": demo_command,
     "saliency": saliency_command,
+    "estimate": estimate_command,
     "env": env_command,
 }
 

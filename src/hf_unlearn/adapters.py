@@ -176,19 +176,21 @@ def load_factors(objective: Objective, folder: str | Path) -> None:
 @contextmanager
 def exporting(objective: Objective, network: nn.Module) -> Iterator[None]:
     """Inside, `objective` and its pipeline hold `network` instead of their own."""
-    live, pipeline = objective.network, getattr(objective, "pipeline", None)
-    name = next((n for n, part in pipeline.components.items() if part is live), None) if pipeline else None
-
-    def put(part: nn.Module) -> None:
-        objective.network = part
-        if name:
-            setattr(pipeline, name, part)
-
-    put(network)
+    live = objective.network
+    put_network(objective, network)
     try:
         yield
     finally:
-        put(live)
+        put_network(objective, live)
+
+
+def put_network(objective: Objective, network: nn.Module) -> None:
+    """Make `network` the one that the objective trains and its pipeline holds."""
+    live, pipeline = objective.network, getattr(objective, "pipeline", None)
+    name = next((n for n, part in pipeline.components.items() if part is live), None) if pipeline else None
+    objective.network = network
+    if name:
+        setattr(pipeline, name, network)
 
 
 def reloaded_adapter(objective: Objective, folder: str | Path) -> nn.Module:

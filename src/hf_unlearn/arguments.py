@@ -13,7 +13,8 @@ from .latents import encode_images
 from .limits import SEEDS, check_limits
 from .lora import add_lora, choose_lora
 from .objectives import Objective
-from .sources import load_images
+from .sources import load_images, stream_images
+from .streams import RetainStream
 
 # Interval of each training flag, checked before anything is loaded.
 LIMITS = {
@@ -42,9 +43,14 @@ class ImageDataFlags:
     label_column: str = field(default="label", metadata={"help": "column of the labels"})
     resolution: int | None = field(default=None, metadata={"help": "default: the model's sample size"})
     center_crop: bool = field(default=False, metadata={"help": "crop to a square instead of squeezing"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read the training images as they come: parquet or webdataset shards"}
+    )
 
     def __post_init__(self):
         check_limits(self, resolution="[1, inf)")
+        if self.streaming and (not self.forget_data_dir or self.forget_class or self.forget_indices):
+            raise ValueError("--streaming reads the retain images once: give those to forget with --forget_data_dir")
 
     @property
     def source(self) -> str | None:
@@ -79,6 +85,9 @@ def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset,
         raise ValueError("no data: set --train_data_dir or --dataset_name to the images the model was trained on")
     columns = dict(image_column=data.image_column, label_column=data.label_column, center_crop=data.center_crop)
     options = dict(size=data.resolution or size, channels=channels, **columns)
+    if data.streaming:
+        streamed = stream_images(data.source, config_name=data.dataset_config_name, **options)
+        return load_images(data.forget_data_dir, **options), RetainStream(streamed)
     everything = load_images(data.source, config_name=data.dataset_config_name, **options)
     chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
     return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
@@ -141,6 +150,8 @@ def latent_sets(
 ) -> tuple[Dataset, Dataset]:
     """(forget, retain) latents for a DiTPipeline, encoded once and kept in `cache`; its VAE ends on the CPU."""
     pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    if data.streaming:
+        raise ValueError("--streaming is for pixels: latents are encoded once and kept")
     sets = image_sets(data, pixels, pipeline.vae.config.in_channels)
     pipeline.vae.to(device)
     forget, retain = (encode_images(pipeline.vae, images, cache, flips=flips) for images in sets)

@@ -62,8 +62,7 @@ class TwoSidedStop:
         within = args.max_retain_drift is None or retain_drift <= args.max_retain_drift
         if within and (self.best is None or forget_score < self.best["forget_score"]):
             self.best = {"forget_score": forget_score, "retain_drift": retain_drift, "step": step}
-            if self.trainer.is_world_process_zero():
-                save_weights(self.trainer.objective.network, self._weights)
+            save_weights(self.trainer.objective.network, self._weights, self.trainer.is_world_process_zero())
         reached = within and args.target_forget is not None and forget_score <= args.target_forget
         self.reached = reached or not within
         return self.reached

@@ -9,18 +9,44 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from .images import LabelledDataset
+from .streams import RetainStream, StreamedPairs
 
 
 def labels_of(dataset: Dataset) -> list[int] | None:
-    """Labels of a dataset or Subset without loading its images, or None if it has none."""
+    """Labels of a dataset or Subset without loading its images, or None if it has none; the first of a stream."""
     if isinstance(dataset, Subset):
         labels = labels_of(dataset.dataset)
         return None if labels is None else [labels[i] for i in dataset.indices]
-    if isinstance(dataset, LabelledDataset):
+    if isinstance(dataset, LabelledDataset | RetainStream):
         return dataset.labels
     if len(dataset) == 0 or "labels" not in dataset[0]:
         return None
     return [int(dataset[i]["labels"]) for i in range(len(dataset))]
+
+
+def example_of(dataset: Any) -> dict[str, Any] | None:
+    """The first item of a dataset or stream; None if there is none."""
+    if isinstance(dataset, RetainStream):
+        return dataset.example
+    return dataset[0] if dataset is not None and len(dataset) else None
+
+
+def paired(forget: Any, retain: Any, method: Any, args: Any) -> "ForgetRetainDataset | StreamedPairs":
+    """What the loop reads: forget and retain samples of each outer step, as `method` and the arguments ask for.
+
+    Raises:
+        ValueError: what the two classes raise, or workers are asked to read a stream.
+    """
+    if not isinstance(retain, RetainStream):
+        multiple = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        return ForgetRetainDataset(forget, retain, method.retain_batches, multiple, method.streams)
+    if "retain" not in method.streams:
+        raise ValueError(f"{method.name} trains on no retain data, so it can stream none: give a set that fits")
+    if args.dataloader_num_workers:
+        raise ValueError("a stream keeps its place in the training process: set dataloader_num_workers=0")
+    args.ignore_data_skip = True  # a resumed run goes on where the stream was: nothing is to be read again
+    rank, world = args.process_index, args.world_size
+    return StreamedPairs(forget, retain, method.retain_batches, args.train_batch_size, rank, world, method.streams)
 
 
 def split_by_index(dataset: Dataset, forget: Sequence[int]) -> tuple[Subset, Subset]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # hf_..., hf_oauth_..., api_org_...; names such as hf_unlearn-without-3 have no 20 letters and digits in a row.
 TOKEN = re.compile(r"\b(?:hf|api_org)_(?:[a-z]+_)?[A-Za-z0-9]{20,}[A-Za-z0-9._-]*")
@@ -9,6 +11,40 @@ TOKEN = re.compile(r"\b(?:hf|api_org)_(?:[a-z]+_)?[A-Za-z0-9]{20,}[A-Za-z0-9._-]
 
 class DivergenceError(RuntimeError):
     """A loss exploded. The message says which, and where the last good weights are."""
+
+
+class OutOfMemory(RuntimeError):
+    """Memory ran out. The message says during what, and which three flags to try."""
+
+
+# Under both names where the scripts of diffusers have another one.
+SPARE = (
+    "lower per_device_train_batch_size (--train_batch_size), set activation_checkpointing (--gradient_checkpointing), "
+    "or train an adapter (--use_lora)"
+)
+SPARE_FISHER = "lower fisher_batch_size, set fisher=batch, or train an adapter (--use_lora --lora_select all)"
+
+
+@contextmanager
+def spare_memory(doing: str, try_this: str = SPARE) -> Iterator[None]:
+    """Inside, running out of memory, whoever says so, becomes one line: what failed while `doing`, what to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, OutOfMemory) or not _is_memory(error):
+            raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        wanted = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
+        amount = f" ({wanted[1]} more were asked for)" if wanted else ""
+        raise OutOfMemory(
+            f"out of memory {doing}{amount}: {try_this}; `hf-unlearn estimate` says what fits"
+        ) from error
+
+
+def _is_memory(error: BaseException) -> bool:
+    """torch.OutOfMemoryError, CUDA's own error, torch's CPU allocator, Python and numpy."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
 def redact(text: str, *secrets: str | None) -> str:

@@ -11,6 +11,7 @@ from .errors import DivergenceError
 from .losses import global_sum, world_size
 from .numerics import bad_samples, bad_weight, finite_batch, say_samples, total_norm
 from .storage import export, load_weights, save_weights
+from .streams import RetainStream
 
 if TYPE_CHECKING:
     from .trainer import UnlearnTrainer
@@ -60,7 +61,8 @@ class DivergenceGuard(TrainerCallback):
         """What made it so, as far as can be seen, for the message."""
         if not finite_batch(self.batch):
             sets = {"forget": self.trainer.forget_dataset, "retain": self.trainer.retain_dataset}
-            found = {name: bad_samples(part) for name, part in sets.items() if part is not None}
+            whole = {n: part for n, part in sets.items() if part is not None and not isinstance(part, RetainStream)}
+            found = {name: bad_samples(part) for name, part in whole.items()}
             named = " and ".join(say_samples(name, positions) for name, positions in found.items() if positions)
             return f": {named or 'the batch holds inf or NaN'}"
         return ": fp16 overflows beyond 65504, set bf16 or no fp16" if self.trainer.args.fp16 else ""
@@ -107,9 +109,9 @@ class DivergenceGuard(TrainerCallback):
 
     def _save(self, state) -> None:
         self._check_weights()
-        if self.trainer.args.guard_steps and state.is_world_process_zero:
+        if self.trainer.args.guard_steps:
             with self.trainer._averaged():
-                save_weights(self.trainer.objective.network, self._snapshot)
+                save_weights(self.trainer.objective.network, self._snapshot, state.is_world_process_zero)
             self.step = state.global_step
 
     def _check_weights(self) -> None:
@@ -124,6 +126,7 @@ class DivergenceGuard(TrainerCallback):
 
     def _fail(self, reason: str, mend: str = "Lower forget_alpha or the learning rates") -> None:
         trainer = self.trainer
+        trainer._make_whole()
         where = "guard_steps is 0, so no weights were kept"
         if trainer.args.guard_steps and trainer.is_world_process_zero():
             folder = Path(trainer.args.output_dir) / "last_good"

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from .numerics import gradient_norm
 from .objectives import Baseline
 from .scoring import ForgetRetainEvaluation
+from .sharding import local
 
 
 class OuterStep(ForgetRetainEvaluation):
@@ -135,5 +136,5 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _mask_gradients(parameters: list[Tensor], masks: list[Tensor]) -> None:
-    pairs = [(p.grad, m) for p, m in zip(parameters, masks) if p.grad is not None]
+    pairs = [(local(p.grad), m) for p, m in zip(parameters, masks) if p.grad is not None]
     torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])

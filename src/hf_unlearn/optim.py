@@ -9,13 +9,15 @@ Within an outer step the *fast* weights move: a masked forget step, then retain 
 evaluated and saved is then the slow copy (`averaged`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from .sharding import largest_of_shards, local, locals_of
 
 
 class FastSlow(Optimizer):
@@ -107,13 +109,13 @@ class FastSlow(Optimizer):
         still = optimizer is not self.base and all(not group.get("weight_decay") for group in optimizer.param_groups)
         if (still or not hard) and not verify:
             return None
-        return [p.detach().clone() if m is not None else None for p, m in zip(self.parameters, masks)]
+        return [p.clone() if m is not None else None for p, m in zip(locals_of(self.parameters), masks)]
 
     @torch.no_grad()
     def _restore(self, masks, kept, hard, verify) -> None:
         if kept is None:
             return
-        for p, m, old in zip(self.parameters, masks, kept):
+        for p, m, old in zip(locals_of(self.parameters), masks, kept):
             if old is None:
                 continue
             if hard:
@@ -121,6 +123,8 @@ class FastSlow(Optimizer):
             if verify and not m.all():
                 drift = (p - old).abs().masked_fill(m, 0).max().item()
                 self.mask_drift = max(self.mask_drift, drift)
+        if verify:
+            self.mask_drift = largest_of_shards(self.mask_drift, self.parameters)
 
     # ---- slow weights ----------------------------------------------------------------------------
     @property
@@ -135,7 +139,7 @@ class FastSlow(Optimizer):
         if self._slow is None:
             self._slow = [t.detach().clone() for t in self._merged]
         else:
-            torch._foreach_copy_(self._slow, self._merged)
+            torch._foreach_copy_(locals_of(self._slow), locals_of(self._merged))
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -144,10 +148,10 @@ class FastSlow(Optimizer):
             return
         if self._slow is None:
             raise RuntimeError("merge() without begin(): call begin() before the first fast step")
-        merged = self._merged
-        torch._foreach_lerp_(self._slow, merged, self.rate)
+        merged, slow = locals_of(self._merged), locals_of(self._slow)
+        torch._foreach_lerp_(slow, merged, self.rate)
         if self.form == "lookahead":
-            torch._foreach_copy_(merged, self._slow)
+            torch._foreach_copy_(merged, slow)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -165,15 +169,60 @@ class FastSlow(Optimizer):
     def finish(self) -> None:
         """Leave the weights to keep in the model: the slow ones of `form="ema"`. A later run starts a new average."""
         if self.form == "ema" and self._slow is not None:
-            torch._foreach_copy_(self._merged, self._slow)
+            torch._foreach_copy_(locals_of(self._merged), locals_of(self._slow))
             self._slow = None
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for live, slow in zip(self._merged, self._slow):
+        for live, slow in zip(locals_of(self._merged), locals_of(self._slow)):
             held = live.detach().clone()
             live.copy_(slow)
             slow.copy_(held)
+
+    # ---- sharded weights -------------------------------------------------------------------------
+    def relink(self, buffers: Iterable[Tensor]) -> None:
+        """After FSDP has put shards in the place of the base optimizer's weights: the same for all else."""
+        self.buffers = list(buffers)
+        if self.forget is not None:
+            for group, lead in zip(self.forget.param_groups, self.base.param_groups, strict=True):
+                group["params"] = list(lead["params"])
+
+    def named_tensors(self, names: dict[int, str]) -> dict[str, Tensor]:
+        """All state as tensors, shards as they are, for `sharding.save_shards`; `names` by id of the parameter."""
+        found = {"mask_drift": torch.tensor([self.mask_drift], dtype=torch.float64)}
+        for part, optimizer in self._parts():
+            for i, group in enumerate(optimizer.param_groups):
+                found[f"{part}.lr.{i}"] = torch.tensor([group["lr"]], dtype=torch.float64)
+            for p, values in optimizer.state.items():
+                found.update({f"{part}.{names[id(p)]}.{key}": value for key, value in values.items()})
+        if self.form == "ema" and self._slow is not None:
+            found.update({f"slow.{i}": t for i, t in enumerate(self._slow)})
+        return found
+
+    def load_named_tensors(self, stored: set[str], names: dict[int, str], read: Callable[[dict], None]) -> None:
+        """Take back what `named_tensors` gave; `stored` are its names and `read` fills tensors by name in place."""
+        self._check_same_kind(any(name.startswith("forget.") for name in stored), "slow.0" in stored)
+        for part, optimizer in self._parts():
+            for group in optimizer.param_groups:
+                on_device = group.get("fused") or group.get("capturable")
+                for p in group["params"]:
+                    prefix = f"{part}.{names[id(p)]}."
+                    keys = [name.removeprefix(prefix) for name in stored if name.startswith(prefix)]
+                    step = torch.zeros((), device=local(p).device if on_device else "cpu")
+                    values = {key: step if key == "step" else torch.zeros_like(p) for key in sorted(keys)}
+                    if values:
+                        optimizer.state[p] = values
+        if "slow.0" in stored:
+            self._slow = [t.detach().clone() for t in self._merged]
+        tensors = self.named_tensors(names)
+        read(tensors)
+        self.mask_drift = tensors["mask_drift"].item()
+        for part, optimizer in self._parts():
+            for i, group in enumerate(optimizer.param_groups):
+                group["lr"] = tensors[f"{part}.lr.{i}"].item()
+
+    def _parts(self) -> list[tuple[str, Optimizer]]:
+        return [("base", self.base), *([("forget", self.forget)] if self.forget is not None else [])]
 
     # ---- plumbing --------------------------------------------------------------------------------
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -189,12 +238,7 @@ class FastSlow(Optimizer):
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        if (state_dict["forget"] is None) != (self.forget is None):
-            raise ValueError(
-                "the checkpoint was written with another forget_optim (separate or shared): resume with the same one"
-            )
-        if (state_dict["slow"] is not None) and self.form != "ema":
-            raise ValueError("the checkpoint holds an EMA of the weights: resume with slow_form='ema'")
+        self._check_same_kind(state_dict["forget"] is not None, state_dict["slow"] is not None)
         self.base.load_state_dict(state_dict["base"])
         self.param_groups, self.state = self.base.param_groups, self.base.state
         if self.forget is not None:
@@ -202,3 +246,12 @@ class FastSlow(Optimizer):
         if state_dict["slow"] is not None:
             self._slow = [s.to(t.device, copy=True) for s, t in zip(state_dict["slow"], self._merged, strict=True)]
         self.mask_drift = state_dict["mask_drift"]
+
+    def _check_same_kind(self, forget: bool, slow: bool) -> None:
+        """Raise ValueError unless a checkpoint with or without these fits."""
+        if forget != (self.forget is not None):
+            raise ValueError(
+                "the checkpoint was written with another forget_optim (separate or shared): resume with the same one"
+            )
+        if slow and self.form != "ema":
+            raise ValueError("the checkpoint holds an EMA of the weights: resume with slow_form='ema'")

@@ -6,7 +6,9 @@ forget step may move the weight, and stored as safetensors, one bit a weight, wi
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +22,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 
 from .data import collate
+from .errors import SPARE_FISHER, spare_memory
 from .files import atomic
 from .losses import global_sum, spread, world_size
 from .numerics import bad_samples, say_samples
 from .objectives import Objective
+from .sharding import local, rows_of
+from .streams import RetainStream
 
 Fisher = dict[str, Tensor]
 # Below this share of the largest F_f a value is rounding: an attention key's bias, whose gradient is exactly 0 in
@@ -54,7 +59,7 @@ class Masks:
         return [(name, m.numel(), m.float().mean().item()) for name, m in self.tensors.items()]
 
     def aligned(self, network: nn.Module) -> list[Tensor]:
-        """Masks in the order of the network's trainable parameters.
+        """Masks in the order of the network's trainable parameters; of sharded ones this process's rows.
 
         Raises:
             ValueError: names or shapes differ. Nothing is matched loosely: a mask that silently applies to nothing
@@ -72,7 +77,7 @@ class Masks:
                 raise ValueError(
                     f"mask {name} has shape {tuple(self.tensors[name].shape)}, the model's is {tuple(p.shape)}"
                 )
-        return [self.tensors[name].to(p.device, torch.bool) for name, p in parameters.items()]
+        return [rows_of(self.tensors[name], p).to(local(p).device, torch.bool) for name, p in parameters.items()]
 
     def save(self, path: str | Path) -> None:
         """Write the masks (one bit a weight) and the metadata as safetensors, whole or not at all."""
@@ -112,10 +117,14 @@ def _unpacked(path: str | Path, packed: dict[str, Tensor], shapes: str) -> dict[
 
 
 def fingerprint(dataset: Dataset, samples: int = 64) -> str:
-    """Short hash of a dataset: its length and `samples` items spread over it."""
-    digest = hashlib.sha256(str(len(dataset)).encode())
-    for i in spread(len(dataset), samples):
-        for key, value in sorted(dataset[i].items()):
+    """Short hash of a dataset: its length and `samples` items spread over it; of a stream its first ones."""
+    if isinstance(dataset, RetainStream):
+        digest, items = hashlib.sha256(b"stream"), dataset.first(samples)
+    else:
+        digest = hashlib.sha256(str(len(dataset)).encode())
+        items = (dataset[i] for i in spread(len(dataset), samples))
+    for item in items:
+        for key, value in sorted(item.items()):
             digest.update(key.encode())
             digest.update(torch.as_tensor(value).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -140,7 +149,7 @@ def fisher(
     Args:
         dataset: items as the objective's batches without draws.
         forget: whose draws: a forget batch has no label dropout.
-        max_samples: evenly spread over the dataset; 0 takes all.
+        max_samples: evenly spread over the dataset, the first ones of a stream; 0 takes all.
         chunk: samples whose gradients are taken together (`sample`); default what `sample_chunk` says. It changes
             memory and time, and the result by rounding only.
 
@@ -190,36 +199,59 @@ def _gradient_pass(
         raise ValueError(
             f"fisher_batch_size must be at least 1 and fisher_samples 0 (all), got {batch_size} and {max_samples}"
         )
-    indices = spread(len(dataset), max_samples or len(dataset))
     parameters = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
     sums = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
-    rank = torch.distributed.get_rank() if world_size() > 1 else 0
+    samples = 0
     training = objective.training
     objective.eval()
-    for number, start in enumerate(range(0, len(indices), batch_size)):
-        if number % world_size() != rank:
+    for number, (size, items) in enumerate(_chunks(dataset, max_samples, batch_size)):
+        samples += size
+        if not items:
             continue
-        batch = collate([dataset[i] for i in indices[start : start + batch_size]])
+        batch = collate(items)
         draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
         batch.update(objective.forget_draw(draws) if forget else draws)
         batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
-        if estimator == "sample":
-            _accumulate_samples(sums, objective, parameters, batch, chunk or sample_chunk(parameters, batch_size))
-        else:
-            _accumulate(sums, objective, parameters, batch, square=estimator == "batch")
+        with spare_memory("in the Fisher pass", SPARE_FISHER):
+            if estimator == "sample":
+                _accumulate_samples(sums, objective, parameters, batch, chunk or sample_chunk(parameters, batch_size))
+            else:
+                _accumulate(sums, objective, parameters, batch, square=estimator == "batch")
     objective.train(training)
     metadata = {
         "estimator": estimator,
-        "samples": str(len(indices)),
+        "samples": str(samples),
         "batch_size": str(batch_size),
         "data": fingerprint(dataset),
     }
+    if isinstance(dataset, RetainStream):
+        metadata["chosen"] = "the first of a stream"
     sums = {n: global_sum(s) for n, s in sums.items()}
     if not all(s.isfinite().all() for s in sums.values()):
-        name, positions = "forget" if forget else "retain", bad_samples(dataset, indices)
+        name = "forget" if forget else "retain"
+        positions = [] if isinstance(dataset, RetainStream) else bad_samples(dataset, _chosen(dataset, max_samples))
         why = say_samples(name, positions) if positions else "losses or gradients overflow, load the model in float32"
         raise ValueError(f"the gradients of the {name} data are not finite: {why}")
     return sums, metadata
+
+
+def _chosen(dataset: Any, max_samples: int) -> list[int]:
+    return spread(len(dataset), max_samples or len(dataset))
+
+
+def _chunks(dataset: Any, max_samples: int, batch_size: int) -> Iterator[tuple[int, list[dict]]]:
+    """(size, items) of each chunk in turn; no items where it is another process's turn."""
+    rank, world = (torch.distributed.get_rank() if world_size() > 1 else 0), world_size()
+    if isinstance(dataset, RetainStream):
+        stream, number = dataset.first(max_samples), 0
+        while items := list(islice(stream, batch_size)):
+            yield len(items), items if number % world == rank else []
+            number += 1
+        return
+    indices = _chosen(dataset, max_samples)
+    for number, start in enumerate(range(0, len(indices), batch_size)):
+        chunk = indices[start : start + batch_size]
+        yield len(chunk), [dataset[i] for i in chunk] if number % world == rank else []
 
 
 def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, square: bool) -> None:

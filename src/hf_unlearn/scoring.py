@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
 
 from .losses import global_sum
+from .sharded import ShardedTrainer
 
 
-class ForgetRetainEvaluation(Trainer):
+class ForgetRetainEvaluation(ShardedTrainer):
     """The evaluating half of UnlearnTrainer, which has `profile`, `baseline`, `fast_slow` and `early_stop`."""
 
     original_retain: float | None = None  # the original model's retain evaluation loss

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .images import IMAGE_SUFFIXES, ImageDataset
+import torch
+
+from .images import IMAGE_SUFFIXES, ImageDataset, to_pixels
 from .untrusted import loading
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
@@ -25,8 +27,8 @@ def held_out_split(names: list[str]) -> str | None:
     return next((name for word in ("test", "validation", "valid", "val") for name in names if name == word), None)
 
 
-def load_rows(source: str | Path, split: str, config_name: str | None = None) -> Any:
-    """One split as a `datasets.Dataset`.
+def load_rows(source: str | Path, split: str, config_name: str | None = None, streaming: bool = False) -> Any:
+    """One split as a `datasets.Dataset`, or with `streaming` as an IterableDataset that nothing is kept of.
 
     Raises:
         ValueError: the folder has no image and no parquet file, or not that split.
@@ -36,12 +38,12 @@ def load_rows(source: str | Path, split: str, config_name: str | None = None) ->
 
     if not Path(source).is_dir():
         with loading(source):
-            return datasets.load_dataset(str(source), config_name, split=split)
+            return datasets.load_dataset(str(source), config_name, split=split, streaming=streaming)
     builder, files = _folder_files(Path(source))
     if split not in files:
         raise ValueError(f"{source} has no {split} split: there is {', '.join(files)}")
     with loading(source):
-        return datasets.load_dataset(builder, data_files={split: files[split]}, split=split)
+        return datasets.load_dataset(builder, data_files={split: files[split]}, split=split, streaming=streaming)
 
 
 def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
@@ -50,13 +52,13 @@ def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
     lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
     if lost:
         raise ValueError(f"{lost[0]} is a link to nothing: remove it, or mend it")
-    parquet = sorted(folder.rglob("*.parquet"))
-    if parquet:
+    for suffix, builder in (("parquet", "parquet"), ("tar", "webdataset")):
         files: dict[str, list[str]] = {}
-        for path in parquet:
+        for path in sorted(folder.rglob(f"*.{suffix}")):
             words = re.split(r"[^a-z]+", path.relative_to(folder).as_posix().lower())
             files.setdefault(next((SPLITS[w] for w in words if w in SPLITS), "train"), []).append(str(path))
-        return "parquet", files
+        if files:
+            return builder, files
     if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
         raise ValueError(f"no image and no parquet file in {folder}: put one folder of images per class in it")
     parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
@@ -87,6 +89,37 @@ def load_images(
     if label_column == "label" and "label" not in rows.column_names:
         label_column = None
     return ImageDataset(rows, size, channels, image_column, label_column, center_crop)
+
+
+def stream_images(
+    source: str | Path,
+    size: int | None,
+    channels: int,
+    image_column: str = "image",
+    label_column: str = "label",
+    config_name: str | None = None,
+    center_crop: bool = False,
+) -> Any:
+    """The train split of a folder of parquet or webdataset shards, or of a Hub id, as a `datasets.IterableDataset` of
+    items like ImageDataset's; the default label column need not be there.
+
+    Raises:
+        ValueError: a column that is not there, or what `load_rows` raises.
+    """
+    rows = load_rows(source, "train", config_name, streaming=True)
+    names = list(rows.column_names or next(iter(rows)))
+    wanted = [image_column, *([label_column] if label_column != "label" or "label" in names else [])]
+    for column in wanted:
+        if column not in names:
+            raise ValueError(f"column {column!r} is not in the data, which has {', '.join(names)}")
+
+    def item(row: dict[str, Any]) -> dict[str, Any]:
+        made = {"pixel_values": to_pixels(row[image_column], size, channels, center_crop)}
+        if len(wanted) == 2:
+            made["labels"] = torch.tensor(row[label_column])
+        return made
+
+    return rows.map(item, remove_columns=names)
 
 
 def load_captioned_images(

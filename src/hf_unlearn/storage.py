@@ -18,6 +18,7 @@ from .files import atomic, atomic_folder, write_text
 from .objectives import Objective
 from .origin import is_hub_id
 from .saliency import Masks
+from .sharding import is_sharded, whole
 from .untrusted import loading, read_json
 
 MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
@@ -25,9 +26,13 @@ ADAPTER_FOLDER = "adapter"  # beside merged weights
 
 
 def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict that safetensors takes: contiguous, and without a second name for the same storage."""
+    """State dict that safetensors takes: contiguous, and without a second name for the same storage.
+
+    Of a sharded module every process must ask for it.
+    """
     state, seen = {}, set()
     for name, value in module.state_dict().items():
+        value = whole(value)
         key = (value.data_ptr(), value.shape)
         if value.numel() and key in seen:
             continue
@@ -36,8 +41,15 @@ def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write the weights as `files.atomic` does: a torn file never has the final name. Raises OSError in one line."""
+def save_weights(module: nn.Module, path: Path, write: bool = True) -> None:
+    """Write the weights as `files.atomic` does: a torn file never has the final name. Raises OSError in one line.
+
+    Of a sharded module every process must call it; one of them with `write`.
+    """
+    if not write:
+        if is_sharded(module):
+            contiguous_state(module)
+        return
     with atomic(path) as partial:
         save_file(contiguous_state(module), partial, metadata={"format": "pt"})
 
@@ -62,7 +74,8 @@ def weights_digest(module: nn.Module) -> str:
 def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, profile: Any, state: dict) -> None:
     """The weights under the name that Trainer resumes from, and what `_prepare` made, so that it is not redone."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(objective, folder / "model.safetensors")
+    if not is_sharded(objective):  # whose weights each process writes itself (see sharded)
+        save_weights(objective, folder / "model.safetensors")
     if masks is not None:
         masks.save(folder / MASKS_FILE)
     if profile is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import DivergenceError, redact
+from .errors import DivergenceError, OutOfMemory, redact
 
 
 class OneLineErrors:
@@ -41,7 +41,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     """
     try:
         main()
-    except (ValueError, OSError, DivergenceError) as error:
+    except (ValueError, OSError, DivergenceError, OutOfMemory) as error:
         if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
             print(redact(traceback.format_exc()), file=sys.stderr)
         if int(os.environ.get("RANK", 0)) == 0:

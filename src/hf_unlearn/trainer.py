@@ -6,47 +6,38 @@ An outer step (`loop`) is the method's fast steps, the stock final step, and the
 import copy
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from .adapters import base_copy
 from .callbacks import MergeSlowWeights, TwoSidedStop, UnlearnProgress
-from .checkpoints import discard, find_checkpoint, rotate, seal
+from .checkpoints import find_checkpoint
 from .config import UnlearnConfig
-from .data import ForgetRetainDataset, collate, labels_of
-from .files import writing
+from .data import collate, example_of, labels_of, paired
+from .errors import spare_memory
 from .guard import DivergenceGuard
-from .history import entry, read_history, write_history
-from .loop import OuterStep
+from .history import read_history, write_history
 from .losses import spread
 from .methods import Method, SFRon
 from .numerics import bad_samples, bad_weight, in_memory, say_samples
 from .objectives import Objective, objective_for
 from .optim import FastSlow
-from .saliency import Masks, fingerprint, load_masks, masks_from
-from .storage import (
-    MASKS_FILE,
-    STATE_FILE,
-    check_checkpoint,
-    export,
-    load_checkpoint,
-    save_checkpoint,
-    weights_digest,
-)
-from .upload import Published, publish, reserve
+from .saliency import Masks, load_masks, masks_from
+from .saving import KeptRun
+from .storage import weights_digest
+from .streams import RetainStream, StreamedPairs
 
 PROFILE_SAMPLES = 512
 
 
-class UnlearnTrainer(OuterStep):
+class UnlearnTrainer(KeptRun):
     """Make a model forget one dataset while another one is retained.
 
     Args:
@@ -55,7 +46,7 @@ class UnlearnTrainer(OuterStep):
         args: an UnlearnConfig.
         method: a Method; default `SFRon()`.
         forget_dataset, retain_dataset: items of `pixel_values` (and `labels`). The retain set must not hold the
-            forget samples.
+            forget samples; it may be a `datasets.IterableDataset`, which is read as it comes (see streams).
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
         eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
         forgotten: what is forgotten, in words, for `unlearning_history` in the saved config and for the card.
@@ -70,7 +61,7 @@ class UnlearnTrainer(OuterStep):
         args: UnlearnConfig | None = None,
         method: Method | None = None,
         forget_dataset: Dataset | None = None,
-        retain_dataset: Dataset | None = None,
+        retain_dataset: Dataset | IterableDataset | None = None,
         masks: Masks | dict[str, Tensor] | str | None = None,
         eval_forget_dataset: Dataset | None = None,
         eval_retain_dataset: Dataset | None = None,
@@ -95,26 +86,27 @@ class UnlearnTrainer(OuterStep):
         for name in self.method.streams:
             if streams[name] is None:
                 raise ValueError(f"{self.method.name} needs {name} data: pass {name}_dataset")
+        if isinstance(retain_dataset, IterableDataset):
+            retain_dataset = RetainStream(retain_dataset)
         self.forget_dataset, self.retain_dataset = forget_dataset, retain_dataset
         for part in (forget_dataset, retain_dataset):
-            if part is not None and len(part):
-                self.objective.check(part[0], labels_of(part))
+            example = example_of(part)
+            if example is not None:
+                self.objective.check(example, labels_of(part))
         self._check_finite()
         if forget_dataset is not None and self.objective.conditional:
             kept = labels_of(retain_dataset) if retain_dataset is not None else []
             lost = set(labels_of(forget_dataset)) - set(kept or [])
             self.objective.choose_anchors(lost, len(forget_dataset), args.draws_seed)
-        train = ForgetRetainDataset(
-            forget_dataset,
-            retain_dataset,
-            self.method.retain_batches,
-            multiple=args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-            streams=self.method.streams,
-        )
+        train = paired(forget_dataset, retain_dataset, self.method, args)
+        if isinstance(retain_dataset, RetainStream) and eval_retain_dataset is None and args.eval_strategy != "no":
+            raise ValueError("a retain stream has no end to evaluate to: pass eval_retain_dataset")
         evaluated = {
             "forget": forget_dataset if eval_forget_dataset is None else eval_forget_dataset,
             "retain": retain_dataset if eval_retain_dataset is None else eval_retain_dataset,
         }
+        if isinstance(evaluated["retain"], RetainStream):
+            evaluated["retain"] = None
         self.guard, self.early_stop = DivergenceGuard(self), TwoSidedStop(self)
         super().__init__(
             model=self.objective,
@@ -130,9 +122,11 @@ class UnlearnTrainer(OuterStep):
         if args.logging_strategy == "no":  # then the closing summary is not wanted either
             self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = False
+        self.check_launch()
         self.masks = masks_from(masks, self.objective.network)
         self.profile: Tensor | None = None  # the original model's losses, see Objective.baseline_profile
         self.original: nn.Module | None = None  # frozen copy of the original network, if the method needs it
+        self._original_digest = ""
         self.fast_slow: FastSlow | None = None
         self._recorded: dict[str, list[Tensor]] = {}
         self._wrapped: nn.Module = self.objective
@@ -157,8 +151,10 @@ class UnlearnTrainer(OuterStep):
             DivergenceError: a loss exploded; the last good weights are in output_dir/last_good.
         """
         checkpoint = find_checkpoint(self.args.output_dir, resume_from_checkpoint)
+        self._place_whole()
         if checkpoint is None:
-            self._prepare()
+            with spare_memory("before the first step"):
+                self._prepare()
             self.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
             if not self.method.trains:
                 write_history(self.objective.network, self.history)
@@ -167,8 +163,12 @@ class UnlearnTrainer(OuterStep):
             self._resume(Path(checkpoint))
         self._micro_step = (-1, 0)
         self._forget_evaluation()
-        output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        self._described()  # what it says of the original is computed once, while that is whole
+        self._before_cutting()
+        with spare_memory("while training"):
+            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self.fast_slow.finish()
+        self._make_whole()
         self.early_stop.restore()
         write_history(self.objective.network, self.history)
         return output
@@ -235,37 +235,6 @@ class UnlearnTrainer(OuterStep):
             shared = {id(p): p for p in network.parameters() if not p.requires_grad}
             self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
 
-    def _described(self) -> dict[str, Any]:
-        """What a resumed run must share with the interrupted one."""
-        parts = {"forget": self.forget_dataset, "retain": self.retain_dataset}
-        data = {name: fingerprint(part) for name, part in parts.items() if part is not None}
-        described = {"method": self.method.name, "options": asdict(self.method), "data": data}
-        if self.original is not None:
-            described["model"] = weights_digest(self.original)
-        return described
-
-    def _resume(self, folder: Path) -> None:
-        self.masks, self.profile, state = load_checkpoint(folder)
-        check_checkpoint(folder, self.objective)
-        self._keep_original()  # the checkpoint's weights are loaded after this
-        self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
-        described = self._described()
-        kept = {"original_retain", "best", "first_retain", "first_forget", "stopped"}
-        lacks = sorted({*described, *kept} - state.keys())
-        if lacks:
-            raise ValueError(f"{folder / STATE_FILE} has no {lacks[0]}: resume from another checkpoint")
-        for key, ours in described.items():
-            theirs = state[key]
-            if theirs != ours:
-                if isinstance(ours, dict) and isinstance(theirs, dict):  # say only what differs
-                    names = [n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n)]
-                    theirs, ours = ({n: part.get(n) for n in names} for part in (theirs, ours))
-                raise ValueError(f"{folder} was written with {key} {theirs}, this run has {ours}")
-        self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
-        self.guard.first_retain, self.guard.first_forget = state["first_retain"], state["first_forget"]
-        self.early_stop.reached = state["stopped"]
-        self.early_stop.copy_from(folder)
-
     @property
     def _wants_profile(self) -> bool:
         evaluates = self.args.eval_strategy != "no" and self.forget_dataset is not None
@@ -299,104 +268,33 @@ class UnlearnTrainer(OuterStep):
             forget = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=fused, **adam)
         buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
         self.optimizer = self.fast_slow = FastSlow(base, forget, wishes["slow_rate"], wishes["slow_form"], buffers)
+        if not self.is_fsdp_enabled:  # else once the weights are cut
+            self._bind_masks()
+        return self.optimizer
+
+    def _bind_masks(self) -> None:
         if self.masks is not None:
             aligned = zip(self._trainable(), self.masks.aligned(self.objective.network))
             by_parameter = {id(p): mask for p, mask in aligned}
             self._step_masks = [by_parameter[id(p)] for p in self.fast_slow.parameters]
             if self.method.masks_every_step:
                 self.fast_slow.masks = self._step_masks
-        return self.optimizer
 
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self.objective.network.parameters() if p.requires_grad]
 
-    # ---- saving ----------------------------------------------------------------------------------
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """What the model was made to forget, oldest first, by this run too once it has taken a step."""
-        steps = self.state.global_step
-        if self.forget_dataset is None or (self.method.trains and not steps):
-            return self._forgotten_before
-        return [
-            *self._forgotten_before,
-            entry(self.forgotten, self.method.name, steps, self.objective.base_model),
-        ]
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Stock files, then the manifest that says they are whole, and only then are older checkpoints removed.
-
-        No public method sees both ends of a save, hence this override.
-        """
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            with writing(folder):
-                if self.args.should_save:
-                    discard(folder)
-                self.accelerator.wait_for_everyone()
-                super()._save_checkpoint(model, trial)
-                self.accelerator.wait_for_everyone()
-                if self.args.should_save:
-                    seal(folder)
-        except OSError:
-            discard(folder)  # half a checkpoint is of no use, and its room is
-            raise
-        finally:
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            rotate(folder.parent, limit, self.state.best_model_checkpoint)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
-        folder = Path(output_dir or self.args.output_dir)
-        if _internal_call:
-            if self.args.should_save:
-                state = {
-                    **self._described(),
-                    "original_retain": self.original_retain,
-                    "best": self.early_stop.best,
-                    "first_retain": self.guard.first_retain,
-                    "first_forget": self.guard.first_forget,
-                    "stopped": self.early_stop.reached,
-                }
-                save_checkpoint(folder, self.objective, self.masks, self.profile, state)
-                self.early_stop.copy_to(folder)
-            return
-        write_history(self.objective.network, self.history)
-        if self.args.should_save:
-            with self._averaged():
-                export(self.objective, folder)
-        self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
-        if self.args.push_to_hub and folder == Path(self.args.output_dir):
-            self.push_to_hub(include_masks=self.args.push_masks)
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository before training, so that a wrong token costs nothing. Raises what `reserve` does."""
-        if self.is_world_process_zero():
-            args = self.args
-            name = args.hub_model_id or Path(args.output_dir).resolve().name
-            wanted = bool(args.hub_private_repo if private is None else private)
-            self.hub_model_id = reserve(name, token or args.hub_token, wanted, args.hub_revision)
-
-    def push_to_hub(
-        self, commit_message: str = "Unlearned", token: str | None = None, include_masks: bool = False
-    ) -> Published | None:
-        """Publish what `save_model` exported to output_dir, never a checkpoint; None on all processes but the first.
-
-        Raises:
-            ValueError, OSError: what `publish` raises, or there are no masks to include.
-        """
-        if not self.is_world_process_zero():
-            return None
-        if self.hub_model_id is None:
-            self.init_hf_repo(token)
-        args, folder = self.args, Path(self.args.output_dir)
-        if include_masks:
-            if self.masks is None:
-                raise ValueError(f"include_masks: {self.method.name} has no masks")
-            self.masks.save(folder / MASKS_FILE)
-        token = token or args.hub_token
-        return publish(folder, self.hub_model_id, token, False, args.hub_revision, include_masks, commit_message)
+    # ---- streams ---------------------------------------------------------------------------------
+    def get_train_dataloader(self) -> DataLoader:
+        """Each process reads its own part of a stream; accelerate would have the first one read for all."""
+        if not isinstance(self.train_dataset, StreamedPairs):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=collate,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def verify_mask(self) -> float | None:
         """Largest drift of a masked-out weight seen in a verified forget step; exactly 0 with mask_mode="update".

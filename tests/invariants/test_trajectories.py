@@ -141,11 +141,11 @@ def test_micro_batches_draw_anew(tmp_path, images):
     assert len(seen) == 2 and not torch.equal(*seen)
 
 
-def launch(folder, method: str, processes: int) -> subprocess.CompletedProcess:
+def launch(folder, method: str, processes: int, *options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     worker = Path(__file__).with_name("worker.py")
     done = subprocess.run(
-        [*command, str(worker), method, str(folder), str(8 // processes)],
+        [*command, str(worker), method, str(folder), str(8 // processes), *map(str, options)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -183,3 +183,43 @@ def test_forget_set_of_other_size_is_met_evenly(tmp_path, images):
     trainer = run(tmp_path, images, NegGradPlus())
     indices = [i % 5 for i in range(len(trainer.train_dataset))]
     assert len(trainer.train_dataset) == 16 and max(indices.count(i) for i in range(5)) <= 4
+
+
+def exported(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "unet/diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["sfron", "shared", "ema", "neg_grad_plus", "evaluated"])
+def test_two_processes_that_share_the_weights_equal_one(tmp_path, method):
+    """FSDP2 against one process: masked step, frozen original, slow weights; the masks and the Fisher too."""
+    for processes, options in ((1, ()), (2, ("--fsdp", "--save_steps", 4))):
+        files = [] if method == "neg_grad_plus" else ["--masks", tmp_path / f"masks{processes}.safetensors"]
+        files += ["--fisher", tmp_path / f"fisher{processes}.safetensors"]
+        done = launch(tmp_path / str(processes), method, processes, *options, *files)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"sharded {processes == 2} drift 0.0" in done.stdout
+    one, two = (exported(tmp_path / str(n)) for n in (1, 2))
+    assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6
+    start = tiny_pipeline().unet.state_dict()
+    assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4
+    one, two = (load_file(tmp_path / f"fisher{n}.safetensors") for n in (1, 2))
+    assert all(torch.allclose(one[n], two[n], rtol=1e-5, atol=0) for n in one) and max(one[n].max() for n in one) > 0
+    if method != "neg_grad_plus":
+        one, two = (load_file(tmp_path / f"masks{n}.safetensors") for n in (1, 2))
+        assert all(torch.equal(one[n], two[n]) for n in one)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["sfron", "ema"])
+def test_resumed_equals_straight_with_shared_weights(tmp_path, method):
+    """Each process writes its rows, in safetensors; on one process the checkpoint says how it was written."""
+    done = launch(tmp_path / "a", method, 2, "--fsdp", "--save_steps", 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checkpoint = tmp_path / "a/checkpoint-2"
+    assert len(list((checkpoint / "shards").glob("*.safetensors"))) == 2 and not list(checkpoint.rglob("*.bin"))
+    done = launch(tmp_path / "b", method, 2, "--fsdp", "--save_steps", 2, "--resume", checkpoint)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert same(exported(tmp_path / "a"), exported(tmp_path / "b"))
+    alone = launch(tmp_path / "c", method, 1, "--resume", checkpoint)
+    assert alone.returncode != 0 and "was written with FSDP: resume with the same launch" in alone.stderr

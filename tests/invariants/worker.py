@@ -1,42 +1,81 @@
-"""One process of the two-process test: METHOD FOLDER BATCH."""
+"""One process of the tests with two: METHOD FOLDER BATCH and flags, all below."""
 
+import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import config, tiny_pipeline  # noqa: E402
 
 from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, split_by_label  # noqa: E402
 from hf_unlearn.images import ArrayDataset  # noqa: E402
+from hf_unlearn.saliency import fisher  # noqa: E402
 
 METHODS = {
     "sfron": SFRon(),
     "ascent": SFRon(forget_loss="ascent", slow_form="lookahead", slow_rate=0.5, retain_steps=2),
+    "shared": SFRon(forget_optim="shared", slow_rate=0.5),
+    "ema": SFRon(slow_form="ema", slow_rate=0.3),
     "neg_grad_plus": NegGradPlus(),
     "evaluated": SFRon(),  # before the first step and during the run
     "diverges": NegGradPlus(),
 }
 
+
+def shard() -> None:
+    """Have accelerate cut the weights as scripts/accelerate/fsdp2.yaml does. It leaves FSDP out on CPUs, where torch
+    has it, so the processes are passed off as some accelerator's."""
+    from accelerate.state import DistributedType, PartialState
+
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+    wrap = {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP": "ResnetBlock2D"}
+    os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_RESHARD_AFTER_FORWARD="true", **wrap)
+
+
 if __name__ == "__main__":
-    method, folder, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("method")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("batch", type=int)
+    parser.add_argument("--fsdp", action="store_true")
+    parser.add_argument("--resume")
+    parser.add_argument("--save_steps", type=int)
+    parser.add_argument("--masks", type=Path)
+    parser.add_argument("--fisher", type=Path)
+    options = parser.parse_args()
+    method, folder = options.method, options.folder
     generator = torch.Generator().manual_seed(1)
     images = ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)
     objective = NoisePrediction(tiny_pipeline(), antithetic=True)
     # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
-    values = config(folder, per_device_train_batch_size=batch, adam_epsilon=1e-4, use_cpu=True)
+    values = config(folder, per_device_train_batch_size=options.batch, adam_epsilon=1e-4, use_cpu=True)
+    if options.fsdp:
+        shard()
     if method == "evaluated":
         values.eval_strategy, values.eval_steps = "steps", 2
+    if options.save_steps:
+        values.save_strategy, values.save_steps, values.verify_mask_steps = "steps", options.save_steps, 1
     trainer = UnlearnTrainer(objective, values, METHODS[method], *split_by_label(images, 1))
     if method == "diverges":
         images.pixel_values[images.label_tensor == 1] = float("nan")  # after the check at construction
         save = objective.save_pretrained
         objective.save_pretrained = lambda folder: (time.sleep(3), save(folder))  # the other process waits for it
+    if options.fisher:
+        found, _ = fisher(objective, trainer.forget_dataset, forget=True, batch_size=2)
+        if trainer.is_world_process_zero():
+            save_file(found, options.fisher)
     print(f"world size {trainer.args.world_size}", flush=True)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model()
+    if trainer.is_world_process_zero():
+        if options.masks:
+            trainer.masks.save(options.masks)
+        drift = trainer.verify_mask()
+        print(f"sharded {trainer.is_fsdp_enabled} drift {drift}")
     sys.stdout.flush()
     os._exit(0)  # at a normal exit torch now and then aborts a gloo process on a busy machine

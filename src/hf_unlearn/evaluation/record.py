@@ -18,6 +18,7 @@ from ..adapters import adapter_ranks
 from ..files import write_text
 from ..origin import describe_base
 from ..saliency import fingerprint
+from ..streams import RetainStream
 from ..untrusted import read_json
 from .metric import Metric, version_of
 from .schema import PARTS, problem
@@ -145,7 +146,8 @@ def record_run(
     data = {n: {"samples": None, "fingerprint": None, "source": _public(s)} for n, s in (sources or {}).items()}
     for name, part in parts.items():
         if part is not None:
-            measured = {"samples": len(part), "fingerprint": fingerprint(part)}
+            count = None if isinstance(part, RetainStream) else len(part)
+            measured = {"samples": count, "fingerprint": fingerprint(part)}
             data[name] = {"source": None, **data.get(name, {}), **measured}
     library = "transformers" if tag == "image-classification" else "diffusers"
     adapter = objective.adapter

@@ -55,6 +55,7 @@ class Method:
     trains: ClassVar[bool] = True  # False: `edit` is all there is, no step is taken
     masks_every_step: ClassVar[bool] = False  # the masks hold for the final step too, not only for forget steps
     needs_original: ClassVar[bool] = False  # a frozen copy of the original network stays in memory, no more than that
+    shards: ClassVar[bool] = True  # works where each process holds a part of every weight; False: it reads them whole
     family: ClassVar[str] = ""  # the only kind of model it works for, one of `Objective.kinds`; "" is all
     forget_images: ClassVar[str] = "concept"  # what forget images are synthesised from: the concept or its anchor
 

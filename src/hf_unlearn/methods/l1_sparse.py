@@ -14,6 +14,7 @@ class L1Sparse(Method):
 
     name: ClassVar[str] = "l1_sparse"
     paper: ClassVar[str] = "2304.04934"
+    shards: ClassVar[bool] = False
     streams: ClassVar[tuple[str, ...]] = ("retain",)
     penalty: float = field(default=1e-4, metadata={"help": "g, the weight of the L1 norm at the start"})
 

@@ -26,6 +26,7 @@ class LUR(Method):
 
     name: ClassVar[str] = "lur"
     paper: ClassVar[str] = "2503.06339"
+    shards: ClassVar[bool] = False
     form: str = field(default="first_order", metadata={"help": "exact (second derivatives) or first_order"})
     look_ahead: float = field(default=0.01, metadata={"help": "η, the retain step that is looked ahead"})
     retain_weight: float = field(default=1.0, metadata={"help": "a_r"})

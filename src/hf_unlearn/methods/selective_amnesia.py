@@ -22,6 +22,7 @@ class SelectiveAmnesia(Method):
 
     name: ClassVar[str] = "selective_amnesia"
     paper: ClassVar[str] = "2305.10120"
+    shards: ClassVar[bool] = False
     family: ClassVar[str] = "diffusion"
     forget_images: ClassVar[str] = "anchor"
     needs_original: ClassVar[bool] = True

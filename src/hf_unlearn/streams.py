@@ -1,0 +1,138 @@
+"""Retain sets that are larger than the disk: read from front to back, cut over processes, resumed where they were.
+
+Nothing is known of such a set but what its first samples tell, and none of it is drawn by position: an outer step
+takes the next samples of the stream. Overlap with the forget set is not looked for.
+"""
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+HEAD = 512  # samples that say which labels there are
+
+
+class RetainStream:
+    """A `datasets.IterableDataset` of items as a map-style set would hold them, and what its first samples say.
+
+    Attributes:
+        labels: of the first samples, or None if they have none.
+
+    Raises:
+        ValueError: it is empty, or no `datasets.IterableDataset` in an order that a resumed run meets again.
+    """
+
+    def __init__(self, rows: Any):
+        import datasets
+
+        if not isinstance(rows, datasets.IterableDataset):
+            raise ValueError(f"a retain stream must be a datasets.IterableDataset, got {type(rows).__name__}")
+        self.rows = rows
+        items = list(self.first(HEAD))
+        if not items:
+            raise ValueError("the retain stream is empty: give at least one sample")
+        if len(items) > 1 and not _same(items[1], self._after_first()):
+            raise ValueError(
+                "the retain stream does not go on where it was left (a shuffle buffer is filled anew): leave out "
+                ".shuffle and store the shards shuffled"
+            )
+        self.example = items[0]
+        self.labels = [int(item["labels"]) for item in items] if "labels" in items[0] else None
+
+    def _after_first(self) -> dict[str, Any] | None:
+        """The second sample, as a run reads it that was interrupted after the first."""
+        left, resumed = copy.deepcopy(self.rows), copy.deepcopy(self.rows)
+        next(iter(left))
+        resumed.load_state_dict(json.loads(json.dumps(left.state_dict())))
+        return next(iter(resumed), None)
+
+    def first(self, count: int) -> Iterator[dict[str, Any]]:
+        """The first `count` samples; the stream itself stays where it is.
+
+        Raises:
+            ValueError: count is 0, which elsewhere means all.
+        """
+        if count < 1:
+            raise ValueError("all samples of a stream cannot be taken: set fisher_samples to a number")
+        return islice(iter(copy.deepcopy(self.rows)), count)
+
+
+def first_of(dataset: Any) -> Any:
+    """The first samples of a stream, in memory, to measure on; a whole set is its own."""
+    return list(dataset.first(HEAD)) if isinstance(dataset, RetainStream) else dataset
+
+
+def _same(one: dict[str, Any], other: dict[str, Any] | None) -> bool:
+    return other is not None and all(torch.equal(torch.as_tensor(one[k]), torch.as_tensor(other[k])) for k in one)
+
+
+class StreamedPairs(IterableDataset):
+    """Endless pairs for one process: the n-th item holds the forget sample that a whole set would pair with it,
+    forget[g % F] for its place g in the global batch, and the next `retain_batches` samples of this process's part.
+
+    Args:
+        batch_size: of one process.
+        rank, world: whose part; `datasets` gives whole shards if their number divides, else every world-th sample.
+    """
+
+    def __init__(
+        self,
+        forget: Dataset | None,
+        retain: RetainStream,
+        retain_batches: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        streams: Sequence[str] = ("forget", "retain"),
+    ):
+        from datasets.distributed import split_dataset_by_node
+
+        if forget is not None and len(forget) == 0:
+            raise ValueError("the forget set is empty: give at least one sample")
+        self.forget = forget if "forget" in streams else None
+        self.retain_batches, self.batch_size, self.rank, self.world = retain_batches, batch_size, rank, world
+        self._rows = split_dataset_by_node(copy.deepcopy(retain.rows), rank, world)
+        self.restart()
+
+    def restart(self, state: dict[str, Any] | None = None) -> None:
+        """Begin from the front, or go on from where `state()` was taken.
+
+        Raises:
+            ValueError: the state is of a run with another number of processes or batch size.
+        """
+        self._given, self._epoch, self._stored = 0, 0, None
+        if state is None:
+            return
+        for key, ours in (("world", self.world), ("batch_size", self.batch_size)):
+            if state[key] != ours:
+                raise ValueError(f"the stream was left with {key} {state[key]}, this run has {ours}: use the same")
+        self._given, self._epoch, self._stored = state["given"], state["epoch"], state["rows"]
+
+    def state(self) -> dict[str, Any]:
+        """Where this process is, as JSON takes it: after the last item that was given."""
+        place = {"given": self._given, "epoch": self._epoch, "rows": self._rows.state_dict()}
+        return {**place, "world": self.world, "batch_size": self.batch_size}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        samples = self._endless()
+        while True:
+            item: dict[str, Any] = {}
+            if self.forget is not None:
+                batch, row = divmod(self._given, self.batch_size)
+                position = ((batch * self.world + self.rank) * self.batch_size + row) % len(self.forget)
+                item["forget"] = {**self.forget[position], "index": position}
+            item["retain"] = [next(samples) for _ in range(self.retain_batches)]
+            self._given += 1
+            yield item
+
+    def _endless(self) -> Iterator[dict[str, Any]]:
+        while True:
+            self._rows.set_epoch(self._epoch)
+            self._rows.load_state_dict(self._stored)  # None: from the front
+            self._stored = None
+            yield from self._rows
+            self._epoch += 1

@@ -1,0 +1,164 @@
+"""hf-unlearn estimate: its memory against the measured peak, its counts by hand, every family, what it refuses."""
+
+import gc
+import json
+
+import pytest
+import torch
+from conftest import config, tiny_dit, tiny_pipeline, tiny_sd, tiny_sdxl, tiny_unet, tiny_vit
+from diffusers import DDIMScheduler, UNet2DModel
+from torch.profiler import ProfilerActivity, profile
+
+from hf_unlearn import ClassConditionalDDPMPipeline, SFRon, UnlearnTrainer, add_lora, split_by_label
+from hf_unlearn.__main__ import main
+from hf_unlearn.estimates import Times, adapted, arguments, kept_bytes, loss_of, memory, outline
+from hf_unlearn.images import ArrayDataset
+from hf_unlearn.lora import choose_lora, lora_layers, lora_size
+from hf_unlearn.objectives import NoisePrediction
+
+TOLERANCE = 0.15
+
+
+@pytest.fixture
+def estimate(monkeypatch, capsys):
+    """`estimate(*arguments)`: (exit code, output, error)."""
+
+    def call(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hf-unlearn", "estimate", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(tiny_pipeline, None), (tiny_dit, None), (tiny_sd, None), (tiny_sdxl, None), (tiny_vit, None)],
+    ids=["ddpm", "dit", "sd", "sdxl", "classifier"],
+)
+def test_every_family_is_outlined_from_its_configuration(tmp_path, make, size):
+    """The same names and shapes as the real network, and what a real forward keeps, with nothing allocated."""
+    saved = make()
+    saved.save_pretrained(tmp_path)
+    network = saved if isinstance(saved, torch.nn.Module) else getattr(saved, "transformer", None) or saved.unet
+    outlined = outline(str(tmp_path))
+    assert {n: p.shape for n, p in outlined.named_parameters()} == {n: p.shape for n, p in network.named_parameters()}
+    assert all(p.is_meta for p in outlined.parameters())
+    loss_of(network, arguments(network, 2, "cpu")).backward()  # the arguments fit the real one
+    two, four = (kept_bytes(outlined.train(), batch) for batch in (2, 4))
+    assert 0 < two < four <= 2 * two
+
+
+def test_the_parts_by_hand():
+    """fp32, Adam keeps two moments, a mask is a byte a weight, the Fisher pass a gradient for each sample."""
+    network = tiny_unet()
+    count = sum(p.numel() for p in network.parameters())
+    method = SFRon(slow_rate=0.5, fisher_batch_size=16)
+    found = memory(network.to("meta"), "masked", method, 4)
+    assert found.lasting == {
+        "weights": 4 * count,
+        "retain optimizer": 8 * count,
+        "forget optimizer": 8 * count,
+        "copy of the original": 4 * count,
+        "masks": count,
+        "slow weights": 4 * count,
+    }
+    assert found.stepping == {"gradients": 4 * count, "weights kept outside the mask": 4 * count}
+    assert found.preparing["gradients of a chunk"] == 16 * 4 * count
+    assert found.peak == 29 * count + max(8 * count, found.passes["activations"])
+    plain = memory(network, "full", SFRon(forget_optim="shared", retain_loss="data"), 4)
+    assert sum(plain.lasting.values()) == 12 * count and plain.preparation == 0
+
+
+def test_an_adapter_is_counted_as_it_is_made(images):
+    network = adapted(tiny_unet().to("meta"), rank=2)
+    objective = NoisePrediction(tiny_pipeline())
+    forget, retain = split_by_label(images, 1)
+    add_lora(objective, choose_lora(objective, forget, retain, select="all", rank=2))
+    real = sum(p.numel() for p in objective.network.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == real
+    half = adapted(tiny_unet().to("meta"), rank=2, share=0.5)
+    whole = sum(lora_size(layer, 2) for layer in lora_layers(tiny_unet()).values())
+    assert 0.4 * whole < sum(p.numel() for p in half.parameters() if p.requires_grad) <= 0.5 * whole
+    found = memory(network, "lora", SFRon(), 4)
+    assert found.lasting["copy of the original"] == 0 and found.lasting["retain optimizer"] == 8 * real
+
+
+def middling(seed: int = 0) -> ClassConditionalDDPMPipeline:
+    """0.6M weights on 16x16 images."""
+    torch.manual_seed(seed)
+    blocks = dict(down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+    sizes = dict(sample_size=16, in_channels=1, out_channels=1, block_out_channels=(32, 64), layers_per_block=1)
+    unet = UNet2DModel(**sizes, **blocks, attention_head_dim=16, num_class_embeds=5)
+    return ClassConditionalDDPMPipeline(unet, DDIMScheduler(1000), null_class=4)
+
+
+def measured_peak(trainer, outside: int) -> int:
+    """Bytes that torch's allocator held at most during `train`, and `outside`, which was there before."""
+    gc.collect()  # what earlier runs left would be counted as given back by this one
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        trainer.train()
+    changes = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(changes, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return outside + most
+
+
+@pytest.mark.parametrize(("mode", "batch"), [("full", 1), ("full", 16), ("masked", 1), ("masked", 16), ("lora", 16)])
+def test_the_memory_is_what_a_run_takes(tmp_path, mode, batch):
+    """Within 15 % of the measured peak, where the weights weigh most (batch 1) and where the activations do (16)."""
+    pipeline, method = middling(), SFRon(use_mask=mode == "masked")
+    images = ArrayDataset(torch.rand(40, 1, 16, 16) * 2 - 1, torch.arange(40) % 4)
+    forget, retain = split_by_label(images, 1)
+    masks = {n: torch.rand_like(p) < 0.5 for n, p in pipeline.unet.named_parameters()} if mode == "masked" else None
+    outlined = middling().unet.to("meta")
+    expected = memory(adapted(outlined, 4) if mode == "lora" else outlined, mode, method, batch)
+    objective = NoisePrediction(pipeline)
+    if mode == "lora":
+        add_lora(objective, choose_lora(objective, forget, retain, select="all", rank=4))
+    values = config(tmp_path, per_device_train_batch_size=batch, max_steps=2, guard_steps=0, verify_mask_steps=1)
+    trainer = UnlearnTrainer(objective, values, method, forget, retain, masks=masks)
+    outside = expected.lasting["weights"] + expected.lasting["masks"]
+    measured = measured_peak(trainer, outside)
+    assert abs(expected.peak / measured - 1) <= TOLERANCE, (expected.peak, measured)
+
+
+def test_an_outer_step_is_its_passes():
+    times = Times(batch=2, forward=1.0, both=3.0, step=0.5)
+    assert times.outer_step(SFRon(retain_steps=2), 4) == (3 * 3.0 + 3 * 1.0) * 2 + 3 * 0.5
+    assert times.outer_step(SFRon(retain_steps=1, retain_loss="data"), 2) == 2 * 3.0 + 1.0 + 2 * 0.5
+
+
+def test_the_command(tmp_path, estimate):
+    tiny_pipeline().save_pretrained(tmp_path)
+    code, output, _ = estimate(tmp_path, "--batch_size", 4, "--json")
+    found = json.loads(output)
+    count = sum(p.numel() for p in tiny_unet().parameters())
+    assert code == 0 and found["parameters"] == count and list(found["modes"]) == ["full", "masked", "lora"]
+    assert found["modes"]["masked"]["peak_bytes"] > found["modes"]["full"]["peak_bytes"]
+    assert found["modes"]["full"]["timed_at_batch"] in (1, 4) and found["modes"]["full"]["seconds_per_outer_step"] > 0
+    code, output, _ = estimate(tmp_path, "--batch_size", 4, "--no_time")
+    assert code == 0 and "not timed" in output and f"{count:,} (full)" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--batch_size", "0"], "--batch_size must be at least 1"),
+        (["--retain_loss", "none"], "invalid choice"),
+        (["--slow_rate", "2", "--no_time"], "--slow_rate must lie in"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, estimate, words, said):
+    tiny_pipeline().save_pretrained(tmp_path)
+    code, _, error = estimate(tmp_path, *words)
+    assert code == 2 and said in error and "Traceback" not in error
+
+
+def test_no_model_is_one_line(tmp_path, estimate):
+    for name in (tmp_path / "nothing", tmp_path):
+        code, _, error = estimate(name)
+        assert code == 2 and error.count("\n") == 1 and "error: " in error
