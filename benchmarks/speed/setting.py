@@ -1,5 +1,6 @@
 """The model, data and trainers that every section measures on, and how much it measures (`Profile`)."""
 
+import math
 import multiprocessing
 import os
 import statistics
@@ -64,8 +65,8 @@ def build(width: int, size: int) -> ClassConditionalDDPMPipeline:
         layers_per_block=2,
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=min(32, width),
-        norm_num_groups=min(32, width // 2),
+        attention_head_dim=math.gcd(32, width // 2),
+        norm_num_groups=math.gcd(32, width // 2),
         num_class_embeds=11,
     )
     return ClassConditionalDDPMPipeline(unet, DDIMScheduler(1000), null_class=10)

@@ -72,6 +72,9 @@ class UnlearnConfig(TrainingArguments):
         return cls(**{**silent, **values})
 
     def __post_init__(self):
+        others = (torch.cuda, torch.backends.mps, torch.xpu)
+        if self.bf16 and not any(device.is_available() for device in others):
+            self.use_cpu = True  # transformers wants this said, though there is nothing else to use
         super().__post_init__()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be False: forget and retain batches are nested")
@@ -82,9 +85,7 @@ class UnlearnConfig(TrainingArguments):
         optim = str(getattr(self.optim, "value", self.optim))
         if ("8bit" in optim or "bnb" in optim or "paged" in optim) and not optim.startswith(("adamw_torch", "galore")):
             if find_spec("bitsandbytes") is None:
-                raise ValueError(
-                    f"optim={optim} needs the extra hf_unlearn[adam8bit], or leave optim out"
-                )
+                raise ValueError(f"optim={optim} needs the extra hf_unlearn[adam8bit], or leave optim out")
         compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
         inductor = self.torch_compile and self.torch_compile_backend == "inductor"
         on_cpu = self.use_cpu or not torch.cuda.is_available()
