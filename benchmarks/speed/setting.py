@@ -171,6 +171,9 @@ def fresh(task: Callable[..., dict], profile: Profile, **arguments: Any) -> dict
     """
     # glibc keeps freed blocks below a threshold that grows; with a fixed one, resident memory is what is in use.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
+    # The server finds modules by the environment alone, and says nothing about those that it does not find.
+    paths = [str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["speed.libraries"])
     with ProcessPoolExecutor(1, context) as pool:
