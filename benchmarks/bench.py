@@ -58,6 +58,7 @@ def rendered(kept: dict[str, Any]) -> str:
     from hf_unlearn.evaluation import markdown_table
 
     goals = [goal for name, part in kept.items() for goal in module(name).goals(part["result"])]
+    absent = ", ".join(f"{module(name).TITLE} (`--only {name}`)" for name in SECTIONS if name not in kept)
     missed = [f"- {g.what}: {g.value:.3f}, goal {g.limit:g}" for g in goals if not g.met]
     parts = []
     for name, part in kept.items():
@@ -80,7 +81,7 @@ interpreter's own included, with a fixed malloc threshold, so that it is what is
 
 {chr(10).join(missed) or "None."}
 
-{(chr(10) * 2).join(parts)}
+{(chr(10) * 2).join([*parts, *([f"Not measured yet: {absent}."] if absent else [])])}
 """
 
 

@@ -1,6 +1,7 @@
 """Defaults that unlearning needs, and the values that are refused."""
 
 import pytest
+import torch
 
 from hf_unlearn import UnlearnConfig, config
 
@@ -27,6 +28,12 @@ def test_defaults_that_differ_from_the_stock_ones(tmp_path):
 def test_refusals_say_what_to_set(tmp_path, values, message):
     with pytest.raises(ValueError, match=message):
         UnlearnConfig(output_dir=str(tmp_path), **values)
+
+
+def test_bf16_runs_where_there_is_only_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert UnlearnConfig(output_dir=str(tmp_path), bf16=True).use_cpu
+    assert not UnlearnConfig(output_dir=str(tmp_path)).use_cpu
 
 
 def test_8bit_adam_names_its_extra(tmp_path, monkeypatch):

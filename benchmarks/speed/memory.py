@@ -75,11 +75,10 @@ def text(result: dict[str, Any]) -> str:
         ]
         header = [f"batch {batch}", "peak", "over fine-tuning by hand", "bytes a weight besides"]
         parts.append(markdown_table(header, rows))
-    return f"""{result["parameters"] / 1e6:.1f}M weights, {result["size"]}x{result["size"]} images. What a mode keeps \
-besides plain fine-tuning does not depend on the batch, so
-the ratio does. By construction it is, in bytes a weight: 8 for a forget optimizer of its own
-(`forget_optim=separate`), 4 for the original (`retain_loss=match`), 1
-for the mask, 4 for slow weights where beta is under 1 and none at 1.
+    return f"""{result["parameters"] / 1e6:.1f}M weights, {result["size"]}x{result["size"]} images. What a mode keeps
+besides plain fine-tuning does not depend on the batch, so the ratio does. By construction it is, in bytes a weight:
+8 for a forget optimizer of its own (`forget_optim=separate`), 4 for the original (`retain_loss=match`), 1 for the
+mask, 4 for slow weights where beta is under 1, none at 1.
 `leanest` is `--forget_optim shared --retain_loss data`. Mask files take one bit a weight.
 
 {(chr(10) * 2).join(parts)}"""

@@ -138,11 +138,10 @@ def text(result: dict[str, Any]) -> str:
     ]
     sizes = result["batches"]
     header = ["", *(f"batch {b}" for b in sizes), *(f"over published, batch {b}" for b in sizes)]
-    return f"""The released code copies the model at every step, takes its masks from the host each time and updates \
-one tensor
-at a time. Restated with the same losses, draws and weights ({result["parameters"] / 1e6:.1f}M; \
-`tests/test_bench.py` compares the weights after some steps),
-an outer step of one forget and one retain step takes this many times as long as ours:
+    return f"""The released code copies the model at every step, takes its masks from the host each time and updates
+one tensor at a time. Restated with the same losses, draws and weights ({result["parameters"] / 1e6:.1f}M; \
+`tests/test_bench.py` compares
+the weights after some steps), an outer step of one forget and one retain step takes this many times as long as ours:
 
 {markdown_table(["published / ours", "quartiles", "by CPU time"], [ratio(time)])}
 

@@ -74,6 +74,9 @@ class UnlearnConfig(TrainingArguments):
         return cls(**{**silent, **values})
 
     def __post_init__(self):
+        others = (torch.cuda, torch.backends.mps, torch.xpu)
+        if self.bf16 and not any(device.is_available() for device in others):
+            self.use_cpu = True  # transformers wants this said, though there is nothing else to use
         super().__post_init__()
         check_limits(
             self,
