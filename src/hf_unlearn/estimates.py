@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from .lora import lora_layers, lora_size
 from .methods import SFRon
 from .models import pipeline_class
+from .saliency import sample_chunk
 
 FP32 = 4
 MODES = ("full", "masked", "lora")
@@ -140,9 +141,11 @@ def memory(network: nn.Module, mode: str, method: SFRon, batch: int, size: int |
     preparing: dict[str, int] = {}
     if mode != "full":
         samples = min(method.fisher_batch_size, method.fisher_samples or method.fisher_batch_size)
-        copies = samples if method.fisher == "sample" else 1
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        chunk = sample_chunk(dict(network.named_parameters()), samples, device)
+        copies, together = (chunk, chunk) if method.fisher == "sample" else (1, samples)
         preparing = {"Fishers": 2 * FP32 * base, "gradients of a chunk": copies * FP32 * base}
-        preparing["activations of a chunk"] = passes["activations"] * samples // batch
+        preparing["activations of a chunk"] = passes["activations"] * together // batch
     return Memory(trained, lasting, passes, stepping, preparing)
 
 

@@ -172,14 +172,14 @@ def forget_gradient(
     return {n: s.abs() / int(metadata["samples"]) for n, s in sums.items()}, metadata
 
 
-def sample_chunk(parameters: Fisher, batch_size: int) -> int:
+def sample_chunk(parameters: Fisher, batch_size: int, device: str | None = None) -> int:
     """Samples whose gradients are taken together: what `CHUNK_BYTES` hold, at most a batch; 1 if under MIN_CHUNK.
 
     From the model's size and device alone. A chunk picked by a stopwatch would make the last bits of a Fisher, and so
-    single weights of a mask, differ from run to run.
+    single weights of a mask, differ from run to run. `device`: its type, if it is not where the parameters are.
     """
     values = list(parameters.values())
-    room = CHUNK_BYTES.get(values[0].device.type, CHUNK_BYTES_ELSEWHERE)
+    room = CHUNK_BYTES.get(device or values[0].device.type, CHUNK_BYTES_ELSEWHERE)
     fitting = room // sum(p.numel() * p.element_size() for p in values)
     return min(fitting, batch_size) if fitting >= MIN_CHUNK else 1
 
