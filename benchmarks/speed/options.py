@@ -42,14 +42,19 @@ def outcome(profile: Profile, name: str) -> dict[str, Any]:
             trainer.train()
     except ValueError as error:
         return {"refused": str(error)}
+    except Exception as error:  # an option that breaks must not cost the figures of the others: it is listed as broken
+        return {"broken": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
     return {**compared(timed.ours, timed.theirs), "mb": peak_megabytes(), "batch": batch}
 
 
 def text(result: dict[str, Any]) -> str:
-    plain, rows, refused = result["fp32"], [], []
+    plain, rows, refused, broken = result["fp32"], [], [], []
     for name, r in result.items():
         if "refused" in r:
             refused.append(f"- {name}, {OPTIONS[name][0]}: `{r['refused']}`")
+            continue
+        if "broken" in r:
+            broken.append(f"- {name}, {OPTIONS[name][0]}: `{r['broken']}`")
             continue
         relative = {key: r[key] / plain[key] for key in ("ratio", "cpu_ratio", "mb")}
         rows.append(
@@ -69,7 +74,11 @@ in turns with the same fp32 steps by hand.
 
 What this machine refuses, in the program's own words:
 
-{chr(10).join(refused) or "Nothing."}"""
+{chr(10).join(refused) or "Nothing."}
+
+What breaks without such a line:
+
+{chr(10).join(broken) or "Nothing."}"""
 
 
 def goals(result: dict[str, Any]) -> list[Any]:

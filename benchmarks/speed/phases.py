@@ -14,6 +14,7 @@ from hf_unlearn import UnlearnTrainer, loop
 
 BY_PART = ("forward", "target forward", "backward")
 PHASES = ("data", "draws", *(f"{part} {phase}" for part in ("forget", "retain") for phase in BY_PART))
+PHASES = tuple(phase for phase in PHASES if phase != "forget target forward")  # the objective does it in its forward
 PHASES += ("mask", "clip", "optimizer", "merge", "guard", "logging")
 
 

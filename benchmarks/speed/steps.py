@@ -53,7 +53,8 @@ the forwards, backwards, clips and fused Adam steps in it, written by hand and r
 
 {first}
 
-Where the time of an outer step goes:
+Where the time of an outer step goes (the forward for the forget target, the anchor's, is inside `forget forward`; the
+drift outside the mask is measured every 25 steps, under `mask`):
 
 {markdown_table(["phase", *result], shares)}"""
 
