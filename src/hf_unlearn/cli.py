@@ -60,11 +60,13 @@ def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, d
     for action in known.values():
         if action.nargs == "+":
             action.__class__ = _Repeatable
+    every = [f for cls in (*argument_classes, method) for f in dataclasses.fields(cls)]
+    lists = {f.name for f in every if "list" in str(f.type)}  # report_to is a word or a list of them
     for key, value in given.items():
         if key not in known:
             parser.error(f"{early.config}: unknown key {key!r} (flags of {name} without the dashes)")
         try:
-            parser.set_defaults(**{key: _convert(parser, known[key], value)})
+            parser.set_defaults(**{key: _convert(parser, known[key], value, key in lists)})
         except (argparse.ArgumentError, ValueError) as error:
             parser.error(f"{early.config}: {key}: {error}")
     namespace = vars(parser.parse_args(argv))
@@ -85,14 +87,14 @@ def _read_yaml(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
     return {str(k).replace("-", "_"): v for k, v in given.items()}
 
 
-def _convert(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
+def _convert(parser: argparse.ArgumentParser, action: argparse.Action, value: Any, lists: bool = False) -> Any:
     """A YAML value as the flag would have read it, so that `learning_rate: 1e-4` (a string in YAML) is a number.
 
     Raises:
         ValueError: nothing where the flag has a default, a list for a flag that takes one value, or a list in a list
             (which aliases can make larger than any memory before it is text).
     """
-    several = action.nargs in ("+", "*")
+    several = lists or action.nargs in ("+", "*")
     if value is None and (action.default is not None or action.required):
         raise ValueError("there is no value: give one, or leave the key out")
     for part in value if isinstance(value, list) and several else [value]:
@@ -103,7 +105,7 @@ def _convert(parser: argparse.ArgumentParser, action: argparse.Action, value: An
     if isinstance(value, list):
         return [parser._get_value(action, str(v)) for v in value]
     value = parser._get_value(action, str(value))
-    return [value] if several else value
+    return [value] if action.nargs in ("+", "*") else value
 
 
 def resolved(parts: Sequence[Any]) -> str:
