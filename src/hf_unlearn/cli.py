@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,8 +61,9 @@ def parse(argument_classes: Sequence[type], argv: Sequence[str] | None = None, d
     for action in known.values():
         if action.nargs == "+":
             action.__class__ = _Repeatable
-    every = [f for cls in (*argument_classes, method) for f in dataclasses.fields(cls)]
-    lists = {f.name for f in every if "list" in str(f.type)}  # report_to is a word or a list of them
+    bases = [base for cls in (*argument_classes, method) for base in cls.__mro__]
+    kinds = {name: kind for base in bases for name, kind in inspect.get_annotations(base).items()}
+    lists = {name for name, kind in kinds.items() if "list" in str(kind)}  # report_to is a word or a list of them
     for key, value in given.items():
         if key not in known:
             parser.error(f"{early.config}: unknown key {key!r} (flags of {name} without the dashes)")
