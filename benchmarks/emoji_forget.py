@@ -28,6 +28,7 @@ SHOWN = ("rocket", "sailboat", "cat", "castle")  # in the pictures
 SFRON = {"retain_steps": 1}  # 100 outer steps
 ROWS = {
     "sfron": ("sfron", SFRON, "xattn", 3e-3),
+    "sfron, all weights": ("sfron", SFRON, "full", 1e-3),
     "salun": ("salun", {}, "full", 1e-3),
     "esd-x": ("esd", {}, "xattn", 5e-4),
     "concept_ablation": ("concept_ablation", {}, "xattn", 2e-3),
