@@ -147,9 +147,9 @@ def test_the_command(tmp_path, estimate):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--batch_size", "0"], "--batch_size must be at least 1"),
+        (["--batch_size", "0"], "batch_size must be at least 1"),
         (["--retain_loss", "none"], "invalid choice"),
-        (["--slow_rate", "2", "--no_time"], "--slow_rate must lie in"),
+        (["--slow_rate", "2", "--no_time"], "slow_rate must lie in"),
     ],
 )
 def test_bad_flags_are_one_line(tmp_path, estimate, words, said):

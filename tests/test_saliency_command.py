@@ -131,8 +131,9 @@ def test_the_shipped_model_without_arguments(tmp_path, saliency, monkeypatch):
 def test_flags_are_those_of_the_scripts():
     known = set(parser()._option_string_actions)
     for flags in (ImageDataFlags, ClassifierDataFlags):
-        measured = {"validation_dir", "max_eval_samples"}  # of figures, which this command does not take
-        assert {f"--{f.name}" for f in fields(flags) if f.name not in measured} <= known
+        # Of figures, which this command does not take; and it reads all images, not the first ones of a stream.
+        others = {"validation_dir", "max_eval_samples", "streaming"}
+        assert {f"--{f.name}" for f in fields(flags) if f.name not in others} <= known
     given = parser().parse_args([])
     for name in ("mask_threshold", "fisher", "fisher_samples", "fisher_batch_size"):
         assert getattr(given, name) is None and hasattr(SFRon(), name)

@@ -13,6 +13,7 @@ from conftest import config, random_images, tiny_pipeline
 from PIL import Image
 
 from hf_unlearn import FineTune, SFRon, UnlearnTrainer, fisher, split_by_label
+from hf_unlearn.checkpoints import seal
 from hf_unlearn.objectives import NoisePrediction
 from hf_unlearn.sources import load_images, stream_images
 from hf_unlearn.streams import RetainStream, StreamedPairs
@@ -85,6 +86,7 @@ def test_resumed_equals_straight(tmp_path, shards, method):
     assert same(weights(straight), weights(resumed))
     place["rows"] = None  # the test would see a stream that begins afresh
     (tmp_path / "a/checkpoint-3/stream-0.json").write_text(json.dumps(place))
+    seal(tmp_path / "a/checkpoint-3")
     afresh = run(tmp_path / "c", stream(shards), method, str(tmp_path / "a/checkpoint-3"), **values)
     assert not same(weights(straight), weights(afresh))
 

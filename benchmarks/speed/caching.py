@@ -33,7 +33,7 @@ def measure(profile: Profile) -> dict[str, Any]:
 def latents(profile: Profile) -> dict[str, Any]:
     """An epoch of the shipped Stable Diffusion, whose data are encoded once, and what encoding them in each step, as
     released code does, would add: done in turns, on the prompts and as many images as the step takes."""
-    pipeline = StableDiffusionPipeline.from_pretrained(EMOJI)
+    pipeline = StableDiffusionPipeline.from_pretrained(EMOJI, use_safetensors=True)
     pixels = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     count, batch = (8, 2) if profile.name == "tiny" else (64, 8)
     method = SFRon(use_mask=False)

@@ -17,6 +17,7 @@ from .lora import lora_layers, lora_size
 from .methods import SFRon
 from .models import pipeline_class
 from .saliency import sample_chunk
+from .untrusted import loading, pipeline_index
 
 FP32 = 4
 MODES = ("full", "masked", "lora")
@@ -35,11 +36,12 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
         if kind is None:
             from transformers import AutoConfig, AutoModelForImageClassification
 
-            config = AutoConfig.from_pretrained(name_or_path, revision=revision)
-            return AutoModelForImageClassification.from_config(config)
+            with loading(name_or_path):
+                config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
+                return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
         import diffusers
 
-        index = diffusers.DiffusionPipeline.load_config(name_or_path, revision=revision)
+        index = pipeline_index(name_or_path, revision=revision)
         part = "transformer" if "transformer" in index else "unet"
         known = {"DiTTransformer2DModel", "Transformer2DModel", "UNet2DModel", "UNet2DConditionModel"}
         class_name = index.get(part, [None, None])[1]
@@ -47,9 +49,9 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
             raise ValueError(
                 f"{name_or_path} is a {kind}: give a DDPM, DiT or Stable Diffusion pipeline or a classifier"
             )
-        config = diffusers.UNet2DModel.load_config(name_or_path, subfolder=part, revision=revision)
         cls = diffusers.DiTTransformer2DModel if kind == "DiTPipeline" else getattr(diffusers, class_name)
-        return cls.from_config(config)
+        with loading(name_or_path):
+            return cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
 
 
 def arguments(network: nn.Module, batch: int, device: Any, size: int | None = None) -> dict[str, Any]:

@@ -285,7 +285,7 @@ def _accumulate_samples(sums: Fisher, objective: Objective, parameters: Fisher, 
         with sdpa_kernel(SDPBackend.MATH):
             gradients = vmap(grad(sample_loss), in_dims=(None, 0))(values, part)
         for name, gradient in gradients.items():  # (chunk, *shape)
-            sums[name].add_(gradient.float().pow_(2).sum(0))
+            sums[name].add_(gradient.float().pow(2).sum(0))  # not in place: gradients may share memory
 
 
 def ratio_masks(

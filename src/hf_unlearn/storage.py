@@ -170,7 +170,7 @@ def forget_local_names(folder: str | Path) -> None:
         name = config.get("_name_or_path") if isinstance(config, dict) else None
         if isinstance(name, str) and not is_hub_id(name):
             del config["_name_or_path"]
-            path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_text(path, json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def check_reload(objective: Objective, folder: str) -> None:

@@ -120,7 +120,7 @@ def test_the_older_one_goes_only_when_the_newer_one_is_whole(tmp_path, monkeypat
         seal(folder)
         seen.append([damage(f) is None for f in sorted(tmp_path.glob("checkpoint-*"))])
 
-    monkeypatch.setattr("hf_unlearn.trainer.seal", watched)
+    monkeypatch.setattr("hf_unlearn.saving.seal", watched)
     trainer = trainer_of(tmp_path, max_steps=4, save_total_limit=1)
     trainer.train()
     assert seen == [[False], [True], [True, False], [True, True]]

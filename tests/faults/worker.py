@@ -101,7 +101,7 @@ class Events:
 def watch(kill: list | None, report: int) -> Events:
     events = Events(kill, report)
     events.at(latents.Cache, "write", "draw")
-    events.at(saliency, "_accumulate", "fisher")
+    events.at(saliency, "_accumulate_samples", "fisher")
     events.at(loop.OuterStep, "fast_step", "step")
     events.at(UnlearnTrainer, "compute_loss", "step")
     events.at(UnlearnTrainer, "prediction_step", "evaluate")

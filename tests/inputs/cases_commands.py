@@ -143,4 +143,14 @@ CASES = [
         many(write("vit/model.safetensors.index.json", "{}"), remove("vit/model.safetensors")),
     ),
     publish("index model of empty parts", "model_index.json", edit("ddpm/model_index.json", unet=[]), "ddpm"),
+    Case("estimate of nothing", "estimate {work}/nowhere --no_time", "nowhere"),
+    Case("estimate of a torn configuration", "estimate {work}/vit --no_time", "config.json", cut("vit/config.json")),
+    Case(
+        "estimate of foreign code",
+        "estimate {work}/sd --no_time",
+        "its code would run",
+        edit("sd/model_index.json", unet=["os", "system"]),
+    ),
+    Case("estimate at batch 0", "estimate {work}/vit --batch_size 0", "batch_size must be at least 1"),
+    Case("estimate without budget", "estimate {work}/vit --rank_budget nan", "rank_budget must lie in (0, 1]"),
 ]

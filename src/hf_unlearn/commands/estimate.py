@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from ..limits import check_limits
 from ..terminal import CommandParser
 
 if TYPE_CHECKING:
@@ -14,11 +15,8 @@ PATIENCE = 20.0  # seconds that one forward and backward may take
 def estimate_command(argv: list[str]) -> None:
     """hf-unlearn estimate MODEL"""
     flags = _parser().parse_args(argv)
-    for name in ("batch_size", "retain_steps", "rank"):
-        if getattr(flags, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(flags, name)}")
-    if not 0 < flags.slow_rate <= 1:
-        raise ValueError(f"--slow_rate must lie in (0, 1], got {flags.slow_rate}")
+    counts = dict.fromkeys(("batch_size", "size", "retain_steps", "fisher_batch_size", "rank"), "[1, inf)")
+    check_limits(flags, **counts, slow_rate="(0, 1]", rank_budget="(0, 1]")
     found = estimate(flags)
     print(json.dumps(found) if flags.json else table(found))
 
