@@ -11,8 +11,6 @@ from types import SimpleNamespace
 
 from emoji_forget import DRAWING, STYLE, THING, draw, judged, shown, trained
 
-ABOUT = "Pictures of {} prompts, {count} each, read by the emoji judge; {steps} DDIM steps, guidance {guidance}."
-
 
 def metrics(figures: dict, kind: str, count: int) -> dict:
     """UnlearnCanvas's figures as a record has them."""
@@ -22,11 +20,13 @@ def metrics(figures: dict, kind: str, count: int) -> dict:
     every = len(STYLES) * len(OBJECTS)
     gone = len(OBJECTS) if kind == "style" else len(STYLES)
     other = "object" if kind == "style" else "style"
-    about = ABOUT.format("{}", count=count, steps=DRAWING["num_inference_steps"], guidance=DRAWING["guidance_scale"])
+    steps, guidance = DRAWING["num_inference_steps"], DRAWING["guidance_scale"]
     library = version_of("torch", "diffusers")
 
     def metric(value: float, text: str, prompts: int) -> Metric:
-        return Metric(value, f"{text}. {about.format(prompts)}", prompts * count, library)
+        drawn = f"Pictures of {prompts} prompts, {count} each, read by the emoji judge"
+        about = f"{drawn}; {steps} DDIM steps, guidance {guidance}."
+        return Metric(value, f"{text}. {about}", prompts * count, library)
 
     kept = every - gone
     texts = {
