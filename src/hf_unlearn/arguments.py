@@ -176,6 +176,10 @@ class TrainingFlags:
     max_grad_norm: float = field(default=1.0, metadata={"help": "clip of the retain gradient's norm; 0 is none"})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "1 for methods with fast steps"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory, more time"})
+    offload: bool = field(
+        default=False,
+        metadata={"help": "keep the original's copy and the slow weights in host memory: less on the GPU, slower"},
+    )
     use_8bit_adam: bool = field(
         default=False, metadata={"help": "8-bit states for the retain steps' Adam (hf-unlearn[adam8bit])"}
     )
@@ -232,6 +236,7 @@ class TrainingFlags:
             max_grad_norm=self.max_grad_norm,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             activation_checkpointing=self.gradient_checkpointing,
+            offload=self.offload,
             optim="adamw_bnb_8bit" if self.use_8bit_adam else "adamw_torch_fused",
             fp16=self.mixed_precision == "fp16",
             bf16=self.mixed_precision == "bf16",

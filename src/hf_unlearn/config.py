@@ -62,6 +62,11 @@ class UnlearnConfig(TrainingArguments):
         default=25, metadata={"help": "outer steps between measurements of the drift outside the mask; 0 is never"}
     )
 
+    offload: bool = field(
+        default=False,
+        metadata={"help": "keep the original's copy and the slow weights in host memory: less on the GPU, slower"},
+    )
+
     @property
     def draws_seed(self) -> int:
         """What all draws are made from: `data_seed`, else `seed`."""

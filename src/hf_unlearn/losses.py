@@ -19,8 +19,9 @@ def world_size() -> int:
 
 def global_sum(value: Tensor) -> Tensor:
     """Sum of a detached `value` over all processes; `value` itself for one process."""
-    value = value.detach().clone()
+    value = value.detach()
     if world_size() > 1:
+        value = value.clone()
         dist.all_reduce(value)
     return value
 

@@ -30,6 +30,7 @@ class FastSlow(Optimizer):
         rate: beta, in (0, 1]. At 1 the Lookahead form needs no slow copy and none is made.
         form: "lookahead" or "ema".
         buffers: floating-point buffers (BatchNorm statistics) merged with the same rate.
+        offload: whether the slow copy is kept in host memory; a merge then moves every weight there and back.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class FastSlow(Optimizer):
         rate: float = 1.0,
         form: Literal["lookahead", "ema"] = "lookahead",
         buffers: Iterable[Tensor] = (),
+        offload: bool = False,
     ):
         if not 0 < rate <= 1:
             raise ValueError(f"slow rate must lie in (0, 1], got {rate}: 1 means no slow weights")
@@ -46,7 +48,7 @@ class FastSlow(Optimizer):
             raise ValueError(f"form must be 'lookahead' or 'ema', got {form!r}")
         super().__init__(base.param_groups, base.defaults)
         self.base, self.forget, self.rate, self.form = base, forget, rate, form
-        self.buffers = list(buffers)
+        self.buffers, self.offload = list(buffers), offload
         self.state = base.state
         self._slow: list[Tensor] | None = None
         self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool] | None = None
@@ -137,7 +139,7 @@ class FastSlow(Optimizer):
         if not self.has_slow or (self.form == "ema" and self._slow is not None):
             return
         if self._slow is None:
-            self._slow = [t.detach().clone() for t in self._merged]
+            self._slow = self._copies(self._merged)
         else:
             torch._foreach_copy_(locals_of(self._slow), locals_of(self._merged))
 
@@ -149,9 +151,16 @@ class FastSlow(Optimizer):
         if self._slow is None:
             raise RuntimeError("merge() without begin(): call begin() before the first fast step")
         merged, slow = locals_of(self._merged), locals_of(self._slow)
-        torch._foreach_lerp_(slow, merged, self.rate)
+        if self.offload:
+            for kept, live in zip(slow, merged):  # one after the other: what moves is small
+                kept.lerp_(live.to(kept.device), self.rate)
+        else:
+            torch._foreach_lerp_(slow, merged, self.rate)
         if self.form == "lookahead":
             torch._foreach_copy_(merged, slow)
+
+    def _copies(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        return [t.detach().to("cpu" if self.offload else t.device, copy=True) for t in tensors]
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -213,7 +222,7 @@ class FastSlow(Optimizer):
                     if values:
                         optimizer.state[p] = values
         if "slow.0" in stored:
-            self._slow = [t.detach().clone() for t in self._merged]
+            self._slow = self._copies(self._merged)
         tensors = self.named_tensors(names)
         read(tensors)
         self.mask_drift = tensors["mask_drift"].item()
@@ -244,7 +253,9 @@ class FastSlow(Optimizer):
         if self.forget is not None:
             self.forget.load_state_dict(state_dict["forget"])
         if state_dict["slow"] is not None:
-            self._slow = [s.to(t.device, copy=True) for s, t in zip(state_dict["slow"], self._merged, strict=True)]
+            self._slow = self._copies(self._merged)
+            for ours, theirs in zip(self._slow, state_dict["slow"], strict=True):
+                ours.copy_(theirs)
         self.mask_drift = state_dict["mask_drift"]
 
     def _check_same_kind(self, forget: bool, slow: bool) -> None:

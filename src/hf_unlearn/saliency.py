@@ -6,6 +6,7 @@ forget step may move the weight, and stored as safetensors, one bit a weight, wi
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -161,7 +162,8 @@ def fisher(
     sums, metadata = _gradient_pass(objective, dataset, forget, estimator, max_samples, batch_size, seed, chunk)
     samples = int(metadata["samples"])
     count = samples if estimator == "sample" else -(-samples // batch_size)
-    return {n: s / count for n, s in sums.items()}, metadata
+    torch._foreach_div_(list(sums.values()), count)
+    return sums, metadata
 
 
 def forget_gradient(
@@ -169,7 +171,9 @@ def forget_gradient(
 ) -> tuple[Fisher, dict[str, str]]:
     """|mean_i ∂l_i/∂θ_j| over forget data (SalUn, arXiv 2310.12508, eq. 4), unclipped, in eval mode, and metadata."""
     sums, metadata = _gradient_pass(objective, dataset, True, "sum", max_samples, batch_size, seed)
-    return {n: s.abs() / int(metadata["samples"]) for n, s in sums.items()}, metadata
+    torch._foreach_abs_(list(sums.values()))
+    torch._foreach_div_(list(sums.values()), int(metadata["samples"]))
+    return sums, metadata
 
 
 def sample_chunk(parameters: Fisher, batch_size: int, device: str | None = None) -> int:
@@ -227,7 +231,7 @@ def _gradient_pass(
     if isinstance(dataset, RetainStream):
         metadata["chosen"] = "the first of a stream"
     sums = {n: global_sum(s) for n, s in sums.items()}
-    if not all(s.isfinite().all() for s in sums.values()):
+    if not torch.stack(torch._foreach_norm(list(sums.values()), math.inf)).isfinite().all():
         name = "forget" if forget else "retain"
         positions = [] if isinstance(dataset, RetainStream) else bad_samples(dataset, _chosen(dataset, max_samples))
         why = say_samples(name, positions) if positions else "losses or gradients overflow, load the model in float32"

@@ -45,6 +45,8 @@ class ShardedTrainer(Trainer):
             )
         if plugin.cpu_ram_efficient_loading:
             raise ValueError("masks and Fishers need whole weights first: set fsdp_cpu_ram_efficient_loading: false")
+        if self.args.offload:
+            raise ValueError("offload and FSDP are two ways to the same room: leave offload out")
         if self.objective.adapter is not None:
             raise ValueError(f"an adapter is too small to be cut: {DDP}")
         if not method.shards:

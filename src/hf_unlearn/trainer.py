@@ -28,6 +28,7 @@ from .losses import spread
 from .methods import Method, SFRon
 from .numerics import bad_samples, bad_weight, in_memory, say_samples
 from .objectives import Objective, objective_for
+from .offload import offload
 from .optim import FastSlow
 from .saliency import Masks, load_masks, masks_from
 from .saving import KeptRun
@@ -164,6 +165,8 @@ class UnlearnTrainer(KeptRun):
         self._micro_step = (-1, 0)
         self._forget_evaluation()
         self._described()  # what it says of the original is computed once, while that is whole
+        if self.args.offload and self.original is not None:
+            offload(self.original, self.objective.network, self.args.device)
         self._before_cutting()
         with spare_memory("while training"):
             output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
@@ -267,7 +270,8 @@ class UnlearnTrainer(KeptRun):
             fused = base.defaults.get("fused") or None
             forget = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=fused, **adam)
         buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
-        self.optimizer = self.fast_slow = FastSlow(base, forget, wishes["slow_rate"], wishes["slow_form"], buffers)
+        slow = wishes["slow_rate"], wishes["slow_form"], buffers, self.args.offload
+        self.optimizer = self.fast_slow = FastSlow(base, forget, *slow)
         if not self.is_fsdp_enabled:  # else once the weights are cut
             self._bind_masks()
         return self.optimizer

@@ -155,7 +155,7 @@ def launch(folder, method: str, processes: int, *options) -> subprocess.Complete
     return done
 
 
-@pytest.mark.parametrize("method", ["sfron", "ascent", "neg_grad_plus", "evaluated"])
+@pytest.mark.parametrize("method", ["sfron", "ascent", "neg_grad_plus", "evaluated", "streamed"])
 def test_two_processes_equal_one(tmp_path, method):
     """gloo at the same global batch, adaptive weights over the global batch.
 
@@ -168,6 +168,15 @@ def test_two_processes_equal_one(tmp_path, method):
     assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6
     start = tiny_pipeline().unet.state_dict()
     assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4
+
+
+def test_two_processes_resume_a_stream_where_it_was(tmp_path):
+    """Step 3 of 4 is in the middle of the second round: each process goes on with its own part."""
+    for name, options in (("a", ()), ("b", ("--resume", tmp_path / "a/checkpoint-3"))):
+        done = launch(tmp_path / name, "streamed", 2, "--save_steps", 3, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in (tmp_path / "a/checkpoint-3").glob("stream-*")} == {"stream-0.json", "stream-1.json"}
+    assert same(exported(tmp_path / "a"), exported(tmp_path / "b"))
 
 
 def test_divergence_in_two_processes_leaves_whole_weights(tmp_path):

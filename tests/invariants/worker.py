@@ -24,7 +24,20 @@ METHODS = {
     "neg_grad_plus": NegGradPlus(),
     "evaluated": SFRon(),  # before the first step and during the run
     "diverges": NegGradPlus(),
+    "streamed": SFRon(use_mask=False, retain_steps=1),
 }
+
+
+def streamed(retain, processes: int):
+    """`retain` as a stream of one shard. Two processes read every other sample of it: a global batch of eight
+    is 0 2 4 6 | 1 3 5 7, and one process is given the samples in this order."""
+    import datasets
+
+    order = list(range(len(retain)))
+    if processes == 1:
+        order = [start + i for start in range(0, len(order), 8) for i in (0, 2, 4, 6, 1, 3, 5, 7)]
+    rows = datasets.Dataset.from_dict({"place": order}).to_iterable_dataset()
+    return rows.map(lambda row: retain[row["place"]], remove_columns=["place"])
 
 
 def shard() -> None:
@@ -60,7 +73,10 @@ if __name__ == "__main__":
         values.eval_strategy, values.eval_steps = "steps", 2
     if options.save_steps:
         values.save_strategy, values.save_steps, values.verify_mask_steps = "steps", options.save_steps, 1
-    trainer = UnlearnTrainer(objective, values, METHODS[method], *split_by_label(images, 1))
+    forget, retain = split_by_label(images, 1)
+    if method == "streamed":
+        retain = streamed(ArrayDataset(images.pixel_values[4:], torch.full((16,), 2)), values.world_size)
+    trainer = UnlearnTrainer(objective, values, METHODS[method], forget, retain)
     if method == "diverges":
         images.pixel_values[images.label_tensor == 1] = float("nan")  # after the check at construction
         save = objective.save_pretrained
