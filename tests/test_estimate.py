@@ -71,6 +71,12 @@ def test_the_parts_by_hand():
     assert sum(plain.lasting.values()) == 12 * count and plain.preparation == 0
 
 
+def test_what_is_offloaded_is_not_counted():
+    network, method = tiny_unet().to("meta"), SFRon(slow_rate=0.5)
+    held, elsewhere = (memory(network, "masked", method, 4, offload=on) for on in (False, True))
+    assert held.peak - elsewhere.peak == 8 * held.trained  # two copies in fp32
+
+
 def test_an_adapter_is_counted_as_it_is_made(images):
     network = adapted(tiny_unet().to("meta"), rank=2)
     objective = NoisePrediction(tiny_pipeline())

@@ -11,7 +11,7 @@ PACKAGE = Path(hf_unlearn.__file__).parent
 LAYERS = [
     {"files", "limits", "untrusted"},
     {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
-    {"sharding"},
+    {"sharding", "offload"},
     {"checkpoints"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},

@@ -14,7 +14,7 @@ from .page import RATIO, Goal, ratio
 from .setting import Profile, Span, build, compared, forget_peak, fresh, images, peak_megabytes, spent
 
 TITLE = "The Fisher pass over plain forward and backward"
-SAMPLES, BATCH = 32, 16
+SAMPLES, BATCH = 64, 16
 CHUNKS = (1, 2, 4, 8, 16)
 SIZE = 8  # small images: what the estimators add to forward and backward shows
 LIMIT = 1.05
@@ -54,7 +54,8 @@ def batch(profile: Profile) -> dict[str, Any]:
         if turn:  # the first warms up
             ours.append(spans[0])
             theirs.append(spans[1])
-    return {**compared(ours, theirs), "parameters": sum(p.numel() for p in other.parameters())}
+    about = {"samples": SAMPLES, "batch_size": BATCH}
+    return {**compared(ours, theirs), **about, "parameters": sum(p.numel() for p in other.parameters())}
 
 
 def chunks(width: int, turns: int) -> dict[str, Any]:
@@ -95,7 +96,8 @@ def text(result: dict[str, Any]) -> str:
         + [f"{r['over_best']:.2f}"]
         for r in result["sample"]
     ]
-    return f"""Estimator `batch` (squares of batch gradients, {SAMPLES} samples in batches of {BATCH}, with data,
+    taken = f"{plain['samples']} samples in batches of {plain['batch_size']}"
+    return f"""Estimator `batch` (squares of batch gradients, {taken}, with data,
 draws and sums) over forward and backward alone, {plain["parameters"] / 1e6:.1f}M weights:
 
 {markdown_table(RATIO, [ratio(plain)])}

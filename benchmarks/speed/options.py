@@ -22,7 +22,8 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def measure(profile: Profile) -> dict[str, Any]:
-    return {name: fresh(outcome, profile, name=name) for name in OPTIONS}
+    names = [name for name in OPTIONS if name not in profile.options_left_out]
+    return {name: fresh(outcome, profile, name=name) for name in names}
 
 
 def outcome(profile: Profile, name: str) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def outcome(profile: Profile, name: str) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     plain, rows, refused, broken = result["fp32"], [], [], []
+    left_out = [name for name in OPTIONS if name not in result]
     for name, r in result.items():
         if "refused" in r:
             refused.append(f"- {name}, {OPTIONS[name][0]}: `{r['refused']}`")
@@ -78,7 +80,9 @@ What this machine refuses, in the program's own words:
 
 What breaks without such a line:
 
-{chr(10).join(broken) or "Nothing."}"""
+{chr(10).join(broken) or "Nothing."}
+
+{f"Left out in this profile: {', '.join(left_out)}." if left_out else ""}""".rstrip()
 
 
 def goals(result: dict[str, Any]) -> list[Any]:

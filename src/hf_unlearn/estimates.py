@@ -123,8 +123,14 @@ class Memory:
         return first + sum(self.preparing.values()) if self.preparing else 0
 
 
-def memory(network: nn.Module, mode: str, method: SFRon, batch: int, size: int | None = None) -> Memory:
-    """What `mode` takes at `batch` samples. Of "lora" the network must have its adapter (see `adapted`)."""
+def memory(
+    network: nn.Module, mode: str, method: SFRon, batch: int, size: int | None = None, offload: bool = False
+) -> Memory:
+    """What `mode` takes at `batch` samples. Of "lora" the network must have its adapter (see `adapted`).
+
+    Args:
+        offload: the copy of the original and the slow weights are elsewhere.
+    """
     every = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     base = every if mode != "lora" else every - trained
@@ -137,6 +143,8 @@ def memory(network: nn.Module, mode: str, method: SFRon, batch: int, size: int |
         "masks": trained * masked,
         "slow weights": FP32 * trained * (method.slow_rate < 1 or method.slow_form == "ema"),
     }
+    if offload:
+        lasting["copy of the original"] = lasting["slow weights"] = 0
     # Masked-out weights are kept aside where they could move, and where it is measured that they did not.
     stepping = {"gradients": FP32 * trained, "weights kept outside the mask": FP32 * trained * masked}
     passes = {"activations": kept_bytes(network, batch, size)}

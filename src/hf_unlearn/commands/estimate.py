@@ -36,6 +36,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--retain_loss", choices=("match", "data"), default="match", help="default match")
     parser.add_argument("--forget_optim", choices=("separate", "shared"), default="separate", help="default separate")
     parser.add_argument("--slow_rate", type=float, default=1.0, help="beta; below 1 it takes slow weights")
+    parser.add_argument("--offload", action="store_true", help="with a GPU: the original and slow weights on the host")
     parser.add_argument("--fisher_batch_size", type=int, default=32, help="samples a chunk of the Fisher pass")
     parser.add_argument("--rank", type=int, default=4, help="of the adapter; default 4")
     parser.add_argument("--rank_budget", type=float, default=0.5, help="share of that rank on all layers; default 0.5")
@@ -60,7 +61,8 @@ def estimate(flags: Any) -> dict[str, Any]:
         parameters = sum(p.numel() for p in network.parameters())
         if mode == "lora":
             network = adapted(network, flags.rank, flags.rank_budget)
-        needed = memory(network.train(), mode, method, flags.batch_size, flags.size)
+        elsewhere = flags.offload and device != "cpu"
+        needed = memory(network.train(), mode, method, flags.batch_size, flags.size, elsewhere)
         if mode == "masked":  # takes what `full` does, and one multiplication a weight
             times, why = modes["full"]["_times"], modes["full"]["not_timed"]
         else:
