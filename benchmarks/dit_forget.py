@@ -76,6 +76,14 @@ def cell(model: str, row: str, digit: int, seed: int, rate: float | None, sample
     return {**asdict(figures), "seconds": seconds}
 
 
+def draw(model: str, rows: list[str], digit: int, seed: int, path: str) -> None:
+    """PNG: a row a method, a column a digit, the same noise in a column."""
+    from hf_unlearn.evaluation import SamplingConfig, before_after
+
+    pipelines = {row: unlearned(model, row, digit, seed, None)[0] for row in ["original", *rows]}
+    before_after(pipelines, list(range(10)), [digit], path, SamplingConfig(4, 2.0, 25))
+
+
 def key(model: str, row: str, digit: int, seed: int, rate: float | None, samples: int) -> str:
     """Name of a cell by what it comes from: weights, method with all options, budget."""
     from hf_unlearn import METHODS
@@ -97,6 +105,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, help="compare learning rates instead of the rows' own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--output", default="benchmarks/results/dit_forget.json")
+    parser.add_argument("--picture", help="also draw every row's model of the first digit and seed to this PNG")
     parser.add_argument("--markdown", help="also write the table, with versions and date, to this file")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -123,6 +132,8 @@ def main() -> None:
     header = ["method", "forgotten %", "max", "retained %", "min", "distance ratio", "seconds"]
     text = markdown_table(header, rows)
     print(f"\ndigits {options.digits} x {len(options.seeds)} seeds, {samples} samples a class\n\n{text}")
+    if options.picture:
+        draw(options.model, options.rows, options.digits[0], options.seeds[0], options.picture)
     if options.markdown:
         Path(options.markdown).write_text(f"{stamp('torch', 'diffusers', 'transformers')}\n\n{text}\n")
 

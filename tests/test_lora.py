@@ -26,7 +26,7 @@ from hf_unlearn import (
 )
 from hf_unlearn.adapters import base_copy, merged_copy, network_of, tuner_layers
 from hf_unlearn.images import ArrayDataset
-from hf_unlearn.lora import add_lora, allot_ranks, choose_lora, lora_layers, lora_size
+from hf_unlearn.lora import add_lora, allot_ranks, choose_lora, layer_scores, lora_layers, lora_size
 
 
 def sd_case(make):
@@ -184,8 +184,8 @@ def test_ranks_keep_to_the_budget_and_follow_the_scores():
         used = sum(lora_size(layers[n], r) for n, r in ranks.items())
         assert used <= budget * sum(lora_size(layer, 2) for layer in layers.values())
         assert "c" not in ranks and ranks["a"] >= max(ranks.values())
-    # By hand: 1.0 of (3 * 16 + 22) * 2 = 140; gains per weight 8/16, 8/32, 3/22, 8/48, 8/64 ...
-    order = sorted(((scores[n] / ((1 + k) * lora_size(layers[n])), n) for n in "abd" for k in range(8)), reverse=True)
+    # By hand: 1.0 of (3 * 16 + 22) * 2 = 140; gains per weight 8, 8/2, 3, 8/3, 8/4 ...; of equal ones "a" comes first
+    order = sorted((-scores[n] / (1 + k), n) for n in "abd" for k in range(8))
     left, by_hand = 140, dict.fromkeys("abd", 0)
     for _, n in order:
         limit = min(8, *(layers[n].weight.shape[0], layers[n].weight[0].numel()))
@@ -193,6 +193,29 @@ def test_ranks_keep_to_the_budget_and_follow_the_scores():
             by_hand[n] += 1
             left -= lora_size(layers[n])
     assert allot_ranks(layers, scores, 2, 1.0) == {n: r for n, r in by_hand.items() if r}
+    equal = dict.fromkeys(layers, 1.0)
+    assert allot_ranks(layers, equal, 4, 0.5) == dict.fromkeys(layers, 2)  # the same score, the same rank
+
+
+def test_a_layer_scores_what_it_holds_of_forgetting_over_what_it_holds_of_the_rest():
+    layers = {name: nn.Linear(2, 1) for name in "abcd"}
+    forget = {
+        "a.weight": [[4.0, 1.0]],
+        "b.weight": [[400.0, 100.0]],
+        "c.weight": [[3.0, 0.0]],
+        "d.weight": [[0.0, 0.0]],
+    }
+    retain = {
+        "a.weight": [[1.0, 3.0]],
+        "b.weight": [[500.0, 100.0]],
+        "c.weight": [[0.0, 0.0]],
+        "d.weight": [[0.0, 0.0]],
+    }
+    fishers = [{n: torch.tensor(v) for n, v in part.items()} for part in (forget, retain)]
+    # a: 4 of 4, since 1 < 3 is not salient. b: the largest gradients, but 100 of 600. c: nothing to lose. d: dead.
+    scores = layer_scores(layers, *fishers)
+    assert scores == {"a": 1.0, "b": pytest.approx(1 / 6), "c": 1.0, "d": 0.0}
+    assert layer_scores(layers, *fishers, threshold=0.5)["b"] == pytest.approx(5 / 6)
 
 
 def test_half_the_budget_is_half_the_weights_and_the_scale_is_one(case):

@@ -50,15 +50,24 @@ def lora_size(layer: nn.Module, rank: int = 1) -> int:
 
 
 def layer_scores(layers: dict[str, nn.Module], forget: Fisher, retain: Fisher, threshold: float = 1.0) -> dict:
-    """For each layer Σ_j S_j F_forget,j with SFR-on's S = [F_forget > 0 and F_forget >= threshold F_retain]."""
+    """For each layer Σ_j S_j F_forget,j / Σ_j F_retain,j with SFR-on's S = [F_forget > 0 and F_forget >= threshold
+    F_retain]: what there is to forget over what there is to lose.
+
+    A sum of F_forget alone goes to the layers with the largest gradients (the first convolution, shortcuts), which
+    serve everything that the model knows. Layers that the retain data do not reach score as the best of the others.
+    """
     salient = ratio_masks((forget, {}), (retain, {}), threshold).tensors
-    return {name: (forget[f"{name}.weight"] * salient[f"{name}.weight"]).sum().item() for name in layers}
+    gained = {name: (forget[f"{name}.weight"] * salient[f"{name}.weight"]).sum().item() for name in layers}
+    lost = {name: retain[f"{name}.weight"].sum().item() for name in layers}
+    best = max((gained[name] / lost[name] for name in layers if lost[name] > 0), default=1.0)
+    return {name: gained[name] / lost[name] if lost[name] > 0 else best * (gained[name] > 0) for name in layers}
 
 
 def allot_ranks(layers: dict[str, nn.Module], scores: dict[str, float], rank: int, budget: float) -> dict[str, int]:
-    """Ranks that maximise Σ_m s_m log(1 + r_m) for at most `budget` of the weights that `rank` on every layer takes.
+    """Ranks that maximise Σ_m c_m s_m log(1 + r_m), c_m the weights of one unit of rank, for at most `budget` of the
+    weights that `rank` on every layer takes: as nearly as it can be, 1 + r_m in proportion to the score s_m.
 
-    One unit of rank after the other goes where it brings most per weight, s_m / ((1 + r_m) c_m), until none fits.
+    One unit of rank after the other goes where it brings most per weight, s_m / (1 + r_m), until none fits.
     Layers without a unit are left out.
 
     Raises:
@@ -70,7 +79,7 @@ def allot_ranks(layers: dict[str, nn.Module], scores: dict[str, float], rank: in
         raise ValueError(f"rank must be at least 1, got {rank}")
     left = budget * sum(lora_size(layer, rank) for layer in layers.values())
     ranks = dict.fromkeys(layers, 0)
-    queue = [(-scores[name] / lora_size(layer), name) for name, layer in layers.items() if scores[name] > 0]
+    queue = [(-score, name) for name, score in scores.items() if score > 0]
     heapq.heapify(queue)
     while queue:
         _, name = heapq.heappop(queue)
@@ -81,7 +90,7 @@ def allot_ranks(layers: dict[str, nn.Module], scores: dict[str, float], rank: in
         ranks[name] += 1
         limit = min(MAX_RANKS * rank, layers[name].weight.shape[0], layers[name].weight[0].numel())
         if ranks[name] < limit:
-            heapq.heappush(queue, (-scores[name] / ((1 + ranks[name]) * cost), name))
+            heapq.heappush(queue, (-scores[name] / (1 + ranks[name]), name))
     chosen = {name: r for name, r in ranks.items() if r}
     if not chosen:
         raise ValueError(f"no layer gets a rank: raise rank_budget ({budget}) or rank ({rank})")
