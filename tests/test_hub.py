@@ -18,9 +18,11 @@ from hub_routes import Repo
 from hub_server import READER, TOKEN
 from huggingface_hub import HfApi, constants
 from safetensors.numpy import save_file
+from test_cards import a_record
 
 from hf_unlearn import SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.__main__ import main
+from hf_unlearn.cards import write_card
 from hf_unlearn.contents import read_contents
 from hf_unlearn.errors import redact
 from hf_unlearn.storage import weights_digest
@@ -273,6 +275,24 @@ def test_a_changed_card_is_a_commit_without_weights(hub, folders, command, tmp_p
     code, output, _ = command(tmp_path / "out", "user/classifier", "--json")
     assert code == 0 and json.loads(output)["changed"] and len(hub.seen("PUT")) == sent
     assert hub.files("user/classifier")["README.md"].endswith(b"More.\n")
+
+
+def test_the_card_of_a_run_loads_from_where_it_is_published(hub, folders, command, tmp_path):
+    """One that a person wrote stays as it is; so does ours if nothing is published."""
+    shutil.copytree(folders / "ddpm", tmp_path / "out")
+    record = a_record()
+    record.write(tmp_path / "out")
+    card = write_card(tmp_path / "out", record)
+    card.write_text(card.read_text() + "\nWhat others added.\n")
+    ours = card.read_text()
+    assert command(tmp_path / "out", "user/renamed", "--dry_run")[0] == 0 and card.read_text() == ours
+    assert '"out"' in ours and "user/renamed" not in ours
+    assert command(tmp_path / "out", "user/renamed")[0] == 0
+    pushed = hub.files("user/renamed")["README.md"].decode()
+    assert 'from_pretrained("user/renamed"' in pushed and '"out"' not in pushed and "What others added." in pushed
+    card.write_text("# Written by hand\n")
+    assert command(tmp_path / "out", "user/renamed")[0] == 0
+    assert hub.files("user/renamed")["README.md"] == b"# Written by hand\n"
 
 
 def test_weights_that_would_be_loaded_instead_are_removed(hub, folders, command):

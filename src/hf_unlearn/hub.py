@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .cards import write_card
-from .evaluation.record import RunRecord
+from .cards import BEGIN, CARD_FILE, write_card
+from .evaluation.record import RECORD_FILE, RunRecord, read_record
 from .upload import reserve
 
 
@@ -23,6 +23,17 @@ def prepare_repo(training: Any, revision: str | None = None) -> str | None:
         return None
     name = training.hub_model_id or Path(training.output_dir).resolve().name
     return reserve(name, training.hub_token, bool(training.hub_private_repo), revision)
+
+
+def name_card(folder: str | Path, repo: str) -> None:
+    """Have a card that a run wrote load the model from `repo`, where it will be; other cards stay as they are.
+
+    Raises:
+        ValueError: what `read_record` and `write_card` raise.
+    """
+    card = Path(folder) / CARD_FILE
+    if (Path(folder) / RECORD_FILE).is_file() and card.is_file() and BEGIN in card.read_text(errors="replace"):
+        write_card(folder, read_record(folder), repo)
 
 
 def push(trainer: Any, repo: str, with_masks: bool = False) -> str:

@@ -26,6 +26,7 @@ def publish_command(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(argv)
     from ..contents import read_contents
+    from ..hub import name_card
     from ..upload import publish
 
     if options.dry_run:
@@ -34,6 +35,9 @@ def publish_command(argv: list[str]) -> None:
             json.dumps({"kind": contents.kind, "files": contents.files}) if options.json else "\n".join(contents.files)
         )
         return
+    if "/" in options.repo:
+        read_contents(options.folder, options.include_masks)  # nothing is touched that is no finished result
+        name_card(options.folder, options.repo)
     before = signal.signal(signal.SIGINT, _leave)
     try:
         done = publish(
