@@ -33,6 +33,7 @@ ROWS = {
     "esd-x": ("esd", {}, "xattn", 5e-4),
     "concept_ablation": ("concept_ablation", {}, "xattn", 2e-3),
     "uce": ("uce", {}, "xattn", 0.0),
+    "uce, after too": ("uce", {"tokens": "after"}, "xattn", 0.0),
     "gradient_ascent": ("gradient_ascent", {}, "full", 1e-5),
     "sfron, lora all": ("sfron", SFRON, "full", 1e-3),
     "sfron, lora saliency half": ("sfron", SFRON, "full", 1e-3),

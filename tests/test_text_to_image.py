@@ -144,6 +144,21 @@ def test_uce_by_hand(tmp_path):
                 left += 0.7 * torch.outer(w @ r, r)
                 right += 0.7 * torch.outer(r, r)
             assert torch.allclose(pipeline.unet.get_parameter(name).double(), left @ right.inverse(), atol=1e-5)
+    after = tiny_sd()
+    UnlearnTrainer(
+        TextToImage(after, objective.prompts, ANCHORS), config(tmp_path), METHODS["uce"](tokens="after"), *parts
+    ).train()
+    count = embeds.shape[1] - max(last)
+    assert count > 1
+    name, p = next((n, p.detach().double()) for n, p in start.unet.named_parameters() if "attn2.to_v" in n)
+    left, right = 0.5 * p, 0.5 * torch.eye(16).double()
+    for k in range(count):
+        left += torch.outer(p @ embeds[2, last[2] + k], embeds[1, last[1] + k])
+        right += torch.outer(embeds[1, last[1] + k], embeds[1, last[1] + k])
+        for r in (embeds[2, last[2] + k], embeds[3, last[3] + k]):
+            left += torch.outer(p @ r, r)
+            right += torch.outer(r, r)
+    assert torch.allclose(after.unet.get_parameter(name).double(), left @ right.inverse(), atol=1e-5)
     sharp = tiny_sd()
     again = TextToImage(sharp, objective.prompts, ANCHORS)
     weights = dict(stay_weight=1e-4, preserve_weight=0.0)

@@ -16,6 +16,9 @@ class UCE(Method):
 
     Gandikota et al., WACV 2024, arXiv 2308.14761. c are the embeddings of the forget prompts, c* those of their
     anchors and r those of the retain prompts, each at its last token. Nothing but the prompts of the data is used.
+
+    CLIP's text encoder is causal: what follows a word knows it too, up to the end and the padding. A model that looks
+    there still draws the concept; `tokens="after"` edits these as well.
     """
 
     name: ClassVar[str] = "uce"
@@ -25,8 +28,11 @@ class UCE(Method):
     erase_weight: float = field(default=1.0, metadata={"help": "e"})
     preserve_weight: float = field(default=1.0, metadata={"help": "p"})
     stay_weight: float = field(default=0.5, metadata={"help": "λ, how much all other directions stay"})
+    tokens: str = field(default="last", metadata={"help": "edited: each prompt's last token, or all after it too"})
 
     def __post_init__(self):
+        if self.tokens not in ("last", "after"):
+            raise ValueError(f"tokens must be last or after, got {self.tokens!r}")
         for name in ("erase_weight", "stay_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -42,9 +48,10 @@ class UCE(Method):
     def edit(self, objective: Any, forget: Any, retain: Any, seed: int) -> None:
         erased = sorted(set(labels_of(forget)))
         kept = sorted(set(labels_of(retain)) - set(erased))
-        tokens = objective.last_tokens().double()  # (P, D)
-        c, anchor, r = tokens[erased], tokens[[objective.anchors[label] for label in erased]], tokens[kept]
-        common = self.preserve_weight * r.T @ r + self.stay_weight * torch.eye(tokens.shape[1], dtype=torch.float64)
+        tokens = objective.last_tokens(self.tokens == "after").double()  # (P, n, D)
+        anchors = [objective.anchors[label] for label in erased]
+        c, anchor, r = (tokens[labels].flatten(0, 1) for labels in (erased, anchors, kept))
+        common = self.preserve_weight * r.T @ r + self.stay_weight * torch.eye(tokens.shape[2], dtype=torch.float64)
         left = self.erase_weight * anchor.T @ c + common  # W' = W left right⁻¹, the same for every W
         right = self.erase_weight * c.T @ c + common
         change = torch.linalg.solve(right.T, left.T).T

@@ -134,9 +134,12 @@ class TextToImage(Denoising):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def last_tokens(self) -> Tensor:
-        """(P, D) embedding of each prompt's last token, on the CPU."""
-        return self.prompts.embeds[torch.arange(len(self.prompts.last)), torch.tensor(self.prompts.last)]
+    def last_tokens(self, all_after: bool = False) -> Tensor:
+        """(P, n, D) embeddings on the CPU: n = 1, each prompt's last token, or with `all_after` also the end and the
+        padding after it, as many as the prompts have in common."""
+        last, length = torch.tensor(self.prompts.last), self.prompts.embeds.shape[1]
+        count = length - int(last.max()) if all_after else 1
+        return self.prompts.embeds[torch.arange(len(last))[:, None], last[:, None] + torch.arange(count)]
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         """The given anchors; for prompts without one the null prompt."""
