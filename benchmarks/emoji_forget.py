@@ -35,8 +35,8 @@ ROWS = {
     "uce": ("uce", {}, "xattn", 0.0),
     "uce, after too": ("uce", {"tokens": "after"}, "xattn", 0.0),
     "gradient_ascent": ("gradient_ascent", {}, "full", 1e-5),
-    "sfron, lora all": ("sfron", SFRON, "full", 1e-3),
-    "sfron, lora saliency half": ("sfron", SFRON, "full", 1e-3),
+    "sfron, lora all": ("sfron", SFRON, "full", 3e-3),
+    "sfron, lora saliency half": ("sfron", SFRON, "full", 3e-3),
 }
 # Options of `lora.choose_lora`. Half: at most half of the factors' weights that rank 8 on all layers takes.
 LORA = {
