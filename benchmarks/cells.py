@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +19,16 @@ def digest_of(*paths: Path) -> str:
     for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def ranking(select: str) -> dict[str, str]:
+    """For the key of an adapter's cell, the code that chooses its ranks: no cell of other ranks is taken for it."""
+    from hf_unlearn.lora import allot_ranks, layer_scores
+
+    if select != "saliency":
+        return {}
+    code = "".join(inspect.getsource(part) for part in (layer_scores, allot_ranks))
+    return {"ranks": hashlib.sha256(code.encode()).hexdigest()[:12]}
 
 
 def computed(

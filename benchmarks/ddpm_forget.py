@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from cells import computed, digest_of
+from cells import computed, digest_of, ranking
 
 STEPS = 50
 TRAINING = {
@@ -133,7 +133,8 @@ def key(variant: str, digit: int, seed: int, samples: int) -> str:
     recipe = {}
     if variant in VARIANTS:
         recipe = {**asdict(method_of(variant)), **OBJECTIVE, **TRAINING, **VARIANTS[variant][2]}
-        recipe |= {"lora": LORA[variant]} if variant in LORA else {}
+        if variant in LORA:
+            recipe |= {"lora": LORA[variant], **ranking(LORA[variant]["select"])}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return f"{variant}|{digit}|{seed}|{samples}|{digest_of(weights)}|{digest}"
 

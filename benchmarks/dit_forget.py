@@ -26,10 +26,10 @@ ROWS = {
     "sfron": ("sfron", {}, 3e-4),
     "sfron, ascent": ("sfron", {"forget_loss": "ascent"}, 3e-4),
     "salun": ("salun", {}, 3e-4),
-    "esd": ("esd", {}, 1e-4),
+    "esd": ("esd", {}, 3e-5),
     "concept_ablation": ("concept_ablation", {}, 3e-4),
     "selective_amnesia": ("selective_amnesia", {}, 3e-4),
-    "gradient_ascent": ("gradient_ascent", {}, 1e-5),
+    "gradient_ascent": ("gradient_ascent", {}, 3e-5),
 }
 
 

@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from cells import computed, digest_of
+from cells import computed, digest_of, ranking
 
 STYLE, THING = ("style", "noto"), ("object", "rocket")
 TUNED_ON = (("style", "twemoji"), ("object", "guitar"))  # never in the table
@@ -35,8 +35,8 @@ ROWS = {
     "uce": ("uce", {}, "xattn", 0.0),
     "uce, after too": ("uce", {"tokens": "after"}, "xattn", 0.0),
     "gradient_ascent": ("gradient_ascent", {}, "full", 1e-5),
-    "sfron, lora all": ("sfron", SFRON, "full", 3e-3),
-    "sfron, lora saliency half": ("sfron", SFRON, "full", 3e-3),
+    "sfron, lora all": ("sfron", SFRON, "full", 2e-3),
+    "sfron, lora saliency half": ("sfron", SFRON, "full", 2e-3),
 }
 # Options of `lora.choose_lora`. Half: at most half of the factors' weights that rank 8 on all layers takes.
 LORA = {
@@ -167,6 +167,8 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
     about = {"drawing": DRAWING, "images": IMAGES, "budget": BUDGET, "batch": BATCH, "rate": rate}
     if row in ROWS:
         about["row"] = [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1])), LORA.get(row)]
+    if row in LORA:
+        about |= ranking(LORA[row]["select"])
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     return f"{row}|{kind}|{name}|{seed}|{count}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
