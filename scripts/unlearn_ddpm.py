@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from transformers.trainer_utils import set_seed
 
 from hf_unlearn import NoisePrediction, UnlearnTrainer, cli, digits, load_ddpm_pipeline
-from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, unet_sets
+from hf_unlearn.arguments import ImageDataFlags, JudgeFlags, LoraFlags, TrainingFlags, unet_sets
 from hf_unlearn.evaluation import (
     DIGITS_DDPM,
     SamplingConfig,
+    class_judge,
     class_rows,
     compare_pipelines,
     digits_judge,
+    drawn_classes,
     figures_table,
     frozen_copy,
+    judged_pipelines,
     loss_metrics,
     losses_table,
     picture,
@@ -45,31 +48,32 @@ class ModelFlags:
 
 @dataclass
 class SamplingFlags:
-    eval_samples_per_class: int = field(default=100, metadata={"help": "samples for the table; 0 skips it"})
     guidance_scale: float = field(default=1.5, metadata={"help": "of the samples in the table and the picture"})
     num_inference_steps: int = field(default=10, metadata={"help": "of the samples in the table and the picture"})
 
     def __post_init__(self):
-        limits = dict(eval_samples_per_class="[0, inf)", num_inference_steps="[1, 1000]")
-        check_limits(self, guidance_scale="[0, inf)", **limits)
+        check_limits(self, guidance_scale="[0, inf)", num_inference_steps="[1, 1000]")
 
 
 def main() -> None:
-    model, data, sampling, lora, training, method = cli.parse(
-        (ModelFlags, ImageDataFlags, SamplingFlags, LoraFlags, TrainingFlags), description=__doc__.splitlines()[0]
-    )
+    kinds = (ModelFlags, ImageDataFlags, SamplingFlags, JudgeFlags, LoraFlags, TrainingFlags)
+    model, data, sampling, judging, lora, training, method = cli.parse(kinds, description=__doc__.splitlines()[0])
     default = model.pretrained_model_name_or_path is None
     if training.dry_run:
-        print(cli.resolved((model, data, sampling, lora, training, method)), end="")
+        print(cli.resolved((model, data, sampling, judging, lora, training, method)), end="")
         return
     cli.check_writable(training.output_dir)
     repo = prepare_repo(training)
     set_seed(training.seed)
     pipeline = load_ddpm_pipeline(model.pretrained_model_name_or_path or str(DIGITS_DDPM), revision=model.revision)
     forget, retain = unet_sets(data, pipeline, default)
-    before = frozen_copy(pipeline)
+    before, forgotten = frozen_copy(pipeline), data.forget_class or []
 
     objective = NoisePrediction(pipeline, model.label_dropout, model.null_class, model.antithetic)
+    named = judging.judges(data, objective.conditional)
+    if named:
+        classes = drawn_classes(forgotten, retain, judging.eval_classes)
+        judge = class_judge(judging.judge_model_name_or_path, judging.judge_revision, classes)
     lora.apply(objective, forget, retain, training.seed)
     measured = first_of(retain)
     trainer = UnlearnTrainer(
@@ -82,7 +86,7 @@ def main() -> None:
         masks=training.mask_path,
         forgotten=data.forgotten,
     )
-    judged = default and bool(data.forget_class) and sampling.eval_samples_per_class > 0
+    judged = named or (default and bool(forgotten) and judging.eval_samples_per_class > 0)
     losses = {} if judged else {"before": trainer.evaluate()}
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
@@ -91,21 +95,23 @@ def main() -> None:
     if not trainer.is_world_process_zero():
         return
 
-    forgotten = data.forget_class or []
     draw = SamplingConfig(
-        max(sampling.eval_samples_per_class, 4),
+        max(judging.eval_samples_per_class, 4),
         sampling.guidance_scale,
         sampling.num_inference_steps,
         training.seed,
     )
     pipelines = {"before": before, "after": pipeline}
     if judged:
-        if len(forgotten) == 1:
+        if default and len(forgotten) == 1:
             pipelines["retrained"] = retrained_digits_ddpm(forgotten[0])
-        real = digits()
-        figures = compare_pipelines(
-            pipelines, digits_judge(), forgotten, real.pixel_values, real.label_tensor, training.output_dir, draw
-        )
+        if named:
+            figures = judged_pipelines(pipelines, judge, forgotten, retain, classes, training.output_dir, draw)
+        else:
+            real = digits()
+            figures = compare_pipelines(
+                pipelines, digits_judge(), forgotten, real.pixel_values, real.label_tensor, training.output_dir, draw
+            )
         table = figures_table(figures)
         metrics, rows = {name: f.metrics() for name, f in figures.items()}, class_rows(figures, forgotten)
     else:

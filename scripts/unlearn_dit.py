@@ -11,8 +11,20 @@ from accelerate import PartialState
 from transformers.trainer_utils import set_seed
 
 from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
-from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags, latent_sets
-from hf_unlearn.evaluation import SamplingConfig, frozen_copy, loss_metrics, losses_table, picture, record_run
+from hf_unlearn.arguments import ImageDataFlags, JudgeFlags, LoraFlags, TrainingFlags, decoded_sets, latent_sets
+from hf_unlearn.evaluation import (
+    SamplingConfig,
+    class_judge,
+    class_rows,
+    drawn_classes,
+    figures_table,
+    frozen_copy,
+    judged_pipelines,
+    loss_metrics,
+    losses_table,
+    picture,
+    record_run,
+)
 from hf_unlearn.hub import finish, prepare_repo
 from hf_unlearn.limits import check_limits
 from hf_unlearn.pipelines import load_dit_pipeline
@@ -42,11 +54,11 @@ class DiTFlags(TrainingFlags):
 
 
 def main() -> None:
-    model, data, lora, training, method = cli.parse(
-        (ModelFlags, ImageDataFlags, LoraFlags, DiTFlags), description=__doc__.splitlines()[0]
+    model, data, judging, lora, training, method = cli.parse(
+        (ModelFlags, ImageDataFlags, JudgeFlags, LoraFlags, DiTFlags), description=__doc__.splitlines()[0]
     )
     if training.dry_run:
-        print(cli.resolved((model, data, lora, training, method)), end="")
+        print(cli.resolved((model, data, judging, lora, training, method)), end="")
         return
     if model.pretrained_model_name_or_path is None:
         raise ValueError("no model: set --pretrained_model_name_or_path to a DiTPipeline")
@@ -58,7 +70,10 @@ def main() -> None:
     cache = model.cache_dir or f"{training.output_dir}/cache"
     with state.local_main_process_first():  # the others find what the first has encoded
         forget, retain = latent_sets(data, pipeline, cache, model.random_flip, state.device)
-    before = frozen_copy(pipeline)
+    before, forgotten = frozen_copy(pipeline), data.forget_class or []
+    if judging.judges(data, conditional=True):
+        classes = drawn_classes(forgotten, retain, judging.eval_classes)
+        judge = class_judge(judging.judge_model_name_or_path, judging.judge_revision, classes)
 
     objective = DiTPrediction(pipeline, model.label_dropout, model.antithetic, variance_weight=model.variance_weight)
     lora.apply(objective, forget, retain, training.seed)
@@ -71,13 +86,19 @@ def main() -> None:
     if not trainer.is_world_process_zero():
         return
     table = losses_table(losses, training.output_dir)
-    guided = objective.null_class == 1000  # DiTPipeline's null class
-    draw = SamplingConfig(4, model.guidance_scale if guided else 1.0, model.num_inference_steps, training.seed)
+    metrics, rows = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)}), []
+    guidance = model.guidance_scale if objective.null_class == 1000 else 1.0  # DiTPipeline's null class
+    draw = SamplingConfig(max(judging.eval_samples_per_class, 4), guidance, model.num_inference_steps, training.seed)
     pipelines = {name: p.to(state.device) for name, p in {"before": before, "after": pipeline}.items()}
-    picture(pipelines, f"{training.output_dir}/before_after.png", data.forget_class or [], draw)
-    metrics = loss_metrics(losses, {"forget": len(forget), "retain": len(retain)})
+    if judging.judges(data, conditional=True):
+        real = decoded_sets(data, pipeline)[1]
+        figures = judged_pipelines(pipelines, judge, forgotten, real, classes, training.output_dir, draw)
+        table, rows = f"{figures_table(figures)}\n\n{table}", class_rows(figures, forgotten)
+        metrics = {name: {**figures[name].metrics(), **row} for name, row in metrics.items()}
+    else:
+        picture(pipelines, f"{training.output_dir}/before_after.png", forgotten, draw)
     base = (model.pretrained_model_name_or_path, model.revision)
-    record = record_run(trainer, data.forgotten, metrics, *base, data.sources)
+    record = record_run(trainer, data.forgotten, metrics, *base, data.sources, rows)
     finish(training, repo, record, table, trainer)
 
 

@@ -149,14 +149,47 @@ def latent_sets(
     data: ImageDataFlags, pipeline: Any, cache: str, flips: bool = False, device: Any = "cpu"
 ) -> tuple[Dataset, Dataset]:
     """(forget, retain) latents for a DiTPipeline, encoded once and kept in `cache`; its VAE ends on the CPU."""
-    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
-    if data.streaming:
-        raise ValueError("--streaming is for pixels: latents are encoded once and kept")
-    sets = image_sets(data, pixels, pipeline.vae.config.in_channels)
+    sets = decoded_sets(data, pipeline)
     pipeline.vae.to(device)
     forget, retain = (encode_images(pipeline.vae, images, cache, flips=flips) for images in sets)
     pipeline.vae.to("cpu")
     return forget, retain
+
+
+def decoded_sets(data: ImageDataFlags, pipeline: Any) -> tuple[Dataset, Dataset]:
+    """(forget, retain) images as a DiTPipeline's VAE gives them."""
+    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    if data.streaming:
+        raise ValueError("--streaming is for pixels: latents are encoded once and kept")
+    return image_sets(data, pixels, pipeline.vae.config.in_channels)
+
+
+@dataclass
+class JudgeFlags:
+    """An image classifier that reads what a class-conditional model draws, before and after."""
+
+    judge_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "image classifier with the model's class numbers: folder or Hub id"}
+    )
+    judge_revision: str | None = field(default=None, metadata={"help": "Hub revision of the judge"})
+    eval_classes: list[int] | None = field(
+        default=None, metadata={"help": "classes that it reads beside the forgotten ones; default nine of the data"}
+    )
+    eval_samples_per_class: int = field(default=100, metadata={"help": "samples for the table; 0 skips it"})
+
+    def __post_init__(self):
+        check_limits(self, eval_samples_per_class="[0, inf)")
+        if self.eval_classes and not self.judge_model_name_or_path:
+            raise ValueError("--eval_classes are read by a judge: set --judge_model_name_or_path")
+
+    def judges(self, data: ImageDataFlags, conditional: bool) -> bool:
+        """Whether there is a judge. Raises ValueError if there is nothing that it could read."""
+        if self.judge_model_name_or_path is None or not self.eval_samples_per_class:
+            return False
+        if not data.forget_class or not conditional or data.streaming:
+            why = "a model with classes" if not conditional else "data without --streaming and --forget_class"
+            raise ValueError(f"--judge_model_name_or_path reads drawn classes: it needs {why}")
+        return True
 
 
 @dataclass

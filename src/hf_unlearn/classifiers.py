@@ -169,10 +169,15 @@ class ProcessedImages(LabelledDataset):
         return True
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
-        if self.processor is None:
-            return to_pixels(image, getattr(self.config, "image_size", None), self.config.num_channels)
-        image = image.convert("L" if self.config.num_channels == 1 else "RGB")
-        return self.processor(image, return_tensors="pt")["pixel_values"][0]
+        return pixels_for(image, self.config, self.processor)
+
+
+def pixels_for(image: Image.Image, config: Any, processor: Any) -> torch.Tensor:
+    """(C, H, W) as a classifier of this configuration takes it: by its processor, else in [-1, 1] at image_size."""
+    if processor is None:
+        return to_pixels(image, getattr(config, "image_size", None), config.num_channels)
+    image = image.convert("L" if config.num_channels == 1 else "RGB")
+    return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
 def load_labelled_images(

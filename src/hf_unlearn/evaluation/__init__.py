@@ -1,5 +1,6 @@
 """Finished models in; numbers and pictures out."""
 
+from .class_judge import ClassifierJudge, class_judge, drawn_classes, judged_pipelines
 from .concepts import concept_picture, draw_prompts, strength_pictures
 from .ddpm import (
     DIGITS_DDPM,
@@ -35,22 +36,26 @@ from .report import (
 __all__ = [
     "DIGITS_DDPM",
     "RETRAINED",
+    "ClassifierJudge",
     "DigitsJudge",
     "GenerationFigures",
     "RunRecord",
     "SamplingConfig",
     "before_after",
+    "class_judge",
     "class_rows",
     "compare_pipelines",
     "concept_picture",
     "digits_judge",
     "draw_prompts",
+    "drawn_classes",
     "evaluate_classes",
     "figures_table",
     "frechet_distance",
     "frozen_copy",
     "interval",
     "judge_samples",
+    "judged_pipelines",
     "loss_metrics",
     "losses_table",
     "markdown_table",

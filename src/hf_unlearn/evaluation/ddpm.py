@@ -40,15 +40,16 @@ def compare_pipelines(
     folder: str | Path,
     config: SamplingConfig,
     title: str = "",
+    classes: Sequence[int] | None = None,
 ) -> dict[str, GenerationFigures]:
     """Measure each pipeline, write `figures.json`, `figures.md` and `before_after.png` to `folder`."""
     folder = Path(folder)
+    classes = sorted(classes or {int(c) for c in real_labels})
     figures = {
-        name: evaluate_classes(pipeline, judge, forget_classes, real, real_labels, config)
+        name: evaluate_classes(pipeline, judge, forget_classes, real, real_labels, config, classes)
         for name, pipeline in pipelines.items()
     }
     write_figures(folder, {n: asdict(f) for n, f in figures.items()}, figures_table(figures))
-    classes = sorted(int(c) for c in real_labels.unique())
     before_after(pipelines, classes, forget_classes, folder / "before_after.png", config, title)
     return figures
 

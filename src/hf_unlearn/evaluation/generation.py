@@ -134,6 +134,7 @@ def evaluate_classes(
     real: Tensor,
     real_labels: Tensor,
     config: SamplingConfig | None = None,
+    classes: Sequence[int] | None = None,
 ) -> GenerationFigures:
     """Sample every class and measure.
 
@@ -141,12 +142,14 @@ def evaluate_classes(
         judge: `judge(images)` are logits, `judge.features(images)` features of width `judge.num_features`.
         real, real_labels: real images (N, C, H, W) in [-1, 1] and labels (N,); those of forgotten classes are not
             used.
+        classes: to draw; default those of `real_labels`.
     """
     config = config or SamplingConfig()
-    classes = sorted(int(c) for c in real_labels.unique())
+    classes = sorted(classes or {int(c) for c in real_labels})
     images = sample_classes(pipeline, classes, config)
     asked = torch.tensor(classes).repeat_interleave(config.samples_per_class)
-    return judge_samples(images, asked, judge, forget_classes, real, real_labels, asdict(config))
+    named = {"judge": judge.name} if getattr(judge, "name", "") else {}
+    return judge_samples(images, asked, judge, forget_classes, real, real_labels, {**asdict(config), **named})
 
 
 def judge_samples(
