@@ -119,17 +119,16 @@ def main() -> None:
     cells = computed(options.output, wanted, key, cell, options.jobs)
     rows = []
     for row, rate in [("original", None), *runs]:
-        forgotten, kept, ratio, seconds = [], [], [], []
+        forgotten, kept, ratio = [], [], []
         for digit, seed in pairs if row in ROWS else [(digit, 0) for digit in options.digits]:
             before = cells[key(options.model, "original", digit, 0, None, samples)]
             figures = cells[key(options.model, row, digit, seed, rate, samples)]
             forgotten.append(100 * figures["forget_accuracy"])
             kept.append(100 * figures["retain_accuracy"] / before["retain_accuracy"])
             ratio.append(figures["frechet_distance"] / before["frechet_distance"])
-            seconds.append(figures["seconds"])
         shares = [interval(forgotten, 1), f"{max(forgotten):.1f}", interval(kept, 1), f"{min(kept):.1f}"]
-        rows.append([f"{row} {rate:g}" if rate else row, *shares, interval(ratio, 2), interval(seconds, 1)])
-    header = ["method", "forgotten %", "max", "retained %", "min", "distance ratio", "seconds"]
+        rows.append([f"{row} {rate:g}" if rate else row, *shares, interval(ratio, 2)])
+    header = ["method", "forgotten %", "max", "retained %", "min", "distance ratio"]
     text = markdown_table(header, rows)
     print(f"\ndigits {options.digits} x {len(options.seeds)} seeds, {samples} samples a class\n\n{text}")
     if options.picture:

@@ -206,9 +206,9 @@ def main() -> None:
         for row, rate in [("original", None), *runs]:
             found = [cells[key(*head, row, *target, s, rate, *tail)] for s in (seeds if row in ROWS else [0])]
             shares = [interval([100 * f[name] for f in found], 1) for name in ("UA", "IRA", "CRA")]
-            rest = [interval([f["frechet"] for f in found], 2), interval([f["seconds"] for f in found], 1)]
-            rows.append([f"{row} {rate:g}" if rate else row, *shares, *rest])
-        table = markdown_table(["method", "UA %", "IRA %", "CRA %", "Frechet distance", "seconds"], rows)
+            distance = interval([f["frechet"] for f in found], 2)
+            rows.append([f"{row} {rate:g}" if rate else row, *shares, distance])
+        table = markdown_table(["method", "UA %", "IRA %", "CRA %", "Frechet distance"], rows)
         text += f"\nForget the {target[0]} {target[1]}, {len(seeds)} seeds\n\n{table}\n"
         if options.pictures:
             made = {r: strip_path(*head, r, *target, seeds[0] if r in ROWS else 0, None, *tail) for r, _ in runs}
