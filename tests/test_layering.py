@@ -12,7 +12,7 @@ LAYERS = [
     {"files", "limits", "untrusted"},
     {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
     {"sharding", "offload"},
-    {"checkpoints"},
+    {"checkpoints", "masks"},
     {"objectives", "optim"},
     {"images", "class_names", "sources", "emoji"},
     {"streams"},

@@ -5,7 +5,8 @@ from safetensors.torch import load_file, save_file
 
 from hf_unlearn import NoisePrediction, saliency, split_by_label
 from hf_unlearn.data import collate
-from hf_unlearn.saliency import Masks, density_masks, fisher, load_masks, ratio_masks
+from hf_unlearn.masks import Masks, density_masks, load_masks, ratio_masks
+from hf_unlearn.saliency import fisher
 
 
 def handmade(objective, images, groups: list[list[int]], per_sample: bool) -> dict[str, torch.Tensor]:
@@ -219,7 +220,7 @@ def test_bits_that_are_not_what_their_shapes_say_are_refused(tmp_path):
     for shapes in ("no", "[3]", '{"w": [17]}', '{"v": [16]}', '{"w": [-16]}', '{"w": 16}'):
         save_file(bits, tmp_path / "m.safetensors", metadata={"shapes": shapes})
         with pytest.raises(ValueError, match="holds no weight masks"):
-            saliency.Masks.load(tmp_path / "m.safetensors")
+            Masks.load(tmp_path / "m.safetensors")
 
 
 def test_masks_that_do_not_fit_are_refused(tmp_path):

@@ -23,29 +23,36 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def measure(profile: Profile) -> dict[str, Any]:
     names = [name for name in OPTIONS if name not in profile.options_left_out]
-    return {name: fresh(outcome, profile, name=name) for name in names}
+    return {name: _both(profile, name) for name in names}
 
 
-def outcome(profile: Profile, name: str) -> dict[str, Any]:
+def _both(profile: Profile, name: str) -> dict[str, Any]:
+    """Time beside the steps by hand; memory alone, since those need some too."""
+    timed = fresh(outcome, profile, name=name, alone=False)
+    return {**timed, **fresh(outcome, profile, name=name, alone=True)} if "ratio" in timed else timed
+
+
+def outcome(profile: Profile, name: str, alone: bool) -> dict[str, Any]:
     """Its figures, or the line in which the program says why not."""
     pipeline = build(profile.memory_width, profile.size)
     if name == "channels_last":
         pipeline.unet.to(memory_format=torch.channels_last)
-    batch = min(16, profile.memory_batches[0])
-    bare = Bare(profile.memory_width, profile.size, batch)
+    batch = profile.memory_batches[0] if alone else min(16, profile.memory_batches[0])
+    bare = None if alone else Bare(profile.memory_width, profile.size, batch)
     try:
         with scratch() as folder:
-            steps = max(3, profile.pairs // 2) + WARM_UP
+            steps = 2 if alone else max(3, profile.pairs // 2) + WARM_UP
             trainer = trainer_for(pipeline, SFRon(), batch, profile.size, folder, steps, **OPTIONS[name][1])
-            timed = Pairs(bare.step)
+            timed = Pairs(bare.step) if bare else ForgetPeak()
             trainer.add_callback(timed)
-            trainer.add_callback(ForgetPeak())
             trainer.train()
     except ValueError as error:
         return {"refused": str(error)}
     except Exception as error:  # an option that breaks must not cost the figures of the others: it is listed as broken
         return {"broken": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
-    return {**compared(timed.ours, timed.theirs), "mb": peak_megabytes(), "batch": batch}
+    if alone:
+        return {"mb": peak_megabytes(), "memory_batch": batch}
+    return {**compared(timed.ours, timed.theirs), "batch": batch}
 
 
 def text(result: dict[str, Any]) -> str:
@@ -70,7 +77,7 @@ def text(result: dict[str, Any]) -> str:
         )
     header = ["option", "how", "time over the default's", "by CPU time", "peak memory over the default's"]
     return f"""Outer steps of batch {plain["batch"]} after {WARM_UP} that warm up, each option in a fresh process and \
-in turns with the same fp32 steps by hand.
+in turns with the same fp32 steps by hand; memory of two steps of batch {plain["memory_batch"]} in another process.
 
 {markdown_table(header, rows)}
 

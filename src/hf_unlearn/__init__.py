@@ -31,7 +31,8 @@ _EXPORTS = {
     "adapters": ("load_adapter", "remove_adapters", "set_strengths"),
     "objectives": ("Classification", "DiTPrediction", "NoisePrediction", "TextToImage", "encode_prompts"),
     "pipelines": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
-    "saliency": ("Masks", "density_masks", "fisher", "load_masks", "ratio_masks"),
+    "masks": ("Masks", "density_masks", "load_masks", "ratio_masks"),
+    "saliency": ("fisher",),
     "trainer": ("UnlearnTrainer",),
 }
 __all__ = ["__version__", *(name for names in _EXPORTS.values() for name in names)]

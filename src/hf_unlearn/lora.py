@@ -14,8 +14,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.data import Dataset
 
+from .masks import Fisher, ratio_masks
 from .objectives import Adapter, Objective
-from .saliency import Fisher, fisher, ratio_masks
+from .saliency import fisher
 
 NAME = "default"  # of the adapter that is trained
 SELECTIONS = ("saliency", "all", "xattn")

@@ -15,9 +15,9 @@ from transformers.trainer_pt_utils import safe_globals
 
 from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
 from .files import atomic, atomic_folder, write_text
+from .masks import Masks
 from .objectives import Objective
 from .origin import is_hub_id
-from .saliency import Masks
 from .sharding import is_sharded, whole
 from .untrusted import loading, read_json
 
@@ -67,7 +67,9 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in contiguous_state(module).items():
         digest.update(name.encode())
-        digest.update(value.view(torch.uint8).numpy() if value.ndim else value.numpy().tobytes())
+        digest.update(
+            value.reshape(-1).view(torch.uint8).numpy()
+        )  # flat: 1x1 kernels in channels_last have odd strides
     return digest.hexdigest()[:16]
 
 

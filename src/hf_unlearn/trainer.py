@@ -25,12 +25,12 @@ from .errors import spare_memory
 from .guard import DivergenceGuard
 from .history import read_history, write_history
 from .losses import spread
+from .masks import Masks, load_masks, masks_from
 from .methods import Method, SFRon
 from .numerics import bad_samples, bad_weight, in_memory, say_samples
 from .objectives import Objective, objective_for
 from .offload import offload
 from .optim import FastSlow
-from .saliency import Masks, load_masks, masks_from
 from .saving import KeptRun
 from .storage import weights_digest
 from .streams import RetainStream, StreamedPairs

@@ -23,7 +23,7 @@ from hf_unlearn.evaluation.page import page
 from hf_unlearn.evaluation.prompt_files import PromptRow, read_prompts
 from hf_unlearn.evaluation.record import RECORD_FILE, RunRecord, read_record
 from hf_unlearn.evaluation.verdict import verdict
-from hf_unlearn.saliency import Masks
+from hf_unlearn.masks import Masks
 
 RUN = run_record(
     loads_with=["DDPMPipeline"], environment={"hf_unlearn": "0.1.0", "packages": "torch 2.13", "python": "3.11.7"}

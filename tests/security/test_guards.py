@@ -28,8 +28,8 @@ from hf_unlearn.evaluation.fidelity import EfficientNetLite
 from hf_unlearn.evaluation.inception import load_published
 from hf_unlearn.evaluation.page import page
 from hf_unlearn.images import open_image
+from hf_unlearn.masks import Masks
 from hf_unlearn.pipelines import load_dit_pipeline, load_text_to_image_pipeline
-from hf_unlearn.saliency import Masks
 from hf_unlearn.side_by_side import original_of
 from hf_unlearn.storage import check_checkpoint, save_weights
 from hf_unlearn.untrusted import check_folder, pipeline_index

@@ -11,8 +11,8 @@ from .saliency_flags import parser
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from ..masks import Masks
     from ..objectives import Objective
-    from ..saliency import Masks
 
 BOTH = ("dataset_name", "dataset_config_name", "train_data_dir", "forget_class", "forget_indices")
 BOTH += ("image_column", "label_column")
@@ -85,8 +85,9 @@ def compute(objective: "Objective", forget: "Dataset", retain: "Dataset", given:
     """The masks that a run of sfron with these options and this seed would start with, or with `mask_density` the
     most salient share of all weights."""
     from ..config import UnlearnConfig
+    from ..masks import density_masks
     from ..methods import SFRon
-    from ..saliency import density_masks, fisher
+    from ..saliency import fisher
     from ..trainer import UnlearnTrainer
 
     method = SFRon(**_chosen(given, MASK))

@@ -11,8 +11,8 @@ from ..objectives import Baseline
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from ..masks import Masks
     from ..objectives import Objective
-    from ..saliency import Masks
 
 
 class Loop(Protocol):

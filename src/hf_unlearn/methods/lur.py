@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..saliency import forget_gradient, top_masks
+from ..masks import top_masks
+from ..saliency import forget_gradient
 from .base import Loop, Method
 
 

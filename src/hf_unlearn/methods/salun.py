@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..saliency import Masks, forget_gradient, top_masks
+from ..masks import Masks, top_masks
+from ..saliency import forget_gradient
 from .base import Loop, Method
 from .random_label import relabelled
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..limits import check_limits
 from ..losses import adaptive_mean
-from ..saliency import Masks, fisher, ratio_masks
+from ..masks import Masks, ratio_masks
+from ..saliency import fisher
 from .base import Loop, Method
 
 CHOICES = {
