@@ -198,8 +198,10 @@ def exported(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "unet/diffusion_pytorch_model.safetensors")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("method", ["sfron", "shared", "ema", "neg_grad_plus", "evaluated"])
+@pytest.mark.parametrize(
+    "method",
+    ["sfron", *(pytest.param(m, marks=pytest.mark.long) for m in ("shared", "ema", "neg_grad_plus", "evaluated"))],
+)
 def test_two_processes_that_share_the_weights_equal_one(tmp_path, method):
     """FSDP2 against one process: masked step, frozen original, slow weights; the masks and the Fisher too."""
     for processes, options in ((1, ()), (2, ("--fsdp", "--save_steps", 4))):
@@ -207,7 +209,8 @@ def test_two_processes_that_share_the_weights_equal_one(tmp_path, method):
         files += ["--fisher", tmp_path / f"fisher{processes}.safetensors"]
         done = launch(tmp_path / str(processes), method, processes, *options, *files)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert f"sharded {processes == 2} drift 0.0" in done.stdout
+        drift = None if method == "neg_grad_plus" else 0.0  # without masks nobody looked
+        assert f"sharded {processes == 2} drift {drift}" in done.stdout
     one, two = (exported(tmp_path / str(n)) for n in (1, 2))
     assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6
     start = tiny_pipeline().unet.state_dict()
