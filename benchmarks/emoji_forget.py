@@ -27,7 +27,7 @@ SHOWN = ("rocket", "sailboat", "cat", "castle")  # in the pictures
 # row -> (method, its options, weights that are trained, learning rate)
 SFRON = {"retain_steps": 1}  # 100 outer steps
 ROWS = {
-    "sfron": ("sfron", SFRON, "xattn", 3e-3),
+    "sfron": ("sfron", SFRON, "xattn", 5e-3),
     "sfron, all weights": ("sfron", SFRON, "full", 1e-3),
     "salun": ("salun", {}, "full", 1e-3),
     "esd-x": ("esd", {}, "xattn", 5e-4),
