@@ -15,13 +15,12 @@ from hf_unlearn.arguments import ImageDataFlags, JudgeFlags, LoraFlags, Training
 from hf_unlearn.evaluation import (
     DIGITS_DDPM,
     SamplingConfig,
-    class_judge,
     class_rows,
     compare_pipelines,
     digits_judge,
-    drawn_classes,
     figures_table,
     frozen_copy,
+    judge_for,
     judged_pipelines,
     loss_metrics,
     losses_table,
@@ -70,10 +69,7 @@ def main() -> None:
     before, forgotten = frozen_copy(pipeline), data.forget_class or []
 
     objective = NoisePrediction(pipeline, model.label_dropout, model.null_class, model.antithetic)
-    named = judging.judges(data, objective.conditional)
-    if named:
-        classes = drawn_classes(forgotten, retain, judging.eval_classes)
-        judge = class_judge(judging.judge_model_name_or_path, judging.judge_revision, classes)
+    judge = judge_for(judging, data, retain, objective.conditional)
     lora.apply(objective, forget, retain, training.seed)
     measured = first_of(retain)
     trainer = UnlearnTrainer(
@@ -86,7 +82,7 @@ def main() -> None:
         masks=training.mask_path,
         forgotten=data.forgotten,
     )
-    judged = named or (default and bool(forgotten) and judging.eval_samples_per_class > 0)
+    judged = bool(judge) or (default and bool(forgotten) and judging.eval_samples_per_class > 0)
     losses = {} if judged else {"before": trainer.evaluate()}
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
@@ -105,8 +101,8 @@ def main() -> None:
     if judged:
         if default and len(forgotten) == 1:
             pipelines["retrained"] = retrained_digits_ddpm(forgotten[0])
-        if named:
-            figures = judged_pipelines(pipelines, judge, forgotten, retain, classes, training.output_dir, draw)
+        if judge:
+            figures = judged_pipelines(pipelines, *judge, forgotten, retain, training.output_dir, draw)
         else:
             real = digits()
             figures = compare_pipelines(

@@ -14,11 +14,10 @@ from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
 from hf_unlearn.arguments import ImageDataFlags, JudgeFlags, LoraFlags, TrainingFlags, decoded_sets, latent_sets
 from hf_unlearn.evaluation import (
     SamplingConfig,
-    class_judge,
     class_rows,
-    drawn_classes,
     figures_table,
     frozen_copy,
+    judge_for,
     judged_pipelines,
     loss_metrics,
     losses_table,
@@ -71,9 +70,7 @@ def main() -> None:
     with state.local_main_process_first():  # the others find what the first has encoded
         forget, retain = latent_sets(data, pipeline, cache, model.random_flip, state.device)
     before, forgotten = frozen_copy(pipeline), data.forget_class or []
-    if judging.judges(data, conditional=True):
-        classes = drawn_classes(forgotten, retain, judging.eval_classes)
-        judge = class_judge(judging.judge_model_name_or_path, judging.judge_revision, classes)
+    judge = judge_for(judging, data, retain, conditional=True)
 
     objective = DiTPrediction(pipeline, model.label_dropout, model.antithetic, variance_weight=model.variance_weight)
     lora.apply(objective, forget, retain, training.seed)
@@ -90,9 +87,9 @@ def main() -> None:
     guidance = model.guidance_scale if objective.null_class == 1000 else 1.0  # DiTPipeline's null class
     draw = SamplingConfig(max(judging.eval_samples_per_class, 4), guidance, model.num_inference_steps, training.seed)
     pipelines = {name: p.to(state.device) for name, p in {"before": before, "after": pipeline}.items()}
-    if judging.judges(data, conditional=True):
+    if judge:
         real = decoded_sets(data, pipeline)[1]
-        figures = judged_pipelines(pipelines, judge, forgotten, real, classes, training.output_dir, draw)
+        figures = judged_pipelines(pipelines, *judge, forgotten, real, training.output_dir, draw)
         table, rows = f"{figures_table(figures)}\n\n{table}", class_rows(figures, forgotten)
         metrics = {name: {**figures[name].metrics(), **row} for name, row in metrics.items()}
     else:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, Subset
 
 from .images import ArrayDataset
+from .sharding import whole
 
 SHOWN, SEARCHED = 5, 10_000  # positions that a message names, items that are read to find them
 
@@ -18,7 +18,7 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float32)))
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return whole(norm)
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

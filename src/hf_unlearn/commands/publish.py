@@ -29,14 +29,13 @@ def publish_command(argv: list[str]) -> None:
     from ..hub import name_card
     from ..upload import publish
 
+    contents = read_contents(options.folder, options.include_masks)  # nothing is touched that is no finished result
     if options.dry_run:
-        contents = read_contents(options.folder, options.include_masks)
         print(
             json.dumps({"kind": contents.kind, "files": contents.files}) if options.json else "\n".join(contents.files)
         )
         return
     if "/" in options.repo:
-        read_contents(options.folder, options.include_masks)  # nothing is touched that is no finished result
         name_card(options.folder, options.repo)
     before = signal.signal(signal.SIGINT, _leave)
     try:

@@ -1,6 +1,6 @@
 """Finished models in; numbers and pictures out."""
 
-from .class_judge import ClassifierJudge, class_judge, drawn_classes, judged_pipelines
+from .class_judge import ClassifierJudge, class_judge, drawn_classes, judge_for, judged_pipelines
 from .concepts import concept_picture, draw_prompts, strength_pictures
 from .ddpm import (
     DIGITS_DDPM,
@@ -54,6 +54,7 @@ __all__ = [
     "frechet_distance",
     "frozen_copy",
     "interval",
+    "judge_for",
     "judge_samples",
     "judged_pipelines",
     "loss_metrics",
