@@ -3,6 +3,7 @@
     python benchmarks/bench.py --profile quick     about ten minutes on two idle cores (`make bench`)
     python benchmarks/bench.py                     the full profile: an hour, models up to 300M weights
     python benchmarks/bench.py --only step memory  replaces these sections, keeps the others
+    python benchmarks/bench.py --profile quick --only options --all_options     torch.compile too: minutes more
     python benchmarks/bench.py --only              only writes the page anew from the kept figures
 
 Every section goes into the JSON as soon as it is measured; the page and the plot are made from the JSON alone.
@@ -90,6 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--profile", choices=["tiny", "quick", "full"], default="full", help="how large and how often")
     parser.add_argument("--quick", action="store_const", dest="profile", const="quick", help="--profile quick")
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="sections; default all, none: page only")
+    parser.add_argument("--all_options", action="store_true", help="also those that a profile leaves out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch; default one a core")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/bench.json")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs/benchmarks.md")
@@ -100,6 +102,8 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(options.threads)
     profile = replace(PROFILES[options.profile], threads=options.threads)
+    if options.all_options:
+        profile = replace(profile, options_left_out=())
     run(list(SECTIONS) if options.only is None else options.only, profile, options.output)
     kept = json.loads(options.output.read_text())
     options.markdown.parent.mkdir(parents=True, exist_ok=True)

@@ -97,10 +97,10 @@ def main() -> None:
         sampling.num_inference_steps,
         training.seed,
     )
-    pipelines = {"before": before, "after": pipeline}
+    pipelines = {"before": before.to(trainer.args.device), "after": pipeline}
     if judged:
         if default and len(forgotten) == 1:
-            pipelines["retrained"] = retrained_digits_ddpm(forgotten[0])
+            pipelines["retrained"] = retrained_digits_ddpm(forgotten[0]).to(trainer.args.device)
         if judge:
             figures = judged_pipelines(pipelines, *judge, forgotten, retain, training.output_dir, draw)
         else:

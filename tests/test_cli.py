@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -34,3 +36,29 @@ def test_help_of_the_training_arguments_is_printed(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.parse((UnlearnConfig,), ["--help"])
     assert stop.value.code == 0 and "--push_masks" in capsys.readouterr().out
+
+
+ABORTS_AT_THE_END = """
+import atexit, ctypes, sys
+import torch
+from hf_unlearn import cli
+
+def main():
+    torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+    ctypes.pythonapi.Py_AtExit(ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p))
+    atexit.register(print, "finished")
+    print("measured")
+    if sys.argv[2] == "wrong":
+        raise ValueError("wrong")
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(("word", "code"), [("right", 0), ("wrong", 2)])
+def test_one_of_several_processes_skips_the_end_of_the_interpreter(tmp_path, word, code):
+    """gloo's threads abort there now and then, and the launcher stops the first process in its evaluation."""
+    command = [sys.executable, "-c", ABORTS_AT_THE_END, str(tmp_path / "store"), word]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == "measured\nfinished\n" and ("error: wrong" in done.stderr) == (word == "wrong")

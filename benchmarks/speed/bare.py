@@ -52,7 +52,10 @@ class Bare:
 
 
 class Pairs(TrainerCallback):
-    """Times every outer step, its log line and data too, in turns with one call of `other`."""
+    """Times every outer step, its log line and data too, in turns with one call of `other`.
+
+    `first` is the first step, which the others do not count: what is compiled is compiled in it.
+    """
 
     def __init__(self, other: Callable[[], Any], warm: Callable[[], Any] = lambda: None):
         self.other, self.warm, self.ours, self.theirs = other, warm, [], []
@@ -63,6 +66,8 @@ class Pairs(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         ours = Span.now() - self.mark
         theirs = spent(self.other)
+        if state.global_step == 1:
+            self.first = ours
         if state.global_step > WARM_UP:
             self.ours.append(ours)
             self.theirs.append(theirs)

@@ -1,6 +1,7 @@
 """What commands and scripts share: one line for a user error, exit codes. Imports nothing heavy: --help is quick."""
 
 import argparse
+import atexit
 import os
 import sys
 import traceback
@@ -46,8 +47,23 @@ def run(main: Callable[[], None]) -> NoReturn:
             print(redact(traceback.format_exc()), file=sys.stderr)
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"{Path(sys.argv[0]).name}: error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
-        sys.exit(2)
+        _leave(2)
     except KeyboardInterrupt:
         print("interrupted; --resume_from_checkpoint latest goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+        _leave(130)
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; one of several processes without the end of the interpreter.
+
+    Then gloo's threads may still let go of tensors, which aborts the process (pytorch/pytorch#179291): the launcher
+    takes that for a failure and stops the others, among them the first one, which still measures.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        atexit._run_exitfuncs()  # trackers finish in there
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

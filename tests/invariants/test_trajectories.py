@@ -149,7 +149,7 @@ def launch(folder, method: str, processes: int, *options) -> subprocess.Complete
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_UNLEARN_TRACEBACK": "1"},
     )
     assert f"world size {processes}" in done.stdout, done.stderr
     return done

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import config, tiny_pipeline  # noqa: E402
 
-from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, split_by_label  # noqa: E402
+from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, cli, split_by_label  # noqa: E402
 from hf_unlearn.images import ArrayDataset  # noqa: E402
 from hf_unlearn.saliency import fisher  # noqa: E402
 
@@ -50,7 +50,7 @@ def shard() -> None:
     os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_RESHARD_AFTER_FORWARD="true", **wrap)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("method")
     parser.add_argument("folder", type=Path)
@@ -93,5 +93,7 @@ if __name__ == "__main__":
             trainer.masks.save(options.masks)
         drift = trainer.verify_mask()
         print(f"sharded {trainer.is_fsdp_enabled} drift {drift}")
-    sys.stdout.flush()
-    os._exit(0)  # at a normal exit torch now and then aborts a gloo process on a busy machine
+
+
+if __name__ == "__main__":
+    cli.run(main)
