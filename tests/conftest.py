@@ -17,13 +17,13 @@ from hf_unlearn.images import ArrayDataset
 torch.set_num_threads(1)
 
 
-def tiny_unet(num_class_embeds: int | None = 5, seed: int = 0) -> UNet2DModel:
+def tiny_unet(num_class_embeds: int | None = 5, seed: int = 0, widths: tuple[int, int] = (8, 16)) -> UNet2DModel:
     torch.manual_seed(seed)
     return UNet2DModel(
         sample_size=8,
         in_channels=1,
         out_channels=1,
-        block_out_channels=(8, 16),
+        block_out_channels=widths,
         layers_per_block=1,
         norm_num_groups=4,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),

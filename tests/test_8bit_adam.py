@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import config, random_images
+from conftest import config, random_images, tiny_unet
+from diffusers import DDIMScheduler
 
 from hf_unlearn import ClassConditionalDDPMPipeline, SFRon, UnlearnTrainer, split_by_label
 
@@ -12,21 +13,7 @@ METHODS = {"separate": SFRon(), "shared": SFRon(forget_optim="shared"), "slow": 
 
 def pipeline() -> ClassConditionalDDPMPipeline:
     """Wide enough that weights have 8-bit states: those of fewer than 4096 stay in full."""
-    from diffusers import DDIMScheduler, UNet2DModel
-
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(32, 32),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=8,
-        num_class_embeds=5,
-    )
-    return ClassConditionalDDPMPipeline(unet, DDIMScheduler(1000), null_class=4)
+    return ClassConditionalDDPMPipeline(tiny_unet(widths=(32, 32)), DDIMScheduler(1000), null_class=4)
 
 
 def trained(folder, method, resume=None, **values) -> UnlearnTrainer:
