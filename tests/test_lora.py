@@ -4,66 +4,25 @@ import copy
 
 import pytest
 import torch
-from conftest import config, latents, tiny_dit, tiny_pipeline, tiny_sd, tiny_sdxl, tiny_vit
+from conftest import config
+from families import family_case
 from peft import LoraConfig, PeftModel
 from torch import nn
 
 from hf_unlearn import (
     SSD,
-    Classification,
-    DiTPrediction,
-    NoisePrediction,
     SalUn,
     SFRon,
-    TextToImage,
     UnlearnTrainer,
-    encode_prompts,
     find_salient_target_modules,
     load_adapter,
     remove_adapters,
     set_strengths,
-    split_by_label,
 )
 from hf_unlearn.adapters import base_copy, merged_copy, network_of, tuner_layers
-from hf_unlearn.images import ArrayDataset
 from hf_unlearn.lora import add_lora, allot_ranks, choose_lora, layer_scores, lora_layers, lora_size
 
-
-def sd_case(make):
-    pipeline = make()
-    prompts = encode_prompts(pipeline, ["a cat", "a dog"])
-    return TextToImage(pipeline, prompts, {"a cat": "a dog"}), latents(prompts)
-
-
-def resnet():
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    torch.manual_seed(0)
-    sizes = dict(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")
-    return ResNetForImageClassification(ResNetConfig(num_channels=1, num_labels=4, **sizes))
-
-
 FAMILIES = ["unet", "dit", "sd", "sdxl", "vit", "resnet"]
-
-
-@pytest.fixture
-def case(images):
-    """(objective, forget, retain) of a family."""
-
-    def make(family: str):
-        if family in ("sd", "sdxl"):
-            objective, data = sd_case(tiny_sd if family == "sd" else tiny_sdxl)
-            return objective, *split_by_label(data, 1)
-        if family == "dit":
-            objective = DiTPrediction(tiny_dit())
-            data = ArrayDataset(torch.randn(12, 4, 4, 4), torch.arange(12) % 3)
-        else:
-            data = images
-            made = {"unet": tiny_pipeline, "vit": tiny_vit, "resnet": resnet}[family]()
-            objective = NoisePrediction(made) if family == "unet" else Classification(made)
-        return objective, *split_by_label(data, 1)
-
-    return make
 
 
 def trained(objective, forget, retain, folder, select="saliency", merge=False, **values):
@@ -83,8 +42,8 @@ def output(objective, network):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_loads_onto_the_original_to_the_same_output(case, family, tmp_path):
-    objective, forget, retain = case(family)
+def test_an_adapter_loads_onto_the_original_to_the_same_output(family, tmp_path):
+    objective, forget, retain = family_case(family)
     original = copy.deepcopy(objective.network)
     pipeline = getattr(objective, "pipeline", None)
     trained(objective, forget, retain, tmp_path)
@@ -108,8 +67,8 @@ def test_an_adapter_loads_onto_the_original_to_the_same_output(case, family, tmp
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_merged_weights_load_as_a_whole_model(case, family, tmp_path):
-    objective, forget, retain = case(family)
+def test_merged_weights_load_as_a_whole_model(family, tmp_path):
+    objective, forget, retain = family_case(family)
     trained(objective, forget, retain, tmp_path, merge=True)
     loaded = objective.reload_network(str(tmp_path))
     assert not tuner_layers(loaded)
@@ -117,8 +76,8 @@ def test_merged_weights_load_as_a_whole_model(case, family, tmp_path):
     assert (tmp_path / "adapter").is_dir()  # undo stays possible
 
 
-def test_the_teacher_is_the_network_without_its_adapter_and_owns_no_weights(case):
-    objective, forget, retain = case("unet")
+def test_the_teacher_is_the_network_without_its_adapter_and_owns_no_weights():
+    objective, forget, retain = family_case("unet")
     original = copy.deepcopy(objective.network)
     add_lora(objective, choose_lora(objective, forget, retain, "all", rank=2))
     for p in objective.network.parameters():
@@ -133,14 +92,14 @@ def test_the_teacher_is_the_network_without_its_adapter_and_owns_no_weights(case
 
 
 @pytest.mark.parametrize("family", ["unet", "resnet"])
-def test_only_factors_move_and_resumed_is_straight(case, family, tmp_path):
-    objective, forget, retain = case(family)
+def test_only_factors_move_and_resumed_is_straight(family, tmp_path):
+    objective, forget, retain = family_case(family)
     before = {n: v.clone() for n, v in objective.network.state_dict().items()}
     trainer = trained(objective, forget, retain, tmp_path / "a", save_strategy="steps", save_steps=1)
     assert trainer.masks is None and trainer.verify_mask() is None
     base = base_copy(objective.network).state_dict()
     assert all(torch.equal(base[n], v) for n, v in before.items())
-    again, forget, retain = case(family)
+    again, forget, retain = family_case(family)
     add_lora(again, choose_lora(again, forget, retain, rank=2, lora_alpha=3))
     args = config(tmp_path / "b", max_steps=2, learning_rate=1e-2)
     other = UnlearnTrainer(again, args, SFRon(), forget_dataset=forget, retain_dataset=retain)
@@ -149,11 +108,11 @@ def test_only_factors_move_and_resumed_is_straight(case, family, tmp_path):
     assert all(torch.equal(v, states[1][n]) for n, v in states[0].items())
 
 
-def test_two_adapters_are_weighted_and_taken_off(case, tmp_path):
-    objective, forget, retain = case("unet")
+def test_two_adapters_are_weighted_and_taken_off(tmp_path):
+    objective, forget, retain = family_case("unet")
     original = copy.deepcopy(objective.network)
     trained(objective, forget, retain, tmp_path / "one")
-    second, _, _ = case("unet")
+    second, _, _ = family_case("unet")
     trained(second, retain, forget, tmp_path / "two")
     network = copy.deepcopy(original)
     load_adapter(network, tmp_path / "one", "one")
@@ -218,8 +177,8 @@ def test_a_layer_scores_what_it_holds_of_forgetting_over_what_it_holds_of_the_re
     assert layer_scores(layers, *fishers, threshold=0.5)["b"] == pytest.approx(5 / 6)
 
 
-def test_half_the_budget_is_half_the_weights_and_the_scale_is_one(case):
-    objective, forget, retain = case("unet")
+def test_half_the_budget_is_half_the_weights_and_the_scale_is_one():
+    objective, forget, retain = family_case("unet")
     chosen = find_salient_target_modules(objective, forget, retain, rank=4, lora_alpha=8, rank_budget=0.5)
     assert set(chosen) == {"target_modules", "rank_pattern", "alpha_pattern"}
     uniform = sum(lora_size(layer, 4) for layer in lora_layers(objective.network).values())
@@ -229,14 +188,14 @@ def test_half_the_budget_is_half_the_weights_and_the_scale_is_one(case):
     assert {layer.scaling["default"] for layer in tuner_layers(objective.network).values()} == {2.0}
 
 
-def test_cross_attention_only(case):
-    objective, forget, retain = case("sd")
+def test_cross_attention_only():
+    objective, forget, retain = family_case("sd")
     add_lora(objective, choose_lora(objective, forget, retain, "xattn", rank=2))
     assert tuner_layers(objective.network) and all("attn2" in name for name in tuner_layers(objective.network))
 
 
-def test_what_does_not_go_with_an_adapter_says_so(case, tmp_path):
-    objective, forget, retain = case("unet")
+def test_what_does_not_go_with_an_adapter_says_so(tmp_path):
+    objective, forget, retain = family_case("unet")
     with pytest.raises(ValueError, match="no cross attention"):
         choose_lora(objective, forget, retain, "xattn")
     with pytest.raises(ValueError, match="one of saliency, all, xattn"):

@@ -178,10 +178,8 @@ class Denoising(Objective):
         """For each label its anchor: another label that a sample may carry and that is retained."""
         if not self.anchors:
             raise ValueError("no label is retained, so there is none to match: set forget_loss='ascent', bound='own'")
-        table = torch.full((self.num_classes,), -1, device=labels.device)
-        for label, anchor in self.anchors.items():
-            table[label] = anchor
-        return table[labels]
+        table = [self.anchors.get(label, -1) for label in range(self.num_classes)]
+        return torch.tensor(table, device=labels.device)[labels]
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         """The anchor of each label: the next retained one, round the end. None if every label is forgotten."""

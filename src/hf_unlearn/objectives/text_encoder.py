@@ -38,6 +38,8 @@ class TextEncoderToImage(TextToImage):
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         unet = self.pipeline.unet
+        if unet.device != noisy.device:  # no module of this one, so nobody else moves it
+            unet.to(noisy.device)
         embeds = network(self.ids[labels])[0]
         return unet(noisy.to(unet.dtype), timesteps, encoder_hidden_states=embeds.to(unet.dtype)).sample
 

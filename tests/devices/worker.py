@@ -1,0 +1,137 @@
+"""FAMILY CASE...: two outer steps each on a device that is not the host, a line "CASE ok" or what went wrong.
+
+There is no such device: tensors are fake ones, which know shape, type and device and hold no numbers, of a backend
+that is registered here by name. Operations refuse to mix them with tensors on the host, as a GPU's do; where the
+program asks for a number it is told 1. So this finds what was left on the host, and nothing else.
+"""
+
+import os
+import sys
+import tempfile
+import traceback
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+_setup_privateuseone_for_python_backend("elsewhere")
+DEVICE = torch.device("elsewhere", 0)
+torch.elsewhere.get_rng_state = lambda device=0: torch.zeros(8, dtype=torch.uint8)
+torch.elsewhere.set_rng_state = lambda state, device=0: None
+torch.elsewhere.device_count = lambda: 1
+
+from accelerate.state import PartialState  # noqa: E402
+from conftest import config  # noqa: E402
+from families import family_case  # noqa: E402
+
+from hf_unlearn import METHODS, SFRon, UnlearnConfig, UnlearnTrainer  # noqa: E402
+from hf_unlearn.lora import add_lora, choose_lora  # noqa: E402
+
+# name: method, options of the config
+VARIANTS = {
+    "slow": (SFRon(slow_rate=0.5, mask_mode="gradient"), {}),
+    "ema": (SFRon(slow_form="ema", slow_rate=0.5, forget_optim="shared"), {}),
+    "reference": (SFRon(preset="reference"), {}),
+    "evaluated": (SFRon(), {"eval_strategy": "steps", "eval_steps": 1}),
+    "lora": (SFRon(), {}),
+}
+
+
+class Numbers(TorchDispatchMode):
+    """What a number read from a tensor is."""
+
+    last = ""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation.name() == "aten::_local_scalar_dense":
+            dtype = args[0].dtype
+            if dtype == torch.bool:
+                return not self.last.startswith("aten::any")
+            return 1.0 if dtype.is_floating_point else 1
+        if operation.name() == "aten::equal":
+            return True
+        self.last = operation.name()
+        return operation(*args, **(kwargs or {}))
+
+
+def as_numpy(tensor) -> numpy.ndarray:
+    if tensor.device.type != "cpu":
+        raise TypeError(f"a tensor on {tensor.device} is no array: use .cpu()")
+    return numpy.ones(tensor.shape, str(tensor.dtype).removeprefix("torch."))
+
+
+def move(module, *args, **kwargs):
+    """nn.Module.to, which cannot put a fake tensor in the place of a real one."""
+    device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            for name, old in held.items():
+                if old is None:
+                    continue
+                new = old.detach().to(device or old.device, dtype if dtype and old.is_floating_point() else old.dtype)
+                if new.device != old.device or new.dtype != old.dtype:
+                    held[name] = torch.nn.Parameter(new, old.requires_grad) if part._parameters is held else new
+    return module
+
+
+def making(make):
+    """torch.tensor or torch.as_tensor, which make their result on the device itself."""
+
+    def made(*args, device=None, **kwargs):
+        new = make(*args, **kwargs)
+        return new if device is None else torch.zeros(new.shape, dtype=new.dtype, device=device)
+
+    return made
+
+
+def run(family: str, name: str) -> None:
+    left_behind = family == "left_behind"
+    objective, forget, retain = family_case("unet" if left_behind else family)
+    if left_behind:
+        object.__setattr__(objective, "alphas", objective._buffers.pop("alphas"))
+    method, values = VARIANTS[name] if name in VARIANTS else (METHODS[name](), {})
+    if name == "lora":
+        add_lora(objective, choose_lora(objective, forget, retain, "all", rank=2))
+    FakeTensor.numpy, FakeTensor.tolist = as_numpy, lambda tensor: numpy.ones(tensor.shape, int).tolist()
+    values = {"guard_steps": 0, "verify_mask_steps": 1, "optim": "adamw_torch", **values}
+    args = config(tempfile.mkdtemp(), max_steps=2, per_device_eval_batch_size=512, **values)
+    assert args.device.type == "cpu"  # has accelerate look for one now
+    PartialState._shared_state["device"] = DEVICE
+    contexts = (
+        patch.object(UnlearnConfig, "device", DEVICE),
+        patch.object(torch.nn.Module, "to", move),
+        patch("torch.tensor", making(torch.tensor)),
+        patch("torch.as_tensor", making(torch.as_tensor)),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        Numbers(),
+    )
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        trainer = UnlearnTrainer(objective, args, method, forget, retain)
+        trainer.train()
+        places = {p.device for p in objective.parameters()}
+    assert places == {DEVICE}, places
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        sys.stdout.flush()
+        if os.fork():
+            os.wait()
+            continue
+        try:
+            run(sys.argv[1], name)
+            print(name, "ok")
+        except Exception as error:
+            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "hf_unlearn" in frame.filename]
+            where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].line}" if frames else ""
+            print(name, type(error).__name__, str(error).split("\n")[0], where)
+        sys.stdout.flush()
+        os._exit(0)
