@@ -64,7 +64,8 @@ def rendered(kept: dict[str, Any]) -> str:
     parts = []
     for name, part in kept.items():
         profile = part["profile"]
-        about = f"{part['stamp']}; profile {profile['name']}, {profile['threads']} threads, {part['seconds']:.0f} s"
+        how = f"profile {profile['name']}, {profile['pairs']} pairs, {profile['threads']} threads"
+        about = f"{part['stamp']}; {how}, {part['seconds']:.0f} s"
         parts.append(f"## {module(name).TITLE}\n\n{module(name).text(part['result'])}\n\n{about}.")
     table = markdown_table(["what", "measured", "goal", ""], [goal.row for goal in goals])
     return f"""# What unlearning costs
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_const", dest="profile", const="quick", help="--profile quick")
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="sections; default all, none: page only")
     parser.add_argument("--all_options", action="store_true", help="also those that a profile leaves out")
+    parser.add_argument("--pairs", type=int, help="timed pairs; more of them where the machine is not idle")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch; default one a core")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/bench.json")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs/benchmarks.md")
@@ -102,6 +104,8 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(options.threads)
     profile = replace(PROFILES[options.profile], threads=options.threads)
+    if options.pairs:
+        profile = replace(profile, pairs=options.pairs)
     if options.all_options:
         profile = replace(profile, options_left_out=())
     run(list(SECTIONS) if options.only is None else options.only, profile, options.output)

@@ -53,7 +53,7 @@ def test_the_page_is_made_from_the_kept_figures():
 
 def test_missed_goals_are_listed_as_missed(monkeypatch):
     goals = [Goal("slow", 1.25, 1.03), Goal("quick", 1.01, 1.03)]
-    part = {"stamp": "today", "profile": {"name": "tiny", "threads": 1}, "seconds": 1.0, "result": {}}
+    part = {"stamp": "today", "profile": {"name": "tiny", "pairs": 2, "threads": 1}, "seconds": 1.0, "result": {}}
     monkeypatch.setattr(steps, "goals", lambda result: goals)
     missed = bench.rendered({"step": part}).split("### Goals missed")[1].split("##")[0]
     assert missed.strip() == "- slow: 1.250, goal 1.03"

@@ -49,7 +49,7 @@ def batch(profile: Profile) -> dict[str, Any]:
 
     options = dict(forget=True, estimator="batch", max_samples=SAMPLES, batch_size=BATCH)
     ours, theirs = [], []
-    for turn in range(max(2, profile.pairs // 2) + 1):
+    for turn in range(profile.pairs + 1):
         spans = spent(lambda: fisher(objective, data, **options)), spent(plain)
         if turn:  # the first warms up
             ours.append(spans[0])
