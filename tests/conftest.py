@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from hub_server import TOKEN, HubServer
 
-from hf_unlearn import ClassConditionalDDPMPipeline, UnlearnConfig
+from hf_unlearn import ClassConditionalDDPMPipeline, UnlearnConfig, UnlearnTrainer, split_by_label
 from hf_unlearn.images import ArrayDataset
 
 torch.set_num_threads(1)
@@ -50,6 +50,21 @@ def config(folder, **values) -> UnlearnConfig:
         use_cpu=True,
     )
     return UnlearnConfig(**{**defaults, **values})
+
+
+def unlearned(pipeline, folder, method, resume=None, **values) -> UnlearnTrainer:
+    """After `train()` on random images, label 1 to forget."""
+    trainer = UnlearnTrainer(pipeline, config(folder, **values), method, *split_by_label(random_images(), 1))
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def weights(trainer) -> dict[str, torch.Tensor]:
+    return {n: v.clone() for n, v in trainer.objective.network.state_dict().items()}
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(v, right[n]) for n, v in left.items())
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import config, tiny_pipeline, tiny_vit
+from conftest import config, same, tiny_pipeline, tiny_vit
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -25,10 +25,6 @@ def weights(trainer) -> dict[str, torch.Tensor]:
 
 def of_checkpoint(folder) -> dict[str, torch.Tensor]:
     return {n.removeprefix("network."): v for n, v in load_file(folder / "model.safetensors").items()}
-
-
-def same(left, right) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(v, right[n]) for n, v in left.items())
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ The hooks and copies are those of a GPU run; the device is a CPU, so that only t
 """
 
 import pytest
-import torch
-from conftest import config, random_images, tiny_pipeline
+from conftest import config, random_images, same, tiny_pipeline, unlearned, weights
 
 from hf_unlearn import SFRon, UnlearnTrainer, split_by_label
 
@@ -17,18 +16,7 @@ METHODS = {
 
 
 def trained(folder, method, resume=None, **values) -> UnlearnTrainer:
-    sets = split_by_label(random_images(), 1)
-    trainer = UnlearnTrainer(tiny_pipeline(), config(folder, **values), method, *sets)
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer
-
-
-def weights(trainer):
-    return {n: v.clone() for n, v in trainer.objective.network.state_dict().items()}
-
-
-def same(one, other) -> bool:
-    return all(torch.equal(v, other[n]) for n, v in one.items())
+    return unlearned(tiny_pipeline(), folder, method, resume, **values)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

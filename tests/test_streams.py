@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import config, random_images, tiny_pipeline
+from conftest import config, random_images, same, tiny_pipeline, weights
 from PIL import Image
 
 from hf_unlearn import FineTune, SFRon, UnlearnTrainer, fisher, split_by_label
@@ -44,14 +44,6 @@ def stream(shards):
 
 def as_item(row):
     return {"pixel_values": torch.tensor(row["pixels"]).view(1, 8, 8), "labels": torch.tensor(row["labels"])}
-
-
-def weights(trainer):
-    return {n: v.clone() for n, v in trainer.objective.network.state_dict().items()}
-
-
-def same(one, other) -> bool:
-    return all(torch.equal(v, other[n]) for n, v in one.items())
 
 
 def run(folder, retain, method, resume=None, **values):

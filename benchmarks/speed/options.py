@@ -78,14 +78,7 @@ def text(result: dict[str, Any]) -> str:
                 f"{r['first_seconds']:.1f} s",
             ]
         )
-    header = [
-        "option",
-        "how",
-        "time over default",
-        "by CPU time",
-        "peak memory over default",
-        "first step",
-    ]
+    header = ["option", "how", "time over default", "by CPU time", "peak memory over default", "first step"]
     return f"""Outer steps of batch {plain["batch"]} after {WARM_UP} that warm up, each option in a fresh process and \
 in turns with the same fp32 steps by hand; memory of two steps of batch {plain["memory_batch"]} in another process.
 `torch.compile` compiles in the first step, nothing being cached, and is measured with `--all_options`; 8-bit Adam

@@ -67,9 +67,8 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in contiguous_state(module).items():
         digest.update(name.encode())
-        digest.update(
-            value.reshape(-1).view(torch.uint8).numpy()
-        )  # flat: 1x1 kernels in channels_last have odd strides
+        # Flat, since 1x1 kernels in channels_last have strides that no byte view takes.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 

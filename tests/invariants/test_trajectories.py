@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import config, tiny_pipeline
+from conftest import config, same, tiny_pipeline, weights
 from safetensors.torch import load_file
 
 from hf_unlearn import FineTune, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
@@ -22,14 +22,6 @@ def run(folder, images, method, resume=None, objective=None, **values):
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
-
-
-def weights(trainer):
-    return {n: v.clone() for n, v in trainer.objective.network.state_dict().items()}
-
-
-def same(left, right) -> bool:
-    return all(torch.equal(v, right[n]) for n, v in left.items())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -46,7 +46,6 @@ class TextEncoderToImage(TextToImage):
     def release(self) -> None:
         """Move the VAE to the CPU; UNet and text encoder are used."""
         self.pipeline.vae.to("cpu")
-        self.pipeline.unet.to(self.pipeline.text_encoder.device)
 
     def reload_network(self, folder: str) -> CLIPTextModel:
         return type(self.network).from_pretrained(folder, subfolder="text_encoder", use_safetensors=True)
