@@ -38,7 +38,7 @@ def module(section: str) -> Any:
 
 def run(sections: list[str], profile: Any, output: Path) -> None:
     """Measure `sections` and put them into the JSON file, which keeps the others."""
-    from hf_unlearn.evaluation.report import stamp
+    from hf_unlearn.evaluation.tables import stamp
 
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in sections:

@@ -23,7 +23,7 @@ def digest_of(*paths: Path) -> str:
 
 def ranking(select: str) -> dict[str, str]:
     """For the key of an adapter's cell, the code that chooses its ranks: no cell of other ranks is taken for it."""
-    from hf_unlearn.lora import allot_ranks, layer_scores
+    from hf_unlearn.saliency.ranks import allot_ranks, layer_scores
 
     if select != "saliency":
         return {}

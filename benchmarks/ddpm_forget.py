@@ -73,9 +73,9 @@ def method_of(variant: str):
 def unlearn(variant: str, digit: int, seed: int):
     """(pipeline after, seconds of training with preparation)."""
     from hf_unlearn import NoisePrediction, UnlearnConfig, UnlearnTrainer, digits, load_ddpm_pipeline
-    from hf_unlearn.data import split_by_label
+    from hf_unlearn.data.pairs import split_by_label
     from hf_unlearn.evaluation import DIGITS_DDPM
-    from hf_unlearn.lora import add_lora, choose_lora
+    from hf_unlearn.saliency.ranks import add_lora, choose_lora
 
     pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
     forget, retain = split_by_label(digits(), digit)

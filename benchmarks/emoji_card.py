@@ -14,7 +14,7 @@ from emoji_forget import DRAWING, STYLE, THING, draw, judged, shown, trained
 
 def metrics(figures: dict, kind: str, count: int) -> dict:
     """UnlearnCanvas's figures as a record has them."""
-    from hf_unlearn.emoji import OBJECTS, STYLES
+    from hf_unlearn.data.emoji import OBJECTS, STYLES
     from hf_unlearn.evaluation.metric import Metric, version_of
 
     every = len(STYLES) * len(OBJECTS)
@@ -49,11 +49,11 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--samples_per_prompt", type=int, default=3)
     options = parser.parse_args()
-    from hf_unlearn.evaluation import record_run
+    from hf_unlearn.cli.finish import finish
     from hf_unlearn.evaluation.emoji import EMOJI_SD
-    from hf_unlearn.evaluation.report import metric_table
-    from hf_unlearn.hub import finish
-    from hf_unlearn.pipelines import load_text_to_image_pipeline
+    from hf_unlearn.evaluation.tables import metric_table
+    from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+    from hf_unlearn.report.record import record_run
 
     model, target, count = str(EMOJI_SD), STYLE if options.forget == "style" else THING, options.samples_per_prompt
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)

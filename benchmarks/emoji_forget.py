@@ -47,8 +47,8 @@ LORA = {
 
 def concept_of(kind: str, name: str):
     """(the concept, whose prompts go to the next style or object; the prompts of everything else)."""
-    from hf_unlearn.concepts import Concept
-    from hf_unlearn.emoji import OBJECTS, STYLES, prompt_of
+    from hf_unlearn.data.emoji import OBJECTS, STYLES, prompt_of
+    from hf_unlearn.families.concepts import Concept
 
     styles, things = list(STYLES), list(OBJECTS)
     names = styles if kind == "style" else things
@@ -63,10 +63,10 @@ def concept_of(kind: str, name: str):
 def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float | None, folder: str):
     """(pipeline, its trainer, seconds of unlearning without drawing the data). Nothing is saved to `folder` yet."""
     from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
-    from hf_unlearn.latents import Drawing
-    from hf_unlearn.lora import add_lora, choose_lora
-    from hf_unlearn.pipelines import load_text_to_image_pipeline
-    from hf_unlearn.synthesis import concept_data
+    from hf_unlearn.families.latents import Drawing
+    from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+    from hf_unlearn.families.synthesis import concept_data
+    from hf_unlearn.saliency.ranks import add_lora, choose_lora
 
     pipeline = load_text_to_image_pipeline(model)
     method_name, options, train_method, own_rate = ROWS[row]
@@ -96,7 +96,7 @@ def judged(pipeline, model: str, data_dir: str, kind: str, name: str, count: int
     """(UnlearnCanvas's figures, the pictures they are of)."""
     import torch
 
-    from hf_unlearn.emoji import OBJECTS, STYLES, load_emoji
+    from hf_unlearn.data.emoji import OBJECTS, STYLES, load_emoji
     from hf_unlearn.evaluation.emoji import EmojiJudge, canvas_figures, draw_grid
 
     number = (list(STYLES) if kind == "style" else list(OBJECTS)).index(name)
@@ -107,7 +107,7 @@ def judged(pipeline, model: str, data_dir: str, kind: str, name: str, count: int
 
 def shown(pictures, count: int):
     """(prompts, 1, 3, 64, 64): the first picture of each `SHOWN` object in each style."""
-    from hf_unlearn.emoji import OBJECTS, STYLES
+    from hf_unlearn.data.emoji import OBJECTS, STYLES
 
     firsts = [(s * len(OBJECTS) + list(OBJECTS).index(thing)) * count for thing in SHOWN for s in range(len(STYLES))]
     return pictures[firsts].unsqueeze(1)
@@ -118,7 +118,7 @@ def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, r
     import torch
     from transformers.utils import logging
 
-    from hf_unlearn.pipelines import load_text_to_image_pipeline
+    from hf_unlearn.families.pipelines import load_text_to_image_pipeline
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
@@ -153,8 +153,8 @@ def picture(strips: dict[str, Path], target: tuple[str, str], path: str) -> None
 
 def draw(grids: dict, target: tuple[str, str], path: str) -> None:
     """PNG of what `shown` gave of each model."""
-    from hf_unlearn.emoji import STYLES
-    from hf_unlearn.evaluation.report import save_grid
+    from hf_unlearn.data.emoji import STYLES
+    from hf_unlearn.evaluation.tables import save_grid
 
     asked = [(style, thing) for thing in SHOWN for style in STYLES]
     save_grid(grids, ["\n".join(pair) for pair in asked], [target[1] in pair for pair in asked], path)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from hf_unlearn import METHODS, NoisePrediction, UnlearnConfig, UnlearnTrainer, digits, load_ddpm_pipeline
-from hf_unlearn.data import split_by_label
+from hf_unlearn.data.pairs import split_by_label
 from hf_unlearn.evaluation import SamplingConfig, digits_judge, frechet_distance, markdown_table
 from hf_unlearn.evaluation.generation import sample_unconditional
 

@@ -11,17 +11,10 @@ from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import save_file
 from transformers import set_seed
 
-from hf_unlearn import (
-    ClassConditionalDDPMPipeline,
-    FineTune,
-    NoisePrediction,
-    UnlearnConfig,
-    UnlearnTrainer,
-    cli,
-    digits,
-)
-from hf_unlearn.data import split_by_label
-from hf_unlearn.limits import SEEDS, check_limits
+from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, NoisePrediction, UnlearnConfig, UnlearnTrainer, digits
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.common.limits import SEEDS, check_limits
+from hf_unlearn.data.pairs import split_by_label
 
 
 def build_pipeline(conditional: bool = True) -> ClassConditionalDDPMPipeline | DDPMPipeline:

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from tqdm import trange
 from transformers import set_seed
 
-from hf_unlearn import DiTPrediction, FineTune, UnlearnConfig, UnlearnTrainer, cli, digits
-from hf_unlearn.data import split_by_label
-from hf_unlearn.latents import encode_images
-from hf_unlearn.limits import SEEDS, check_limits
-from hf_unlearn.untrusted import loading
+from hf_unlearn import DiTPrediction, FineTune, UnlearnConfig, UnlearnTrainer, digits
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.common.limits import SEEDS, check_limits
+from hf_unlearn.common.untrusted import loading
+from hf_unlearn.data.pairs import split_by_label
+from hf_unlearn.families.latents import encode_images
 
 
 def train_vae(images: torch.Tensor, steps: int) -> AutoencoderKL:

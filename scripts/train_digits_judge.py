@@ -6,10 +6,10 @@ python scripts/train_digits_judge.py --output_dir digits-judge
 import torch
 from torch.nn import functional as F
 
-from hf_unlearn import cli
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.common.limits import SEEDS, check_limits
+from hf_unlearn.data.images import digits
 from hf_unlearn.evaluation import DigitsJudge
-from hf_unlearn.images import digits
-from hf_unlearn.limits import SEEDS, check_limits
 
 
 def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

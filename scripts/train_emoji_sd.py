@@ -19,13 +19,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import trange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from hf_unlearn import cli
-from hf_unlearn.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.cli.stages import Stages
+from hf_unlearn.common.limits import SEEDS, check_limits
+from hf_unlearn.common.untrusted import loading
+from hf_unlearn.data.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
 from hf_unlearn.evaluation.emoji import EmojiJudge, draw_grid
-from hf_unlearn.limits import SEEDS, check_limits
-from hf_unlearn.pipelines import load_text_to_image_pipeline
-from hf_unlearn.stages import Stages
-from hf_unlearn.untrusted import loading
+from hf_unlearn.families.pipelines import load_text_to_image_pipeline
 
 WIDTH = 40  # of the text encoder
 CHANNELS = 8  # of the latents

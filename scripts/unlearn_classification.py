@@ -14,17 +14,18 @@ from typing import Any
 from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel
 
-from hf_unlearn import UnlearnConfig, UnlearnTrainer, cli
-from hf_unlearn.arguments import LoraFlags, check_token_stays_local
-from hf_unlearn.classifier_data import ClassifierDataFlags, held_out_images, split_train, train_images
-from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image_classifier
+from hf_unlearn import UnlearnConfig, UnlearnTrainer
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.cli.classifier_flags import ClassifierDataFlags, held_out_images, split_train, train_images
+from hf_unlearn.cli.finish import finish, prepare_repo
+from hf_unlearn.cli.flags import LoraFlags, check_token_stays_local
+from hf_unlearn.common.files import write_text
 from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from hf_unlearn.evaluation.metric import Metric
-from hf_unlearn.evaluation.record import record_run
-from hf_unlearn.files import write_text
-from hf_unlearn.hub import finish, prepare_repo
-from hf_unlearn.objectives import Classification
-from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
+from hf_unlearn.families import Classification
+from hf_unlearn.families.classifier.load import ProcessedImages, check_same_build, load_image_classifier
+from hf_unlearn.report.record import record_run
+from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
 

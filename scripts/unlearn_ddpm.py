@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 
 from transformers.trainer_utils import set_seed
 
-from hf_unlearn import NoisePrediction, UnlearnTrainer, cli, digits, load_ddpm_pipeline
-from hf_unlearn.arguments import ImageDataFlags, JudgeFlags, LoraFlags, TrainingFlags, unet_sets
+from hf_unlearn import NoisePrediction, UnlearnTrainer, digits, load_ddpm_pipeline
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.cli.finish import finish, prepare_repo
+from hf_unlearn.cli.flags import ImageDataFlags, JudgeFlags, LoraFlags, TrainingFlags, unet_sets
+from hf_unlearn.cli.judge import judge_for
+from hf_unlearn.common.limits import check_limits
+from hf_unlearn.data.streaming import first_of
 from hf_unlearn.evaluation import (
     DIGITS_DDPM,
     SamplingConfig,
@@ -20,18 +25,14 @@ from hf_unlearn.evaluation import (
     digits_judge,
     figures_table,
     frozen_copy,
-    judge_for,
     judged_pipelines,
     loss_metrics,
     losses_table,
     picture,
-    record_run,
     retrained_digits_ddpm,
     strength_picture,
 )
-from hf_unlearn.hub import finish, prepare_repo
-from hf_unlearn.limits import check_limits
-from hf_unlearn.streams import first_of
+from hf_unlearn.report.record import record_run
 
 
 @dataclass

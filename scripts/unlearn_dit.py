@@ -10,23 +10,24 @@ import torch
 from accelerate import PartialState
 from transformers.trainer_utils import set_seed
 
-from hf_unlearn import DiTPrediction, UnlearnTrainer, cli
-from hf_unlearn.arguments import ImageDataFlags, JudgeFlags, LoraFlags, TrainingFlags, decoded_sets, latent_sets
+from hf_unlearn import DiTPrediction, UnlearnTrainer
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.cli.finish import finish, prepare_repo
+from hf_unlearn.cli.flags import ImageDataFlags, JudgeFlags, LoraFlags, TrainingFlags, decoded_sets, latent_sets
+from hf_unlearn.cli.judge import judge_for
+from hf_unlearn.common.limits import check_limits
 from hf_unlearn.evaluation import (
     SamplingConfig,
     class_rows,
     figures_table,
     frozen_copy,
-    judge_for,
     judged_pipelines,
     loss_metrics,
     losses_table,
     picture,
-    record_run,
 )
-from hf_unlearn.hub import finish, prepare_repo
-from hf_unlearn.limits import check_limits
-from hf_unlearn.pipelines import load_dit_pipeline
+from hf_unlearn.families.pipelines import load_dit_pipeline
+from hf_unlearn.report.record import record_run
 
 
 @dataclass

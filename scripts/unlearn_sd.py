@@ -13,28 +13,23 @@ import torch
 from accelerate import PartialState
 from transformers.trainer_utils import set_seed
 
-from hf_unlearn import UnlearnTrainer, cli
-from hf_unlearn.arguments import LoraFlags, TrainingFlags
-from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of, list_concepts
-from hf_unlearn.evaluation import (
-    concept_picture,
-    draw_prompts,
-    loss_metrics,
-    read_record,
-    record_run,
-    strength_pictures,
-    write_metrics,
-)
+from hf_unlearn import UnlearnTrainer
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.cli.finish import finish, prepare_repo
+from hf_unlearn.cli.flags import LoraFlags, TrainingFlags
+from hf_unlearn.cli.stages import Stages
+from hf_unlearn.common.limits import check_limits
+from hf_unlearn.common.weights import weights_digest
+from hf_unlearn.data.sources import load_captioned_images
+from hf_unlearn.evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
 from hf_unlearn.evaluation.picture_prompts import PictureFlags
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
-from hf_unlearn.hub import finish, prepare_repo
-from hf_unlearn.latents import Drawing
-from hf_unlearn.limits import check_limits
-from hf_unlearn.pipelines import load_text_to_image_pipeline
-from hf_unlearn.sources import load_captioned_images
-from hf_unlearn.stages import Stages
-from hf_unlearn.storage import load_saved, weights_digest
-from hf_unlearn.synthesis import concept_data
+from hf_unlearn.families.concepts import RETAIN_PROMPTS, concept_of, list_concepts
+from hf_unlearn.families.latents import Drawing
+from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+from hf_unlearn.families.synthesis import concept_data
+from hf_unlearn.report.record import read_record, record_run
+from hf_unlearn.saving.export import load_saved
 
 
 @dataclass

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from hub_server import TOKEN, HubServer
 
 from hf_unlearn import ClassConditionalDDPMPipeline, UnlearnConfig, UnlearnTrainer, split_by_label
-from hf_unlearn.images import ArrayDataset
+from hf_unlearn.data.images import ArrayDataset
 
 torch.set_num_threads(1)
 
@@ -108,7 +108,7 @@ def run_script(monkeypatch, capsys):
     """`run_script(path, *arguments)` runs a script's main in this process: (exit code, standard output, error)."""
     import importlib.util
 
-    from hf_unlearn import cli
+    from hf_unlearn.cli import parsing as cli
 
     def call(path, *arguments) -> tuple[int, str, str]:
         spec = importlib.util.spec_from_file_location(path.stem, path)

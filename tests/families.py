@@ -4,8 +4,8 @@ import torch
 from conftest import latents, random_images, tiny_dit, tiny_pipeline, tiny_sd, tiny_sdxl, tiny_vit
 
 from hf_unlearn import Classification, DiTPrediction, NoisePrediction, encode_prompts, split_by_label
-from hf_unlearn.images import ArrayDataset
-from hf_unlearn.objectives import text_to_image
+from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.families import text_to_image_objective
 
 
 def tiny_resnet():
@@ -20,7 +20,7 @@ def sd_case(make, train_method="full"):
     """(objective, data) of two prompts of a text-to-image pipeline."""
     pipeline = make()
     prompts = encode_prompts(pipeline, ["a cat", "a dog"])
-    return text_to_image(pipeline, prompts, {"a cat": "a dog"}, train_method=train_method), latents(prompts)
+    return text_to_image_objective(pipeline, prompts, {"a cat": "a dog"}, train_method=train_method), latents(prompts)
 
 
 def family_case(family: str):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hf_unlearn.evaluation.metric import Metric
-from hf_unlearn.evaluation.record import RunRecord
+from hf_unlearn.report.record import RunRecord
 
 
 def share(value: float | None, samples: int = 100) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from PIL import Image
 from records import run_record
 
 from hf_unlearn.__main__ import main
-from hf_unlearn.side_by_side import Drawing, side_by_side
+from hf_unlearn.cli.side_by_side import Drawing, side_by_side
 
 pytestmark = pytest.mark.long
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

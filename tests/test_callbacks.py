@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_unlearn import DivergenceError, FineTune, SFRon, UnlearnTrainer, split_by_label
-from hf_unlearn.callbacks import TwoSidedStop
-from hf_unlearn.data import collate
+from hf_unlearn.data.pairs import collate
+from hf_unlearn.training.callbacks import TwoSidedStop
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 

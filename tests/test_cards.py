@@ -13,15 +13,16 @@ from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
 from scipy.stats import binomtest
 
 from hf_unlearn import DiTPrediction, GradientAscent, TextToImage, UnlearnTrainer, encode_prompts, split_by_label
-from hf_unlearn import origin as origin_module
-from hf_unlearn.card_text import card_table, failures
-from hf_unlearn.cards import BEGIN, END, model_card, write_card
-from hf_unlearn.eval_results import ENTRIES_FILE
+from hf_unlearn.common.names import is_hub_id
+from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.evaluation.metric import Metric, share_interval
-from hf_unlearn.evaluation.record import RunRecord, record_run
-from hf_unlearn.images import ArrayDataset
-from hf_unlearn.objectives import Classification
-from hf_unlearn.origin import describe_base, is_hub_id
+from hf_unlearn.families import Classification
+from hf_unlearn.hub import origin as origin_module
+from hf_unlearn.hub.origin import describe_base
+from hf_unlearn.report.card_text import card_table, failures
+from hf_unlearn.report.cards import BEGIN, END, model_card, write_card
+from hf_unlearn.report.eval_results import ENTRIES_FILE
+from hf_unlearn.report.record import RunRecord, record_run
 
 
 def share(value: float, samples: int = 100) -> Metric:
@@ -324,7 +325,7 @@ def code_of(text: str) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
 
 
-def text_to_image(pipeline) -> tuple[TextToImage, ArrayDataset]:
+def text_to_image_objective(pipeline) -> tuple[TextToImage, ArrayDataset]:
     objective = TextToImage(pipeline, encode_prompts(pipeline, ["a church", "a house"]), {"a church": "a house"})
     return objective, latents(objective.prompts)
 
@@ -350,8 +351,8 @@ FAMILIES = {
     "classifier": (classifier, {"model": "ViTForImageClassification", "processor": "ViTImageProcessorPil"}),
     "without processor": (lambda: (tiny_vit(), random_images()), {"model": "ViTForImageClassification"}),
     "dit": (dit, {"pipe": "DiTPipeline"}),
-    "sd": (lambda: text_to_image(tiny_sd()), {"pipe": "StableDiffusionPipeline"}),
-    "sdxl": (lambda: text_to_image(tiny_sdxl()), {"pipe": "StableDiffusionXLPipeline"}),
+    "sd": (lambda: text_to_image_objective(tiny_sd()), {"pipe": "StableDiffusionPipeline"}),
+    "sdxl": (lambda: text_to_image_objective(tiny_sdxl()), {"pipe": "StableDiffusionXLPipeline"}),
 }
 
 

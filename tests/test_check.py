@@ -6,7 +6,7 @@ import pytest
 from records import run_record, share
 
 from hf_unlearn.__main__ import main
-from hf_unlearn.commands.check import CRITERIA
+from hf_unlearn.cli.commands.check import CRITERIA
 
 GAP = {"value": 1.5, "definition": "d", "samples": 10}
 

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
 from hf_unlearn import load_ddpm_pipeline
+from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.evaluation import ClassifierJudge, SamplingConfig, drawn_classes, sample_classes
-from hf_unlearn.images import ArrayDataset
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 QUICK = "--max_train_steps 2 --train_batch_size 4 --fisher_samples 4 --num_inference_steps 2".split()

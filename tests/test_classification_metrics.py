@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score
 from torchmetrics.regression import KLDivergence
 from transformers import ViTConfig, ViTForImageClassification
 
+from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.evaluation.classification import (
     Predictions,
     accuracy,
@@ -20,7 +21,6 @@ from hf_unlearn.evaluation.classification import (
 )
 from hf_unlearn.evaluation.membership import membership_share
 from hf_unlearn.evaluation.metric import Metric, version_of
-from hf_unlearn.images import ArrayDataset
 
 
 def tiny_vit(seed: int = 0, num_labels: int = 4) -> ViTForImageClassification:

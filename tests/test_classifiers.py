@@ -29,13 +29,18 @@ from transformers import (
 )
 
 from hf_unlearn import SFRon, UnlearnTrainer
-from hf_unlearn.class_names import class_ids
-from hf_unlearn.classifiers import ProcessedImages, check_same_build, load_image_classifier, load_labelled_images
-from hf_unlearn.data import ForgetRetainDataset, collate, labels_of, split_by_label
-from hf_unlearn.images import digits
-from hf_unlearn.objectives import Classification
-from hf_unlearn.saliency import fisher
-from hf_unlearn.sources import held_out_split, load_rows, split_names
+from hf_unlearn.data.class_names import class_ids
+from hf_unlearn.data.images import digits
+from hf_unlearn.data.pairs import ForgetRetainDataset, collate, labels_of, split_by_label
+from hf_unlearn.data.sources import held_out_split, load_rows, split_names
+from hf_unlearn.families import Classification
+from hf_unlearn.families.classifier.load import (
+    ProcessedImages,
+    check_same_build,
+    load_image_classifier,
+    load_labelled_images,
+)
+from hf_unlearn.saliency.fisher import fisher
 
 NAMES = ["zero", "one", "two", "three"]  # in another order than a folder sorts them
 LABELS = dict(num_labels=4, id2label=dict(enumerate(NAMES)), label2id={n: i for i, n in enumerate(NAMES)})

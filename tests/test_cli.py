@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hf_unlearn import UnlearnConfig, cli
+from hf_unlearn import UnlearnConfig
+from hf_unlearn.cli import parsing as cli
 
 
 @dataclass

@@ -15,7 +15,7 @@ from conftest import tiny_pipeline
 from records import run_record
 
 from hf_unlearn.__main__ import COMMANDS, main
-from hf_unlearn.commands.env import environment
+from hf_unlearn.cli.commands.env import environment
 
 HEAVY = (
     "torch",
@@ -82,7 +82,7 @@ def test_env_names_versions_and_nothing_personal(monkeypatch, capsys):
 def test_env_says_what_an_extra_lacks(monkeypatch):
     from importlib import metadata
 
-    from hf_unlearn.commands import env
+    from hf_unlearn.cli.commands import env
 
     class About:
         def get_all(self, name, default=None):
@@ -119,7 +119,7 @@ def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     launched = {}
     gradio = SimpleNamespace(themes=SimpleNamespace(Default=lambda **fonts: "theme"))
     monkeypatch.setitem(sys.modules, "gradio", gradio)
-    monkeypatch.setattr("hf_unlearn.commands.demo.app", lambda pair: SimpleNamespace(launch=launched.update))
+    monkeypatch.setattr("hf_unlearn.cli.commands.demo.app", lambda pair: SimpleNamespace(launch=launched.update))
     for line in lines:
         quick = ["--fisher_samples", "4"] if line[0] == "saliency" else []
         code, out, error = call(monkeypatch, capsys, *line, *quick)

@@ -10,9 +10,9 @@ import yaml
 from hf_unlearn.compare import Cells, Recipe, compare, load_recipe, method_of
 from hf_unlearn.compare.cells import splits_of
 from hf_unlearn.compare.recipe import SHIPPED
-from hf_unlearn.compare.report import GAP_NAMES, gap_of_means, ordered, table
 from hf_unlearn.compare.search import search
 from hf_unlearn.compare.spaces import SPACES
+from hf_unlearn.compare.tables import GAP_NAMES, gap_of_means, ordered, table
 from hf_unlearn.evaluation import interval
 from hf_unlearn.methods import METHODS
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hf_unlearn import UnlearnConfig, config
+from hf_unlearn import UnlearnConfig
+from hf_unlearn.training import config
 
 
 def test_defaults_that_differ_from_the_stock_ones(tmp_path):

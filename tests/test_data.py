@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from hf_unlearn.data import (
+from hf_unlearn.data.images import ArrayDataset, FlippedAndCropped, ImageDataset, digits, to_pixels
+from hf_unlearn.data.pairs import (
     ForgetRetainDataset,
     collate,
     forget_and_retain,
@@ -14,8 +15,7 @@ from hf_unlearn.data import (
     split_by_index,
     split_by_label,
 )
-from hf_unlearn.images import ArrayDataset, FlippedAndCropped, ImageDataset, digits, to_pixels
-from hf_unlearn.sources import load_images
+from hf_unlearn.data.sources import load_images
 
 
 def numbered(count: int, start: int = 0) -> ArrayDataset:

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 from scipy import stats
 
 from hf_unlearn import DiTPrediction, SFRon, UnlearnTrainer, split_by_label
-from hf_unlearn.images import ArrayDataset
+from hf_unlearn.data.images import ArrayDataset
 
 
 def latent_data(count: int = 16) -> ArrayDataset:

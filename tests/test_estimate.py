@@ -11,10 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from hf_unlearn import ClassConditionalDDPMPipeline, SFRon, UnlearnTrainer, add_lora, split_by_label
 from hf_unlearn.__main__ import main
-from hf_unlearn.estimates import Times, adapted, arguments, kept_bytes, loss_of, memory, outline
-from hf_unlearn.images import ArrayDataset
-from hf_unlearn.lora import choose_lora, lora_layers, lora_size
-from hf_unlearn.objectives import NoisePrediction
+from hf_unlearn.cli.estimates import Times, adapted, arguments, kept_bytes, loss_of, memory, outline
+from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.families import NoisePrediction
+from hf_unlearn.saliency.ranks import choose_lora, lora_layers, lora_size
 
 TOLERANCE = 0.15
 

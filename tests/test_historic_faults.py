@@ -16,8 +16,8 @@ from conftest import config, tiny_pipeline, tiny_vit
 from torch import nn
 
 from hf_unlearn import SFRon, UnlearnTrainer, split_by_label
-from hf_unlearn.masks import Masks
-from hf_unlearn.optim import FastSlow
+from hf_unlearn.saliency.masks import Masks
+from hf_unlearn.training.optim import FastSlow
 
 
 def weights(trainer) -> dict[str, torch.Tensor]:

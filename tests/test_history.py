@@ -20,10 +20,10 @@ from hf_unlearn import (
     load_ddpm_pipeline,
     split_by_label,
 )
-from hf_unlearn.history import read_history, write_history
+from hf_unlearn.saving.history import read_history, write_history
 
 
-def text_to_image(pipeline) -> TextToImage:
+def text_to_image_objective(pipeline) -> TextToImage:
     return TextToImage(pipeline, encode_prompts(pipeline, ["a church", "a house"]), {"a church": "a house"})
 
 
@@ -43,7 +43,7 @@ FAMILIES = {
     ),
     "sd": (
         tiny_sd,
-        lambda model: ((made := text_to_image(model)), latents(made.prompts)),
+        lambda model: ((made := text_to_image_objective(model)), latents(made.prompts)),
         StableDiffusionPipeline.from_pretrained,
         lambda folder: StableDiffusionPipeline.from_pretrained(folder).unet,
     ),

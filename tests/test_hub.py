@@ -22,11 +22,11 @@ from test_cards import a_record
 
 from hf_unlearn import SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.__main__ import main
-from hf_unlearn.cards import write_card
-from hf_unlearn.contents import read_contents
-from hf_unlearn.errors import redact
-from hf_unlearn.storage import weights_digest
-from hf_unlearn.upload import publish
+from hf_unlearn.common.errors import redact
+from hf_unlearn.common.weights import weights_digest
+from hf_unlearn.hub.contents import read_contents
+from hf_unlearn.hub.upload import publish
+from hf_unlearn.report.cards import write_card
 
 WRONG = "hf_" + "wRoNgToKeN9mN1pQ3sT5vX7zA2cD4fG6hJk"
 CARD = "---\nlibrary_name: diffusers\ntags: [hf-unlearn]\n---\n# A card\n"
@@ -198,7 +198,7 @@ from diffusers import StableDiffusionPipeline, UNet2DModel
 from peft import PeftModel
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from hf_unlearn import load_ddpm_pipeline
-from hf_unlearn.storage import weights_digest
+from hf_unlearn.saving.export import weights_digest
 sd = StableDiffusionPipeline.from_pretrained("user/sd")
 base = AutoModelForImageClassification.from_pretrained(sys.argv[1])
 AutoImageProcessor.from_pretrained("user/classifier", backend="pil")

@@ -7,10 +7,10 @@ import torch
 from conftest import tiny_sd
 from safetensors.torch import load_file
 
-from hf_unlearn.concepts import PRESETS, RETAIN_PROMPTS, concept_of, list_concepts
-from hf_unlearn.images import ArrayDataset
-from hf_unlearn.latents import Drawing, draw_latents, encode_images
-from hf_unlearn.synthesis import concept_data
+from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.families.concepts import PRESETS, RETAIN_PROMPTS, concept_of, list_concepts
+from hf_unlearn.families.latents import Drawing, draw_latents, encode_images
+from hf_unlearn.families.synthesis import concept_data
 
 QUICK = Drawing(num_inference_steps=2, batch_size=2)
 PROMPTS = ["a cat", "a dog", "a cat"]
@@ -31,10 +31,10 @@ def test_encoded_images_are_the_scaled_posterior_mean_of_both_flips(tmp_path):
     with torch.no_grad():
         for i, images in ((0, data.pixel_values), (1, data.pixel_values.flip(-1))):
             mean = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
-            assert torch.allclose(made.pixel_values[5 * i : 5 * i + 5], mean, atol=1e-5)
+            assert torch.allclose(made.pixel_values[5 * i : 5 * i + 5], mean, atol=1e-4)
     assert made.labels == [0, 1, 0, 1, 0] * 2
     plain = encode_images(vae, data, tmp_path, flips=False)
-    assert torch.allclose(plain.pixel_values, made.pixel_values[:5], atol=1e-5) and len(plain) == 5
+    assert torch.allclose(plain.pixel_values, made.pixel_values[:5], atol=1e-4) and len(plain) == 5
 
 
 def test_nothing_is_encoded_twice_and_other_content_is(tmp_path, monkeypatch):
@@ -55,7 +55,7 @@ def test_drawn_latents_are_the_pipelines_own(tmp_path):
     for i, prompt in enumerate(PROMPTS):
         draw = dict(num_inference_steps=2, height=16, width=16, output_type="latent")
         alone = pipeline(prompt, generator=torch.Generator().manual_seed(i), **draw).images
-        assert torch.allclose(made[i], alone[0], atol=1e-5)
+        assert torch.allclose(made[i], alone[0], atol=1e-4)
     rows = [json.loads(line) for line in next(tmp_path.rglob("prompts.jsonl")).read_text().splitlines()]
     assert rows == [{"prompt": prompt, "seed": i} for i, prompt in enumerate(PROMPTS)]
 

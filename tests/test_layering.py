@@ -1,4 +1,4 @@
-"""Imports inside the package go down only."""
+"""Rooms: what may import what, without a circle of rooms or of files."""
 
 import ast
 from pathlib import Path
@@ -8,92 +8,140 @@ import pytest
 import hf_unlearn
 
 PACKAGE = Path(hf_unlearn.__file__).parent
-LAYERS = [
-    {"files", "limits", "untrusted"},
-    {"losses", "pipelines", "concepts", "stages", "errors", "terminal", "contents", "upload", "layers", "origin"},
-    {"sharding", "offload"},
-    {"checkpoints", "masks"},
-    {"objectives", "optim"},
-    {"images", "class_names", "sources", "emoji"},
-    {"streams"},
-    {"numerics", "data", "classifiers", "models", "classifier_data"},
-    {"saliency"},
-    {"methods", "lora"},
-    {"adapters", "estimates"},
-    {"storage", "config", "scoring", "sharded", "history"},
-    {"callbacks", "guard", "loop", "latents"},
-    {"saving"},
-    {"trainer", "arguments", "synthesis"},
-    {"recipes"},
-    {"evaluation"},
-    {"eval_results", "card_text"},
-    {"cards"},
-    {"hub", "side_by_side"},
-    {"compare"},
-    {"cli", "commands"},
-    {"__main__"},
-]
-HOME = {name: module for module, names in hf_unlearn._EXPORTS.items() for name in names}
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# From the ground up. A room imports from itself and from rooms before it.
+ROOMS = (
+    "common",
+    "data",
+    "hub",
+    "families",
+    "saliency",
+    "methods",
+    "saving",
+    "training",
+    "evaluation",
+    "report",
+    "compare",
+    "cli",
+)
+ROOT_FILES = {"__init__.py", "__main__.py", "py.typed"}
+LEVEL = {room: level for level, room in enumerate(ROOMS)}
+FILES = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name.removesuffix(".__init__"): path for path, name in FILES.items()}
 
 
-def imported(source: str, depth: int) -> set[str]:
-    """Top-level modules of the package that a file `depth` folders deep imports, except for type checkers only."""
-    tree = ast.parse(source)
-    skipped = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
+def resolved(module: str, names: list[str]) -> set[str]:
+    """The files of the package that `from module import names` reads; `module` is relative to the package."""
     found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == depth and node not in skipped:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
-            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+    for name in names:
+        full = f"{module}.{name}".strip(".")
+        if full in MODULES:
+            found.add(full)
+        elif module:
+            found.add(module)
         else:
-            whole = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for name in whole:
-            if name.startswith("hf_unlearn."):
-                name = name.split(".")[1]
-                found.add(HOME.get(name, name))
+            homes = [home for home, exported in hf_unlearn._EXPORTS.items() if name in exported]
+            found.update(homes)
     return found
 
 
-def upward(own: str, source: str, depth: int) -> set[str]:
-    """What a file of module `own` imports although it lies above."""
-    return {name for name in imported(source, depth) - {"__version__"} if LEVEL[name] > LEVEL[own]}
+def imported(own: str, source: str, is_package: bool = False) -> set[str]:
+    """Modules of the package that a file imports, for type checkers only too. `own` is its dotted name."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            if node.level:
+                parts = own.split(".") if is_package else own.split(".")[:-1]
+                parts = parts[: len(parts) - (node.level - 1)]
+                found |= resolved(".".join([*parts, *(node.module.split(".") if node.module else [])]), names)
+            elif node.module and node.module.split(".")[0] == "hf_unlearn":
+                found |= resolved(node.module.removeprefix("hf_unlearn").lstrip("."), names)
+        elif isinstance(node, ast.Import):
+            whole = [alias.name.removeprefix("hf_unlearn.") for alias in node.names]
+            found |= {name for name in whole if name in MODULES}
+    return found - {own}
 
 
-def test_no_upward_import():
+def upward(own: str, source: str) -> set[str]:
+    """What a file imports from rooms above its own."""
+    level = LEVEL[own.split(".")[0]]
+    return {name for name in imported(own, source) if LEVEL[name.split(".")[0]] > level}
+
+
+def graph() -> dict[str, set[str]]:
+    edges = {}
+    for path, name in FILES.items():
+        package = path.name == "__init__.py"
+        own = name.removesuffix(".__init__") if package else name
+        edges[own] = imported(own, path.read_text(), package)
+    return edges
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """The nodes of a circle, or none."""
+    done: set[str] = set()
+
+    def walk(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for other in sorted(edges.get(node, ())):
+            found = walk(other, [*path, node])
+            if found:
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(edges) if (found := walk(node, []))), [])
+
+
+def test_the_root_holds_three_files_and_rooms():
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert {path.name for path in entries if path.is_file()} == ROOT_FILES
+    assert {path.name for path in entries if path.is_dir()} == {*ROOMS, "assets"}
+
+
+def test_rooms_import_downwards_only():
     seen = 0
-    for path in PACKAGE.rglob("*.py"):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if own == "__init__":
+    for path, own in FILES.items():
+        if path.parent == PACKAGE:
             continue
-        assert own in LEVEL, f"{own} has no place in LAYERS"
-        source, depth = path.read_text(), len(path.relative_to(PACKAGE).parts)
-        seen += len(imported(source, depth))
-        assert not upward(own, source, depth), f"{path.name} imports what lies above it"
-    assert seen > 20
+        package = path.name == "__init__.py"
+        own = own.removesuffix(".__init__")
+        found = imported(own, path.read_text(), package)
+        seen += len(found)
+        above = {name for name in found if LEVEL[name.split(".")[0]] > LEVEL[own.split(".")[0]]}
+        assert not above, f"{own} imports what lies above it: {sorted(above)}"
+    assert seen > 200
+
+
+def test_no_circle_of_files():
+    edges = {own: found for own, found in graph().items() if own not in ("__init__", "", "__main__")}
+    assert circle(edges) == []
 
 
 @pytest.mark.parametrize(
-    ("own", "source", "depth", "found"),
+    ("own", "source", "found"),
     [
-        ("losses", "from .trainer import UnlearnTrainer", 1, {"trainer"}),
-        ("methods", "def f():\n    from ..trainer import UnlearnTrainer", 2, {"trainer"}),
-        ("saliency", "from . import methods, losses", 1, {"methods"}),
-        ("losses", "import hf_unlearn.optim", 1, {"optim"}),
-        ("config", "from hf_unlearn import UnlearnTrainer, Masks", 1, {"trainer"}),
-        ("config", "from hf_unlearn.hub import push", 1, {"hub"}),
-        ("methods", "from .base import Method\nfrom ..losses import spread\nimport torch", 2, set()),
-        ("methods", "if TYPE_CHECKING:\n    from ..trainer import UnlearnTrainer", 2, set()),
+        ("common.losses", "from ..training.trainer import UnlearnTrainer", {"training.trainer"}),
+        ("methods.esd", "def f():\n    from ..training.trainer import UnlearnTrainer", {"training.trainer"}),
+        ("saliency.masks", "from .. import methods", {"methods"}),
+        ("common.losses", "import hf_unlearn.training.optim", {"training.optim"}),
+        ("training.config", "from hf_unlearn import UnlearnTrainer, Masks", set()),
+        ("families.load", "from hf_unlearn import UnlearnTrainer", {"training.trainer"}),
+        ("training.config", "from hf_unlearn.cli.finish import push", {"cli.finish"}),
+        ("methods.esd", "from .base import Method\nfrom ..common.losses import spread\nimport torch", set()),
+        ("methods.esd", "if TYPE_CHECKING:\n    from ..training.trainer import UnlearnTrainer", {"training.trainer"}),
     ],
 )
-def test_upward_imports_are_seen(own, source, depth, found):
-    assert upward(own, source, depth) == found
+def test_upward_imports_are_seen(own, source, found):
+    assert upward(own, source) == found
+
+
+def test_circles_are_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 def test_nothing_needs_torchvision():
@@ -102,7 +150,8 @@ def test_nothing_needs_torchvision():
 
 
 def test_files_stay_small():
-    assert max(len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")) < 420
+    long = {name: lines for path, name in FILES.items() if (lines := len(path.read_text().splitlines())) > 300}
+    assert not long
     for path in (PACKAGE / "methods").glob("*.py"):
         if path.name not in ("sfron.py", "base.py"):
             assert len(path.read_text().splitlines()) <= 80, path.name

@@ -19,8 +19,8 @@ from hf_unlearn import (
     remove_adapters,
     set_strengths,
 )
-from hf_unlearn.adapters import base_copy, merged_copy, network_of, tuner_layers
-from hf_unlearn.lora import add_lora, allot_ranks, choose_lora, layer_scores, lora_layers, lora_size
+from hf_unlearn.saliency.ranks import add_lora, allot_ranks, choose_lora, layer_scores, lora_layers, lora_size
+from hf_unlearn.saving.adapters import base_copy, merged_copy, network_of, tuner_layers
 
 FAMILIES = ["unet", "dit", "sd", "sdxl", "vit", "resnet"]
 
@@ -55,13 +55,13 @@ def test_an_adapter_loads_onto_the_original_to_the_same_output(family, tmp_path)
         loaded = plain.unet
     else:
         loaded = PeftModel.from_pretrained(copy.deepcopy(original), str(tmp_path))
-    assert (output(objective, loaded) - wanted).abs().max() <= 1e-6
+    assert (output(objective, loaded) - wanted).abs().max() <= 1e-5
     ranks = {rank for layer in tuner_layers(loaded).values() for rank in layer.r.values()}
     assert len(ranks) > 1  # mixed, and the output was equal: the scales came along
     model = type(pipeline)(**{**pipeline.components, "unet": original}) if family in ("sd", "sdxl") else original
     before = output(objective, original)
     load_adapter(model, tmp_path, "forgets")
-    assert (output(objective, network_of(model)) - wanted).abs().max() <= 1e-6
+    assert (output(objective, network_of(model)) - wanted).abs().max() <= 1e-5
     remove_adapters(model)
     assert torch.equal(output(objective, network_of(model)), before)
 
@@ -72,7 +72,7 @@ def test_merged_weights_load_as_a_whole_model(family, tmp_path):
     trained(objective, forget, retain, tmp_path, merge=True)
     loaded = objective.reload_network(str(tmp_path))
     assert not tuner_layers(loaded)
-    assert (output(objective, loaded) - output(objective, objective.network)).abs().max() <= 1e-6
+    assert (output(objective, loaded) - output(objective, objective.network)).abs().max() <= 1e-5
     assert (tmp_path / "adapter").is_dir()  # undo stays possible
 
 

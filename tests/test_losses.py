@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_unlearn.losses import adaptive_mean, adaptive_weights, masked_mean, spread
+from hf_unlearn.common.losses import adaptive_mean, adaptive_weights, masked_mean, spread
 
 LOSSES = torch.tensor([0.5, 2.0, 8.0])
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import config, tiny_pipeline
 
-from hf_unlearn import SFRon, UnlearnTrainer, cli, split_by_label
-from hf_unlearn.errors import OutOfMemory, spare_memory
+from hf_unlearn import SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.common.errors import OutOfMemory, spare_memory
 
 CPU = (
     "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes."

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, metadata_load
 
 from hf_unlearn.evaluation import DIGITS_DDPM
 from hf_unlearn.evaluation.judge import ASSETS
-from hf_unlearn.evaluation.record import RECORD_FILE, RunRecord, read_record
+from hf_unlearn.report.record import RECORD_FILE, RunRecord, read_record
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/README.md"))

@@ -3,7 +3,7 @@ import torch
 from conftest import tiny_pipeline
 
 from hf_unlearn import NoisePrediction
-from hf_unlearn.data import collate
+from hf_unlearn.data.pairs import collate
 
 
 def batch_of(objective, images, count=6, seed=0, forget=False):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_unlearn.optim import FastSlow
+from hf_unlearn.training.optim import FastSlow
 
 
 def model() -> nn.Sequential:

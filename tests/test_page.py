@@ -9,10 +9,10 @@ from PIL import Image
 from records import run_record, share
 
 from hf_unlearn.__main__ import main
-from hf_unlearn.evaluation.charts import bars, line_chart, ticks
-from hf_unlearn.evaluation.page import class_sections, loss_curves, page
-from hf_unlearn.evaluation.verdict import headline_figure, shown, verdict
-from hf_unlearn.layers import by_module, by_prefix
+from hf_unlearn.report.charts import bars, line_chart, ticks
+from hf_unlearn.report.page import class_sections, loss_curves, page
+from hf_unlearn.report.verdict import headline_figure, shown, verdict
+from hf_unlearn.saliency.layers import by_module, by_prefix
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 

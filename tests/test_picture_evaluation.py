@@ -7,14 +7,14 @@ import pytest
 from conftest import tiny_sd
 from PIL import Image
 
-from hf_unlearn.concepts import RETAIN_PROMPTS, concept_of
 from hf_unlearn.evaluation import safety
 from hf_unlearn.evaluation.fidelity import EfficientNetLite, feature_distance
 from hf_unlearn.evaluation.metric import Metric, role_of
 from hf_unlearn.evaluation.picture_prompts import FIRST_SEED, PictureFlags, prompt_sets
-from hf_unlearn.evaluation.report import metric_table, write_metrics
+from hf_unlearn.evaluation.tables import metric_table, write_metrics
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
-from hf_unlearn.latents import Drawing
+from hf_unlearn.families.concepts import RETAIN_PROMPTS, concept_of
+from hf_unlearn.families.latents import Drawing
 
 NUDITY, CHURCH = concept_of("nudity"), concept_of("a church", "a house")
 DRAWING = Drawing(num_inference_steps=2, batch_size=3)

@@ -8,13 +8,7 @@ import torch
 from conftest import tiny_sd
 from PIL import Image
 
-from hf_unlearn.evaluation.prompt_files import (
-    PromptRow,
-    StoredPictures,
-    contact_sheet,
-    draw_prompt_file,
-    read_prompts,
-)
+from hf_unlearn.evaluation.prompt_files import PromptRow, StoredPictures, contact_sheet, draw_prompt_file, read_prompts
 
 ROWS = [PromptRow("a cat", 7), PromptRow("a dog", 8), PromptRow("a cat", 9)]
 QUICK = dict(num_inference_steps=2, height=16, width=16)

@@ -9,9 +9,9 @@ from pathlib import Path
 from conftest import tiny_sd
 
 from hf_unlearn import NoisePrediction, add_lora, load_ddpm_pipeline
-from hf_unlearn.adapters import save_adapter
 from hf_unlearn.evaluation import DIGITS_DDPM
-from hf_unlearn.lora import choose_lora
+from hf_unlearn.saliency.ranks import choose_lora
+from hf_unlearn.saving.adapters import save_adapter
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

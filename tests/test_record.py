@@ -8,8 +8,8 @@ from conftest import config
 
 from hf_unlearn import UnlearnTrainer, split_by_label
 from hf_unlearn.evaluation.metric import Metric, is_share, role_of
-from hf_unlearn.evaluation.record import RECORD_FILE, read_record, record_run
 from hf_unlearn.methods import SFRon
+from hf_unlearn.report.record import RECORD_FILE, read_record, record_run
 
 
 @pytest.fixture

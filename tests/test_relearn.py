@@ -1,9 +1,9 @@
 from conftest import tiny_vit
 from torch.nn import functional as F
 
+from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.evaluation.relearn import relearn_steps
-from hf_unlearn.images import ArrayDataset
-from hf_unlearn.recipes import train_classifier
+from hf_unlearn.training.recipes import train_classifier
 
 
 def test_steps_until_the_accuracy_is_back(images):

@@ -8,7 +8,7 @@ from conftest import config
 
 from hf_unlearn import UnlearnTrainer, split_by_label
 from hf_unlearn.evaluation.metric import Metric
-from hf_unlearn.evaluation.record import SCHEMA_VERSION, RunRecord, record_run
+from hf_unlearn.report.record import SCHEMA_VERSION, RunRecord, record_run
 
 TEXT = (Path(__file__).parents[1] / "docs" / "report_schema.md").read_text()
 DOCUMENTED = re.findall(r"^\| `([\w.<>]+)` \|", TEXT, re.M)

@@ -3,10 +3,11 @@ import torch
 from conftest import tiny_unet
 from safetensors.torch import load_file, save_file
 
-from hf_unlearn import NoisePrediction, saliency, split_by_label
-from hf_unlearn.data import collate
-from hf_unlearn.masks import Masks, density_masks, load_masks, ratio_masks
-from hf_unlearn.saliency import fisher
+from hf_unlearn import NoisePrediction, split_by_label
+from hf_unlearn.data.pairs import collate
+from hf_unlearn.saliency import fisher as saliency
+from hf_unlearn.saliency.fisher import fisher
+from hf_unlearn.saliency.masks import Masks, density_masks, load_masks, ratio_masks
 
 
 def handmade(objective, images, groups: list[list[int]], per_sample: bool) -> dict[str, torch.Tensor]:

@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_unlearn.__main__ import main
-from hf_unlearn.arguments import ImageDataFlags
-from hf_unlearn.classifier_data import ClassifierDataFlags
-from hf_unlearn.commands.saliency_flags import parser
-from hf_unlearn.masks import Masks
+from hf_unlearn.cli.classifier_flags import ClassifierDataFlags
+from hf_unlearn.cli.commands.saliency_flags import parser
+from hf_unlearn.cli.flags import ImageDataFlags
 from hf_unlearn.methods import SFRon
+from hf_unlearn.saliency.masks import Masks
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 DIFFUSION = ["--max_train_steps", "2", "--train_batch_size", "4", "--num_inference_steps", "2"]

@@ -9,11 +9,11 @@ from PIL import Image
 from records import run_record
 
 from hf_unlearn import Classification, NoisePrediction, add_lora, remove_adapters
-from hf_unlearn.adapters import save_adapter
+from hf_unlearn.cli.side_by_side import Drawing, original_of, side_by_side
+from hf_unlearn.data.images import to_pixels
 from hf_unlearn.evaluation import DIGITS_DDPM
-from hf_unlearn.images import to_pixels
-from hf_unlearn.lora import choose_lora
-from hf_unlearn.side_by_side import Drawing, original_of, side_by_side
+from hf_unlearn.saliency.ranks import choose_lora
+from hf_unlearn.saving.adapters import save_adapter
 
 QUICK = Drawing(num_inference_steps=2, guidance_scale=1.0)
 BASE = {"name": "base", "revision": None, "on_hub": False}

@@ -9,16 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hf_unlearn import NoisePrediction
-from hf_unlearn.masks import Masks
-from hf_unlearn.storage import (
-    check_reload,
-    export,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-    weights_digest,
-)
+from hf_unlearn.common.weights import load_weights, save_weights, weights_digest
+from hf_unlearn.saliency.masks import Masks
+from hf_unlearn.saving.export import check_reload, export, load_checkpoint, save_checkpoint
 
 
 class Tied(nn.Module):
@@ -63,7 +56,7 @@ def test_a_torn_write_leaves_the_old_file(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("hf_unlearn.storage.save_file", torn)
+    monkeypatch.setattr("hf_unlearn.saving.export.save_file", torn)
     with pytest.raises(OSError, match="disk full"):
         save_weights(Tied(1), tmp_path / "w.safetensors")
     assert (tmp_path / "w.safetensors").read_bytes() == before

@@ -13,10 +13,10 @@ from conftest import config, random_images, same, tiny_pipeline, weights
 from PIL import Image
 
 from hf_unlearn import FineTune, SFRon, UnlearnTrainer, fisher, split_by_label
-from hf_unlearn.checkpoints import seal
-from hf_unlearn.objectives import NoisePrediction
-from hf_unlearn.sources import load_images, stream_images
-from hf_unlearn.streams import RetainStream, StreamedPairs
+from hf_unlearn.data.sources import load_images, stream_images
+from hf_unlearn.data.streaming import RetainStream, StreamedPairs
+from hf_unlearn.families import NoisePrediction
+from hf_unlearn.saving.checkpoints import seal
 
 SCRIPT = Path(__file__).parents[1] / "scripts/unlearn_ddpm.py"
 

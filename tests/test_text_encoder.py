@@ -8,15 +8,15 @@ from conftest import config, latents, tiny_sd, tiny_sdxl
 from diffusers import StableDiffusionPipeline
 
 from hf_unlearn import METHODS, SFRon, UnlearnTrainer, encode_prompts, split_by_label
-from hf_unlearn.lora import choose_lora
-from hf_unlearn.objectives import TextEncoderToImage, TextToImage, text_to_image
+from hf_unlearn.families import TextEncoderToImage, TextToImage, text_to_image_objective
+from hf_unlearn.saliency.ranks import choose_lora
 
 TEXTS = ["a cat", "a dog", "a boat"]
 
 
 def objective_of(pipeline, **options):
     prompts = encode_prompts(pipeline, TEXTS)
-    return text_to_image(pipeline, prompts, {"a cat": "a dog"}, train_method="text_encoder", **options)
+    return text_to_image_objective(pipeline, prompts, {"a cat": "a dog"}, train_method="text_encoder", **options)
 
 
 def test_losses_are_those_of_the_unet_objective():
@@ -65,12 +65,12 @@ def test_resumed_is_straight(tmp_path):
 def test_what_it_is_not_for(tmp_path):
     pipeline = tiny_sdxl()
     with pytest.raises(ValueError, match="StableDiffusionXLPipeline cannot be trained"):
-        text_to_image(pipeline, encode_prompts(pipeline, TEXTS), train_method="text_encoder")
+        text_to_image_objective(pipeline, encode_prompts(pipeline, TEXTS), train_method="text_encoder")
     half = tiny_sd()
     prompts = encode_prompts(half, TEXTS)
     half.text_encoder.half()
     with pytest.raises(ValueError, match="text encoder is float16"):
-        text_to_image(half, prompts, train_method="text_encoder")
+        text_to_image_objective(half, prompts, train_method="text_encoder")
     objective = objective_of(tiny_sd())
     parts = split_by_label(latents(objective.prompts), 1)
     with pytest.raises(ValueError, match="uce edits the UNet"):

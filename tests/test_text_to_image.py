@@ -8,8 +8,8 @@ import torch
 from conftest import config, latents, tiny_sd, tiny_sdxl
 
 from hf_unlearn import METHODS, TextToImage, UnlearnTrainer, encode_prompts, split_by_label
-from hf_unlearn.objectives.text_to_image import trained_names
-from hf_unlearn.pipelines import load_text_to_image_pipeline
+from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+from hf_unlearn.families.text_to_image.objective import trained_names
 
 TEXTS = ["a photo of a church", "a photo of a house", "a dog"]
 ANCHORS = {TEXTS[0]: TEXTS[1]}

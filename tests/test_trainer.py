@@ -10,8 +10,8 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from hf_unlearn import FineTune, GradientAscent, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
-from hf_unlearn.errors import DivergenceError
-from hf_unlearn.images import ArrayDataset
+from hf_unlearn.common.errors import DivergenceError
+from hf_unlearn.data.images import ArrayDataset
 
 
 def trainer_of(folder, images, method=None, pipeline=None, **values):

@@ -12,8 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_unlearn.cards import CARD_FILE, model_card
-from hf_unlearn.evaluation.record import RECORD_FILE, read_record
+from hf_unlearn.report.cards import CARD_FILE, model_card
+from hf_unlearn.report.record import RECORD_FILE, read_record
 
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "model_cards"

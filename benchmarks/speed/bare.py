@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import TrainerCallback
 
-from hf_unlearn.adapters import base_copy
+from hf_unlearn.saving.adapters import base_copy
 
 from .setting import Span, build, spent, with_lora
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 import hf_unlearn
 from hf_unlearn import SFRon
-from hf_unlearn.concepts import concept_of
+from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.data.sources import load_images
 from hf_unlearn.evaluation import markdown_table
-from hf_unlearn.images import ArrayDataset
-from hf_unlearn.sources import load_images
-from hf_unlearn.synthesis import concept_data
+from hf_unlearn.families.concepts import concept_of
+from hf_unlearn.families.synthesis import concept_data
 
 from .bare import WARM_UP, Pairs
 from .page import Goal

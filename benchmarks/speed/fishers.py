@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from hf_unlearn import NoisePrediction
-from hf_unlearn.data import collate
+from hf_unlearn.data.pairs import collate
 from hf_unlearn.evaluation import markdown_table
-from hf_unlearn.saliency import CHUNK_BYTES, fisher, sample_chunk
+from hf_unlearn.saliency.fisher import CHUNK_BYTES, fisher, sample_chunk
 
 from .page import RATIO, Goal, ratio
 from .setting import Profile, Span, build, compared, forget_peak, fresh, images, peak_megabytes, spent

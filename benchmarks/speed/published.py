@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hf_unlearn import SFRon
+from hf_unlearn.common.losses import adaptive_mean
 from hf_unlearn.evaluation import markdown_table
-from hf_unlearn.losses import adaptive_mean
 
 from .bare import WARM_UP, Pairs
 from .page import ratio

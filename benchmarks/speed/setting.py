@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from hf_unlearn import ClassConditionalDDPMPipeline, NoisePrediction, UnlearnConfig, UnlearnTrainer, add_lora
-from hf_unlearn.images import ArrayDataset
-from hf_unlearn.lora import choose_lora
+from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.saliency.ranks import choose_lora
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "errors": ("DivergenceError",),
-    "config": ("UnlearnConfig",),
-    "data": ("ForgetRetainDataset", "split_by_index", "split_by_label"),
-    "images": ("digits",),
-    "sources": ("load_images",),
+    "common.errors": ("DivergenceError",),
+    "training.config": ("UnlearnConfig",),
+    "data.pairs": ("ForgetRetainDataset", "split_by_index", "split_by_label"),
+    "data.images": ("digits",),
+    "data.sources": ("load_images",),
     "methods": (
         "METHODS",
         "ESD",
@@ -27,13 +27,13 @@ _EXPORTS = {
         "SalUn",
         "SelectiveAmnesia",
     ),
-    "lora": ("add_lora", "find_salient_target_modules"),
-    "adapters": ("load_adapter", "remove_adapters", "set_strengths"),
-    "objectives": ("Classification", "DiTPrediction", "NoisePrediction", "TextToImage", "encode_prompts"),
-    "pipelines": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
-    "masks": ("Masks", "density_masks", "load_masks", "ratio_masks"),
-    "saliency": ("fisher",),
-    "trainer": ("UnlearnTrainer",),
+    "saliency.ranks": ("add_lora", "find_salient_target_modules"),
+    "saving.adapters": ("load_adapter", "remove_adapters", "set_strengths"),
+    "families": ("Classification", "DiTPrediction", "NoisePrediction", "TextToImage", "encode_prompts"),
+    "families.pipelines": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
+    "saliency.masks": ("Masks", "density_masks", "load_masks", "ratio_masks"),
+    "saliency.fisher": ("fisher",),
+    "training.trainer": ("UnlearnTrainer",),
 }
 __all__ = ["__version__", *(name for names in _EXPORTS.values() for name in names)]
 

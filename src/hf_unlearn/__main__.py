@@ -4,15 +4,15 @@ import argparse
 import sys
 
 from . import __version__
-from .commands.check import check_command
-from .commands.compare import compare_command
-from .commands.demo import demo_command
-from .commands.env import env_command
-from .commands.estimate import estimate_command
-from .commands.publish import publish_command
-from .commands.report import report_command
-from .commands.saliency import saliency_command
-from .terminal import CommandParser, run
+from .cli.commands.check import check_command
+from .cli.commands.compare import compare_command
+from .cli.commands.demo import demo_command
+from .cli.commands.env import env_command
+from .cli.commands.estimate import estimate_command
+from .cli.commands.publish import publish_command
+from .cli.commands.report import report_command
+from .cli.commands.saliency import saliency_command
+from .cli.terminal import CommandParser, run
 
 COMMANDS = {
     "compare": compare_command,

@@ -31,7 +31,7 @@ from conftest import config  # noqa: E402
 from families import family_case  # noqa: E402
 
 from hf_unlearn import METHODS, SFRon, UnlearnConfig, UnlearnTrainer  # noqa: E402
-from hf_unlearn.lora import add_lora, choose_lora  # noqa: E402
+from hf_unlearn.saliency.ranks import add_lora, choose_lora  # noqa: E402
 
 # name: method, options of the config
 VARIANTS = {

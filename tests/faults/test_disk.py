@@ -11,10 +11,10 @@ from conftest import config, random_images, tiny_pipeline
 from safetensors.torch import save_file
 
 from hf_unlearn import FineTune, NoisePrediction, UnlearnTrainer, split_by_label
-from hf_unlearn.checkpoints import find_checkpoint
-from hf_unlearn.files import atomic, atomic_folder, write_text
-from hf_unlearn.stages import Stages
-from hf_unlearn.storage import export
+from hf_unlearn.cli.stages import Stages
+from hf_unlearn.common.files import atomic, atomic_folder, write_text
+from hf_unlearn.saving.checkpoints import find_checkpoint
+from hf_unlearn.saving.export import export
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
 FULL = "could not be written (the disk is full: make room or name a folder elsewhere); what was there before is as it"

@@ -17,10 +17,10 @@ from hf_unlearn import (
     UnlearnTrainer,
     split_by_label,
 )
-from hf_unlearn.adapters import tuner_layers
-from hf_unlearn.latents import Cache
-from hf_unlearn.lora import add_lora, choose_lora
-from hf_unlearn.numerics import bad_samples, total_norm
+from hf_unlearn.data.numerics import bad_samples, total_norm
+from hf_unlearn.families.latents import Cache
+from hf_unlearn.saliency.ranks import add_lora, choose_lora
+from hf_unlearn.saving.adapters import tuner_layers
 
 SAVED = "last_good/unet/diffusion_pytorch_model.safetensors"
 

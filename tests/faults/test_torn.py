@@ -11,7 +11,7 @@ from conftest import config, random_images, tiny_pipeline
 from safetensors.torch import load_file
 
 from hf_unlearn import FineTune, UnlearnTrainer, split_by_label
-from hf_unlearn.checkpoints import MANIFEST, damage, find_checkpoint, rotate, seal
+from hf_unlearn.saving.checkpoints import MANIFEST, damage, find_checkpoint, rotate, seal
 
 
 def trainer_of(folder, **values) -> UnlearnTrainer:
@@ -120,7 +120,7 @@ def test_the_older_one_goes_only_when_the_newer_one_is_whole(tmp_path, monkeypat
         seal(folder)
         seen.append([damage(f) is None for f in sorted(tmp_path.glob("checkpoint-*"))])
 
-    monkeypatch.setattr("hf_unlearn.saving.seal", watched)
+    monkeypatch.setattr("hf_unlearn.training.checkpointer.seal", watched)
     trainer = trainer_of(tmp_path, max_steps=4, save_total_limit=1)
     trainer.train()
     assert seen == [[False], [True], [True, False], [True, True]]

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from spoil import Spoiler, cut, edit, evil, write
 from test_inputs import call, contents  # noqa: F401  (a fixture)
 
-from hf_unlearn.errors import redact
+from hf_unlearn.common.errors import redact
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 DDPM = "unlearn_ddpm --pretrained_model_name_or_path user/ddpm --train_data_dir . --forget_class 1 --output_dir {out}"

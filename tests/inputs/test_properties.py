@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from records import run_record
 from safetensors.torch import save
 
-from hf_unlearn import cli
-from hf_unlearn.arguments import ImageDataFlags, LoraFlags, TrainingFlags
-from hf_unlearn.cards import model_card, split_card
-from hf_unlearn.classifier_data import read_indices
-from hf_unlearn.commands.check import CRITERIA
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.cli.classifier_flags import read_indices
+from hf_unlearn.cli.commands.check import CRITERIA
+from hf_unlearn.cli.flags import ImageDataFlags, LoraFlags, TrainingFlags
 from hf_unlearn.compare.recipe import Recipe, load_recipe
-from hf_unlearn.evaluation.page import page
 from hf_unlearn.evaluation.prompt_files import PromptRow, read_prompts
-from hf_unlearn.evaluation.record import RECORD_FILE, RunRecord, read_record
-from hf_unlearn.evaluation.verdict import verdict
-from hf_unlearn.masks import Masks
+from hf_unlearn.report.cards import model_card, split_card
+from hf_unlearn.report.page import page
+from hf_unlearn.report.record import RECORD_FILE, RunRecord, read_record
+from hf_unlearn.report.verdict import verdict
+from hf_unlearn.saliency.masks import Masks
 
 RUN = run_record(
     loads_with=["DDPMPipeline"], environment={"hf_unlearn": "0.1.0", "packages": "torch 2.13", "python": "3.11.7"}

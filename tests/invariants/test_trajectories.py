@@ -11,7 +11,7 @@ from conftest import config, same, tiny_pipeline, weights
 from safetensors.torch import load_file
 
 from hf_unlearn import FineTune, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
-from hf_unlearn.masks import Masks
+from hf_unlearn.saliency.masks import Masks
 
 ASCENT = dict(forget_loss="ascent", retain_steps=2)
 

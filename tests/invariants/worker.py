@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import config, tiny_pipeline  # noqa: E402
 
-from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, cli, split_by_label  # noqa: E402
-from hf_unlearn.images import ArrayDataset  # noqa: E402
-from hf_unlearn.saliency import fisher  # noqa: E402
+from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn.cli import parsing as cli  # noqa: E402
+from hf_unlearn.data.images import ArrayDataset  # noqa: E402
+from hf_unlearn.saliency.fisher import fisher  # noqa: E402
 
 METHODS = {
     "sfron": SFRon(),

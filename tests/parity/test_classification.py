@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 
 from hf_unlearn import METHODS, Classification, UnlearnTrainer, split_by_index, split_by_label
-from hf_unlearn.data import collate
-from hf_unlearn.recipes import build_classifier, digits_splits, train_classifier
-from hf_unlearn.saliency import fisher
+from hf_unlearn.data.pairs import collate
+from hf_unlearn.saliency.fisher import fisher
+from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import config, tiny_vit  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hf_unlearn import METHODS, NoisePrediction, UnlearnTrainer, split_by_label
-from hf_unlearn.saliency import fisher
+from hf_unlearn.saliency.fisher import fisher
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import config, random_images, tiny_pipeline  # noqa: E402

@@ -22,8 +22,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from hf_unlearn import recipes
-from hf_unlearn.images import digits
+from hf_unlearn.data.images import digits
+from hf_unlearn.training import recipes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_classification.py"
 NAMES = ["zero", "one", "two", "three"]

@@ -15,8 +15,9 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_unlearn import METHODS, load_adapter, load_ddpm_pipeline
-from hf_unlearn.card_text import card_table
-from hf_unlearn.evaluation import DIGITS_DDPM, read_record
+from hf_unlearn.evaluation import DIGITS_DDPM
+from hf_unlearn.report.card_text import card_table
+from hf_unlearn.report.record import read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
 PLAIN = ["--max_train_steps", "2", "--train_batch_size", "8", "--eval_samples_per_class", "4"]

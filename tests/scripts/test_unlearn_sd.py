@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from hf_unlearn.evaluation import read_record
+from hf_unlearn.report.record import read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_sd.py"
 TINY = ["--num_forget_images", "4", "--num_retain_images", "4", "--num_inference_steps", "2", "--max_train_steps", "2"]

@@ -21,18 +21,19 @@ from spoil import Payload, bomb, cut, edit, evil, huge_header, link, many, write
 from torch import nn
 
 from hf_unlearn import Classification, load_adapter, load_ddpm_pipeline
-from hf_unlearn.classifiers import load_image_classifier
-from hf_unlearn.contents import read_contents
-from hf_unlearn.emoji import OBJECTS, load_emoji
+from hf_unlearn.cli.side_by_side import original_of
+from hf_unlearn.common.untrusted import check_folder, pipeline_index
+from hf_unlearn.common.weights import save_weights
+from hf_unlearn.data.emoji import OBJECTS, load_emoji
+from hf_unlearn.data.images import open_image
 from hf_unlearn.evaluation.fidelity import EfficientNetLite
 from hf_unlearn.evaluation.inception import load_published
-from hf_unlearn.evaluation.page import page
-from hf_unlearn.images import open_image
-from hf_unlearn.masks import Masks
-from hf_unlearn.pipelines import load_dit_pipeline, load_text_to_image_pipeline
-from hf_unlearn.side_by_side import original_of
-from hf_unlearn.storage import check_checkpoint, save_weights
-from hf_unlearn.untrusted import check_folder, pipeline_index
+from hf_unlearn.families.classifier.load import load_image_classifier
+from hf_unlearn.families.pipelines import load_dit_pipeline, load_text_to_image_pipeline
+from hf_unlearn.hub.contents import read_contents
+from hf_unlearn.report.page import page
+from hf_unlearn.saliency.masks import Masks
+from hf_unlearn.saving.export import check_checkpoint
 
 FAMILIES = {
     "ddpm": (tiny_pipeline, load_ddpm_pipeline, ("unet/diffusion_pytorch_model",)),
@@ -291,14 +292,14 @@ def test_a_header_that_is_larger_than_its_file(tmp_path):
 
 
 def test_an_archive_that_unpacks_to_more_than_it_may(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.emoji.LARGEST", 10_000)
+    monkeypatch.setattr("hf_unlearn.data.emoji.LARGEST", 10_000)
     (tmp_path / "names.json").write_text(json.dumps([{"name": icon} for icon in OBJECTS.values()]))
     for style in ("fluent", "noto", "twemoji"):
         np.savez_compressed(tmp_path / f"{style}_64.npz", x=np.zeros((24, 64, 64, 3), np.uint8))
     assert sum(i.compress_size for i in zipfile.ZipFile(tmp_path / "fluent_64.npz").infolist()) < 10_000
     with pytest.raises(ValueError, match="unpacks to more than"):
         load_emoji(tmp_path)
-    monkeypatch.setattr("hf_unlearn.emoji.LARGEST", 10**6)
+    monkeypatch.setattr("hf_unlearn.data.emoji.LARGEST", 10**6)
     assert load_emoji(tmp_path)[0].shape == (72, 3, 64, 64)
 
 

@@ -4,9 +4,9 @@ import pytest
 from hub_server import TOKEN
 from records import run_record
 
-from hf_unlearn import cli
-from hf_unlearn.arguments import TrainingFlags
-from hf_unlearn.evaluation.page import page
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.cli.flags import TrainingFlags
+from hf_unlearn.report.page import page
 
 SECRET = "a-token-of-another-kind"
 

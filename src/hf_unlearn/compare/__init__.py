@@ -33,8 +33,8 @@ def compare(
     Returns:
         The Markdown text.
     """
-    from ..evaluation.report import stamp
-    from .report import write
+    from ..evaluation.tables import stamp
+    from .tables import write
     from .ulira import attack_table
 
     kept = Cells(recipe, folder, models_dir)
@@ -86,6 +86,6 @@ def _train(cells: Cells, kind: str, seed: int) -> None:
 
 
 def _search(cells: Cells, row: str) -> dict[str, Any]:
-    from .search import search  # optuna is imported where it is used
+    from .search import search
 
     return search(cells, row)

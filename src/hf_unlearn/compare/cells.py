@@ -18,21 +18,21 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
-from ..config import UnlearnConfig
-from ..data import random_subset, split_by_index, split_by_label
-from ..errors import DivergenceError
+from ..common.errors import DivergenceError
+from ..common.files import write_text
+from ..common.losses import spread
+from ..common.untrusted import loading, read_json
+from ..data.fingerprint import fingerprint
+from ..data.images import ArrayDataset, FlippedAndCropped
+from ..data.pairs import random_subset, split_by_index, split_by_label
 from ..evaluation.classification import Measured, accuracy, classification_figures, measure, predictions
 from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
 from ..evaluation.relearn import relearn_steps
-from ..files import write_text
-from ..images import ArrayDataset, FlippedAndCropped
-from ..losses import spread
-from ..objectives import Classification
-from ..recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
-from ..saliency import fingerprint
-from ..trainer import UnlearnTrainer
-from ..untrusted import loading, read_json
+from ..families import Classification
+from ..training.config import UnlearnConfig
+from ..training.recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
+from ..training.trainer import UnlearnTrainer
 from .recipe import Recipe, method_of
 from .spaces import FIXED
 
@@ -229,7 +229,7 @@ def splits_of(data: str, model: str, image_column: str, label_column: str) -> tu
     if data == "digits":
         parts = digits_splits()
     else:
-        from ..classifiers import load_labelled_images
+        from ..families.classifier.load import load_labelled_images
 
         untrained = start_of(model, 0)
         train, test = (

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from ..config import UnlearnConfig
-from ..evaluation.schema import NUMBER, problem
 from ..methods import METHODS, Method
+from ..report.schema import NUMBER, problem
+from ..training.config import UnlearnConfig
 from .spaces import FIXED
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
@@ -30,7 +30,7 @@ class Recipe:
     """What `hf-unlearn compare` reads.
 
     data: "digits", or a folder of parquet files or images with a train and a test part.
-    model: a name of `hf_unlearn.recipes.CLASSIFIERS`, or the folder or Hub id of an image classifier.
+    model: a name of `hf_unlearn.training.recipes.CLASSIFIERS`, or the folder or Hub id of an image classifier.
     forget: {"fraction": 0.1} (a random subset, another one for each seed) or {"classes": [3]}.
     train: overrides of UnlearnConfig for the original and the retrained model.
     augment: whether these two train on mirrored and moved images; unlearning and measuring see them as they are.

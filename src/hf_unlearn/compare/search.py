@@ -6,7 +6,7 @@ seeds is no score: errors of opposite sign cancel, and it chose options that col
 
 from typing import Any
 
-from ..config import UnlearnConfig
+from ..training.config import UnlearnConfig
 from .cells import Cells
 from .recipe import method_of
 from .spaces import SPACES, suggest

@@ -5,8 +5,8 @@ from typing import Any
 
 from ..evaluation.classification import predictions
 from ..evaluation.membership import scaled_confidence
-from ..evaluation.report import markdown_table
 from ..evaluation.shadow import ulira
+from ..evaluation.tables import markdown_table
 from .cells import Cells, unlearn
 
 

@@ -1,8 +1,7 @@
 """Finished models in; numbers and pictures out."""
 
-from .class_judge import ClassifierJudge, class_judge, drawn_classes, judge_for, judged_pipelines
-from .concepts import concept_picture, draw_prompts, strength_pictures
-from .ddpm import (
+from .class_judge import ClassifierJudge, class_judge, drawn_classes, judged_pipelines
+from .class_pictures import (
     DIGITS_DDPM,
     RETRAINED,
     compare_pipelines,
@@ -11,6 +10,7 @@ from .ddpm import (
     retrained_digits_ddpm,
     strength_picture,
 )
+from .concept_pictures import concept_picture, draw_prompts, strength_pictures
 from .generation import (
     GenerationFigures,
     SamplingConfig,
@@ -21,8 +21,7 @@ from .generation import (
     sample_classes,
 )
 from .judge import DigitsJudge, digits_judge
-from .record import RunRecord, read_record, record_run
-from .report import (
+from .tables import (
     before_after,
     figures_table,
     interval,
@@ -39,7 +38,6 @@ __all__ = [
     "ClassifierJudge",
     "DigitsJudge",
     "GenerationFigures",
-    "RunRecord",
     "SamplingConfig",
     "before_after",
     "class_judge",
@@ -54,15 +52,12 @@ __all__ = [
     "frechet_distance",
     "frozen_copy",
     "interval",
-    "judge_for",
     "judge_samples",
     "judged_pipelines",
     "loss_metrics",
     "losses_table",
     "markdown_table",
     "picture",
-    "read_record",
-    "record_run",
     "retrained_digits_ddpm",
     "sample_classes",
     "stamp",

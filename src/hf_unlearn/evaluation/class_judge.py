@@ -9,11 +9,10 @@ from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..arguments import ImageDataFlags, JudgeFlags
-from ..classifiers import load_image_classifier, pixels_for
-from ..data import labels_of
-from ..losses import spread
-from .ddpm import compare_pipelines
+from ..common.losses import spread
+from ..data.pairs import labels_of
+from ..families.classifier.load import load_image_classifier, pixels_for
+from .class_pictures import compare_pipelines
 from .generation import GenerationFigures, SamplingConfig
 
 CHUNK = 64  # images that the classifier sees at once
@@ -72,20 +71,6 @@ def class_judge(name_or_path: str, revision: str | None, classes: Sequence[int])
             "name a judge with the model's class numbers"
         )
     return ClassifierJudge(model, processor, Path(name_or_path).name)
-
-
-def judge_for(
-    flags: JudgeFlags, data: ImageDataFlags, retain: Dataset, conditional: bool
-) -> tuple[ClassifierJudge, list[int]] | None:
-    """The judge that the flags name and the classes that it reads; None if they name none.
-
-    Raises:
-        ValueError, OSError: what `JudgeFlags.judges`, `drawn_classes` and `class_judge` raise.
-    """
-    if not flags.judges(data, conditional):
-        return None
-    classes = drawn_classes(data.forget_class, retain, flags.eval_classes)
-    return class_judge(flags.judge_model_name_or_path, flags.judge_revision, classes), classes
 
 
 def drawn_classes(forget_classes: Sequence[int], retain: Dataset, named: Sequence[int] | None = None) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..data import collate
+from ..data.pairs import collate
 from .membership import check_attack, check_logits, log_probabilities, membership_share
 from .metric import Metric, version_of
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch.utils.data import Dataset, Subset
 
-from ..data import labels_of
+from ..data.pairs import labels_of
 from .classification import accuracy, classification_figures, predictions
 from .metric import Metric
-from .report import markdown_table, write_figures
+from .tables import markdown_table, write_figures
 
 
 def evaluation_sets(

@@ -7,7 +7,7 @@ import torch
 from PIL.Image import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-from ..untrusted import check_folder, loading
+from ..common.untrusted import check_folder, loading
 from .metric import Metric, version_of
 
 

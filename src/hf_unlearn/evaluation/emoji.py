@@ -7,7 +7,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ..emoji import OBJECTS, STYLES, prompt_of
+from ..data.emoji import OBJECTS, STYLES, prompt_of
 from .generation import frechet_distance
 from .judge import ASSETS
 

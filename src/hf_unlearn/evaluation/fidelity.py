@@ -9,7 +9,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..images import to_pixels
+from ..data.images import to_pixels
 from .extras import need
 from .generation import frechet_distance
 from .inception import InceptionV3, load_published

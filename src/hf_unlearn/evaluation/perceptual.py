@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..images import to_pixels
+from ..data.images import to_pixels
 from .extras import need, weights_file
 from .inception import load_published
 from .metric import Metric, version_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..concepts import Concept
+from ..families.concepts import Concept
 from .prompt_files import PromptRow, read_prompts
 from .safety import DETECTORS
 

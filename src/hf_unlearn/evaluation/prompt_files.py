@@ -17,8 +17,8 @@ from diffusers.utils import logging, pt_to_pil
 from PIL import Image
 from tqdm import tqdm
 
-from ..files import atomic, write_text
-from ..images import blur_picture
+from ..common.files import atomic, write_text
+from ..data.images import blur_picture
 
 
 @dataclass

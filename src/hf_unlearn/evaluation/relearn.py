@@ -6,10 +6,10 @@ import tempfile
 from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..config import UnlearnConfig
-from ..losses import spread
+from ..common.losses import spread
 from ..methods import FineTune
-from ..trainer import UnlearnTrainer
+from ..training.config import UnlearnConfig
+from ..training.trainer import UnlearnTrainer
 from .classification import accuracy, predictions
 from .metric import Metric, version_of
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from ..concepts import Concept
-from ..latents import Cache, Drawing
-from ..storage import weights_digest
+from ..common.weights import weights_digest
+from ..families.concepts import Concept
+from ..families.latents import Cache, Drawing
 from .clip import CLIPScore
 from .extras import why_missing
 from .fidelity import NEIGHBOURS, EfficientNetLite, feature_distance, fidelity

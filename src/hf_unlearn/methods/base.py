@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from ..objectives import Baseline
+from ..families import Baseline
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
-    from ..masks import Masks
-    from ..objectives import Objective
+    from ..families import Objective
+    from ..saliency.masks import Masks
 
 
 class Loop(Protocol):

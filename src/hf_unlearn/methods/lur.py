@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..masks import top_masks
-from ..saliency import forget_gradient
+from ..saliency.fisher import forget_gradient
+from ..saliency.masks import top_masks
 from .base import Loop, Method
 
 

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..data import mixed_batch
-from ..losses import masked_mean
+from ..common.losses import masked_mean
+from ..data.pairs import mixed_batch
 from .base import Loop, Method
 
 

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..masks import Masks, top_masks
-from ..saliency import forget_gradient
+from ..saliency.fisher import forget_gradient
+from ..saliency.masks import Masks, top_masks
 from .base import Loop, Method
 from .random_label import relabelled
 

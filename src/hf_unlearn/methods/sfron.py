@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..limits import check_limits
-from ..losses import adaptive_mean
-from ..masks import Masks, ratio_masks
-from ..saliency import fisher
+from ..common.limits import check_limits
+from ..common.losses import adaptive_mean
+from ..saliency.fisher import fisher
+from ..saliency.masks import Masks, ratio_masks
 from .base import Loop, Method
 
 CHOICES = {

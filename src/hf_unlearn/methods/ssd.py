@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..saliency import fisher
+from ..saliency.fisher import fisher
 from .base import Loop, Method
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..data import labels_of
+from ..data.pairs import labels_of
 from .base import Loop, Method
 
 

@@ -1,0 +1,1 @@
+"""Flags, commands and how they begin and end."""

@@ -1,0 +1,107 @@
+"""Which images a classifier was trained on and which of them to forget: flags as in run_image_classification."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset, Subset
+from transformers import PreTrainedModel
+
+from ..data.class_names import class_ids
+from ..data.pairs import random_subset, split_by_index, split_by_label
+from ..data.sources import held_out_split, split_names
+from ..families.classifier.load import ProcessedImages, load_labelled_images
+
+
+@dataclass
+class ClassifierDataFlags:
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the training images"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of that data set"})
+    train_dir: str | None = field(default=None, metadata={"help": "folder a class, or parquet files"})
+    validation_dir: str | None = field(default=None, metadata={"help": "as train_dir, images never trained on"})
+    image_column_name: str = field(default="image", metadata={"help": "column of the images"})
+    label_column_name: str = field(default="label", metadata={"help": "column of the labels"})
+    max_train_samples: int | None = field(default=None, metadata={"help": "at most this many, spread evenly"})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "as max_train_samples, of the test images"})
+    forget_class: list[str] | None = field(
+        default=None, metadata={"help": "classes to forget: names or ids; may be repeated"}
+    )
+    forget_fraction: float | None = field(
+        default=None, metadata={"help": "forget a random share of the training images, drawn by --seed"}
+    )
+    forget_indices: str | None = field(
+        default=None, metadata={"help": "file of positions in the training images, one a line"}
+    )
+    skip_unreadable_images: bool = field(default=False, metadata={"help": "leave broken images out and name them"})
+
+    def __post_init__(self):
+        for name in ("max_train_samples", "max_eval_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("train_dir", "validation_dir"):
+            if getattr(self, name) is not None and not Path(getattr(self, name)).is_dir():
+                raise ValueError(f"{name} {getattr(self, name)} is not a folder")
+        given = [n for n in ("forget_class", "forget_fraction", "forget_indices") if getattr(self, n) is not None]
+        if len(given) > 1 or (not given and (self.train_dir or self.dataset_name)):
+            raise ValueError("say what to forget with one of --forget_class, --forget_fraction or --forget_indices")
+        if self.train_dir and self.dataset_name:
+            raise ValueError("give the training images by --train_dir or by --dataset_name, not both")
+
+    @property
+    def source(self) -> str:
+        """The folder or Hub id of the training images. Raises ValueError where there is none."""
+        if not (self.train_dir or self.dataset_name):
+            raise ValueError("no data: set --train_dir or --dataset_name to the images the model was trained on")
+        return self.train_dir or self.dataset_name
+
+    def load(self, where: str, part: str, most: int | None, model: PreTrainedModel, processor: Any) -> ProcessedImages:
+        """One split of `where`, at most `most` images of it."""
+        images = load_labelled_images(
+            *(where, model, processor, part, self.image_column_name, self.label_column_name),
+            config_name=self.dataset_config_name if where == self.dataset_name else None,
+            max_samples=most,
+            skip_unreadable=self.skip_unreadable_images,
+        )
+        if images.skipped:
+            print(f"{len(images.skipped)} unreadable images of {where} are left out: {', '.join(images.skipped)}")
+        return images
+
+
+def train_images(data: ClassifierDataFlags, model: PreTrainedModel, processor: Any) -> ProcessedImages:
+    """The training images of the flags, as `model` takes them."""
+    return data.load(data.source, "train", data.max_train_samples, model, processor)
+
+
+def held_out_images(data: ClassifierDataFlags, model: PreTrainedModel, processor: Any) -> ProcessedImages | None:
+    """Images never trained on: of --validation_dir, else the held-out split of the source, or None."""
+    names = split_names(data.source, data.dataset_config_name)
+    where, held_out = data.source, held_out_split(names)
+    if data.validation_dir:
+        names = split_names(data.validation_dir)
+        where, held_out = data.validation_dir, held_out_split(names) or names[0]
+    return None if held_out is None else data.load(where, held_out, data.max_eval_samples, model, processor)
+
+
+def split_train(data: ClassifierDataFlags, train: Dataset, model: PreTrainedModel, seed: int) -> tuple[Subset, Subset]:
+    """(forget, retain) parts of the training images; a random tenth where the flags do not say."""
+    if data.forget_class:
+        return split_by_label(train, class_ids(data.forget_class, model.config))
+    if data.forget_indices is None:
+        fraction = 0.1 if data.forget_fraction is None else data.forget_fraction
+        return split_by_index(train, random_subset(len(train), fraction, seed))
+    chosen = read_indices(data.forget_indices)
+    return split_by_index(train, train.places(chosen) if isinstance(train, ProcessedImages) else chosen)
+
+
+def read_indices(path: str) -> list[int]:
+    """Positions from a file with one a line."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error}): write one position a line") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    wrong = [line for line in lines if not re.fullmatch("[0-9]{1,18}", line)]
+    if wrong or not lines:
+        raise ValueError(f"{path} holds {wrong[0][:40]!r}: write one position a line" if wrong else f"{path} is empty")
+    return [int(line) for line in lines]

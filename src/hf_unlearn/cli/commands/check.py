@@ -1,0 +1,191 @@
+"""hf-unlearn check RUN_DIR --max-forget 0.02 ...: whether a run kept its limits, for someone's CI."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from ..terminal import CommandParser
+
+if TYPE_CHECKING:
+    from ...report.record import RunRecord
+
+Found = dict[str, float | None]  # figure -> value, None where it was not measured
+
+
+@dataclass
+class Result:
+    """One criterion: the worst of the figures it is about, or why there is none."""
+
+    criterion: str
+    limit: float
+    passed: bool
+    figure: str | None
+    value: float | None
+    reason: str
+
+
+@dataclass
+class Criterion:
+    """A limit that a person can set. `least`: the value may not be lower; else it may not be higher."""
+
+    name: str
+    help: str
+    found: Callable[["RunRecord"], Found]
+    lacks: str  # what is missing where nothing is found
+    share: bool = False
+    least: bool = False
+
+    def judge(self, record: "RunRecord", limit: float) -> Result:
+        """Fails where a figure breaks the limit, has no value, or was not measured at all."""
+        found = self.found(record)
+        missing = [name for name, value in found.items() if value is None]
+        if missing or not found:
+            reason = f"{missing[0]} has no value" if missing else self.lacks
+            return Result(self.name, limit, False, missing[0] if missing else None, None, reason)
+        figure = (min if self.least else max)(found, key=found.get)
+        value = found[figure]
+        equal = math.isclose(value, limit, rel_tol=1e-9)  # 1 - 0.98 is 0.020000000000000018
+        passed = equal or (value > limit if self.least else value < limit)
+        sign = (">=" if passed else "<") if self.least else ("<=" if passed else ">")
+        return Result(self.name, limit, passed, figure, value, f"{figure} {value:.4g} {sign} {limit:g}")
+
+
+def _shares(record: "RunRecord", part: str) -> list[str]:
+    """Names of shares, of the original or the unlearned model, that should be low ("forget") or high ("retain")."""
+    from ...evaluation.metric import is_share, role_of
+
+    names = dict.fromkeys(n for model in ("after", "before") for n in record.figures.get(model, {}))
+    return [n for n in names if is_share(n) and role_of(n) == (part, part == "forget")]
+
+
+def _drop(record: "RunRecord", part: str) -> Found:
+    pairs = {n: (record.figure("before", n), record.figure("after", n)) for n in _shares(record, part)}
+    return {n: None if None in pair else pair[0] - pair[1] for n, pair in pairs.items()}
+
+
+def _ratio(record: "RunRecord", start: str, reference: str) -> Found:
+    names = [n for n in record.figures.get("after", {}) if n.startswith(start)]
+    found = {}
+    for name in names:
+        ours, theirs = record.figure("after", name), record.figure(reference, name)
+        found[f"{name} / {reference}"] = None if ours is None or not theirs else ours / theirs
+    return found
+
+
+def _named(values: dict, *names: str) -> Found:
+    return {n: values[n] for n in names if values.get(n) is not None}
+
+
+CRITERIA = [
+    Criterion(
+        "max-forget",
+        "largest share of the forgotten that the unlearned model still knows or draws",
+        lambda r: {n: r.figure("after", n) for n in _shares(r, "forget")},
+        "no share of the forgotten was measured",
+        share=True,
+    ),
+    Criterion(
+        "min-forget-drop",
+        "smallest drop, before - after, of those shares",
+        lambda r: _drop(r, "forget"),
+        "no share of the forgotten was measured",
+        share=True,
+        least=True,
+    ),
+    Criterion(
+        "max-retain-drop",
+        "largest drop, before - after, of a share of what is retained",
+        lambda r: _drop(r, "retain"),
+        "no share of the retained was measured",
+        share=True,
+    ),
+    Criterion(
+        "max-frechet-ratio",
+        "largest Frechet distance over the retrained model's",
+        lambda r: _ratio(r, "frechet_distance", "retrained"),
+        "no Frechet distance was measured",
+    ),
+    Criterion(
+        "max-frechet-growth",
+        "largest Frechet distance over the original's",
+        lambda r: _ratio(r, "frechet_distance", "before"),
+        "no Frechet distance was measured",
+    ),
+    Criterion(
+        "min-forget-loss-ratio",
+        "smallest loss on forget data over the original's, for models without a judge",
+        lambda r: _ratio(r, "forget_loss", "before"),
+        "no forget loss was measured",
+        least=True,
+    ),
+    Criterion(
+        "max-retain-loss-ratio",
+        "largest loss on retain data over the original's",
+        lambda r: _ratio(r, "retain_loss", "before"),
+        "no retain loss was measured",
+    ),
+    Criterion(
+        "max-average-gap",
+        "largest average gap to the retrained model, in percentage points",
+        lambda r: _named({"average_gap": r.figure("after", "average_gap")}, "average_gap"),
+        "no average gap was measured: it needs a retrained model",
+    ),
+    Criterion(
+        "max-mask-drift",
+        "largest drift of a weight outside the mask in a forget step",
+        lambda r: _named(r.mask, "drift") if r.mask.get("density") is not None else {},
+        "no drift outside a mask was measured: the run had none, or verify_mask_steps was 0",
+    ),
+    Criterion("max-seconds", "longest training", lambda r: _named(r.cost, "seconds"), "no time was measured"),
+    Criterion(
+        "max-memory-mb",
+        "largest peak memory, in MB",
+        lambda r: _named(r.cost, "peak_memory_mb"),
+        "no memory was measured",
+    ),
+]
+
+
+def check_command(argv: list[str]) -> None:
+    """hf-unlearn check RUN_DIR --max-forget 0.02 ..."""
+    parser = CommandParser(
+        prog="hf-unlearn check",
+        allow_abbrev=False,
+        description="Compare a run with limits: exit code 0 if it keeps all of them, 1 if not, 2 for wrong usage. "
+        "A figure that was not measured fails.",
+    )
+    parser.add_argument("run_dir", help="output folder of a run, with its unlearning_report.json")
+    for criterion in CRITERIA:
+        unit = ", a share from 0 to 1" if criterion.share else ""
+        parser.add_argument(f"--{criterion.name}", type=number, metavar="LIMIT", help=f"{criterion.help}{unit}")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    options = parser.parse_args(argv)
+    limits = {c.name: getattr(options, c.name.replace("-", "_")) for c in CRITERIA}
+    given = [c for c in CRITERIA if limits[c.name] is not None]
+    if not given:
+        parser.error(f"no limit: give at least one of {', '.join(f'--{c.name}' for c in CRITERIA)}")
+    for c in given:
+        if c.share and not 0 <= limits[c.name] <= 1:
+            parser.error(f"--{c.name} is a share from 0 to 1, got {limits[c.name]:g}")
+    from ...report.record import read_record
+
+    record = read_record(options.run_dir)
+    results = [c.judge(record, limits[c.name]) for c in given]
+    passed = all(result.passed for result in results)
+    if options.json:
+        print(json.dumps({"passed": passed, "criteria": [asdict(result) for result in results]}))
+    else:
+        width = max(len(c.name) for c in given)
+        for r in results:
+            print(f"{'pass' if r.passed else 'fail'}  {r.criterion:{width}}  {r.reason}")
+    sys.exit(0 if passed else 1)
+
+
+def number(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value

@@ -1,0 +1,32 @@
+"""hf-unlearn compare RECIPE: methods x seeds under one budget, against retraining."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..terminal import CommandParser, check_writable
+
+
+def compare_command(argv: list[str]) -> None:
+    """hf-unlearn compare RECIPE"""
+    parser = CommandParser(
+        prog="hf-unlearn compare", description="methods x seeds under one budget, against retraining"
+    )
+    parser.add_argument("recipe", nargs="+", help="YAML files, or names of shipped recipes")
+    parser.add_argument("--output_dir", default="comparisons", help="has a folder for each recipe and goes on there")
+    parser.add_argument("--models_dir", help="trained models, for all recipes; default OUTPUT_DIR/models")
+    parser.add_argument("--jobs", type=int, help="processes of one thread each; default the number of cores")
+    parser.add_argument("--data", help="instead of the recipe's data: a folder")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the recipe's")
+    parser.add_argument("--methods", nargs="+", help="instead of the recipe's")
+    parser.add_argument("--trials", type=int, help="instead of the recipe's")
+    options = parser.parse_args(argv)
+    if options.jobs is not None and options.jobs < 0:
+        parser.error(f"--jobs must be at least 0 (in this process), got {options.jobs}")
+    from ...compare import compare, load_recipe
+
+    given = {k: v for k in ("data", "seeds", "methods", "trials") if (v := getattr(options, k)) is not None}
+    recipes = [replace(load_recipe(recipe), **given) for recipe in options.recipe]
+    folder = Path(options.output_dir)
+    check_writable(options.output_dir)
+    for recipe in recipes:
+        print(compare(recipe, folder / recipe.name, options.jobs, models_dir=options.models_dir or folder / "models"))

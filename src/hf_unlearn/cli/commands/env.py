@@ -1,0 +1,72 @@
+"""hf-unlearn env: versions for a bug report. No paths, no names of users or machines, nothing of the environment."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, metadata, version
+from typing import Any
+
+from ... import __version__
+from ..terminal import CommandParser
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors")
+
+
+def env_command(argv: list[str]) -> None:
+    """hf-unlearn env"""
+    parser = CommandParser(prog="hf-unlearn env", description="Versions for a bug report: nothing personal is in it.")
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    options = parser.parse_args(argv)
+    found = environment()
+    if options.json:
+        print(json.dumps(found))
+        return
+    rows = {**found, **found["packages"], **{f"extra {name}": state for name, state in found["extras"].items()}}
+    for name in ("packages", "extras"):
+        del rows[name]
+    for name, value in rows.items():
+        print(f"{name:24} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def environment() -> dict[str, Any]:
+    """hf_unlearn, python, platform, the accelerators that torch sees, packages and extras."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "hf_unlearn": __version__,
+        "python": platform.python_version(),
+        "platform": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]).strip(),
+        "cuda": torch.version.cuda or torch.version.hip or "none in this build of torch",
+        "gpu": gpus or "none",
+        "threads": torch.get_num_threads(),
+        "packages": {name: _installed(name) or "missing" for name in PACKAGES},
+        "extras": extras(),
+    }
+
+
+def extras() -> dict[str, str]:
+    """Each extra of hf-unlearn: "present", or what it lacks. Empty where hf-unlearn itself is not installed."""
+    from packaging.requirements import Requirement
+
+    if _installed("hf-unlearn") is None:
+        return {}
+    about = metadata("hf-unlearn")
+    wanted = [Requirement(line) for line in about.get_all("Requires-Dist", [])]
+    found = {}
+    for extra in sorted(about.get_all("Provides-Extra", [])):
+        needed = [r for r in wanted if r.marker is not None and r.marker.evaluate({"extra": extra})]
+        lacking = [r.name for r in needed if not _fits(r)]
+        found[extra] = f"lacks {', '.join(lacking)}" if lacking else "present"
+    return found
+
+
+def _fits(requirement: Any) -> bool:
+    found = _installed(requirement.name)
+    return found is not None and requirement.specifier.contains(found, prereleases=True)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

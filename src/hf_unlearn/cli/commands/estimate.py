@@ -1,0 +1,141 @@
+"""hf-unlearn estimate MODEL: memory and time of a run on this machine, before anything starts."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ...common.limits import check_limits
+from ..terminal import CommandParser
+
+if TYPE_CHECKING:
+    from ..estimates import Memory, Times
+
+PATIENCE = 20.0  # seconds that one forward and backward may take
+
+
+def estimate_command(argv: list[str]) -> None:
+    """hf-unlearn estimate MODEL"""
+    flags = _parser().parse_args(argv)
+    counts = dict.fromkeys(("batch_size", "size", "retain_steps", "fisher_batch_size", "rank"), "[1, inf)")
+    check_limits(flags, **counts, slow_rate="(0, 1]", rank_budget="(0, 1]")
+    found = estimate(flags)
+    print(json.dumps(found) if flags.json else table(found))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="hf-unlearn estimate",
+        allow_abbrev=False,
+        description="Expected memory and time of an outer step of sfron with all weights, with masks, and with an "
+        "adapter. Reads the model's configuration, not its weights.",
+    )
+    parser.add_argument("model", help="DDPM, DiT or Stable Diffusion pipeline or image classifier: folder or Hub id")
+    parser.add_argument("--revision", help="Hub revision of the model")
+    parser.add_argument("--batch_size", type=int, default=64, help="forget and retain samples per device; default 64")
+    parser.add_argument("--size", type=int, help="height and width that the network sees; default its configuration's")
+    parser.add_argument("--retain_steps", type=int, default=2, help="K; default 2")
+    parser.add_argument("--retain_loss", choices=("match", "data"), default="match", help="default match")
+    parser.add_argument("--forget_optim", choices=("separate", "shared"), default="separate", help="default separate")
+    parser.add_argument("--slow_rate", type=float, default=1.0, help="beta; below 1 it takes slow weights")
+    parser.add_argument("--offload", action="store_true", help="with a GPU: the original and slow weights on the host")
+    parser.add_argument("--fisher_batch_size", type=int, default=32, help="samples a chunk of the Fisher pass")
+    parser.add_argument("--rank", type=int, default=4, help="of the adapter; default 4")
+    parser.add_argument("--rank_budget", type=float, default=0.5, help="share of that rank on all layers; default 0.5")
+    parser.add_argument("--no_time", action="store_true", help="memory only: nothing is run")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def estimate(flags: Any) -> dict[str, Any]:
+    """{"model", "parameters", "batch_size", "device", "free_bytes", "modes": {mode: parts, peak, seconds, ...}}."""
+    import torch
+
+    from ...methods import SFRon
+    from ..estimates import MODES, adapted, free_bytes, memory, outline
+
+    options = ("retain_steps", "retain_loss", "forget_optim", "slow_rate", "fisher_batch_size")
+    method = SFRon(**{name: getattr(flags, name) for name in options})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    modes, free = {}, free_bytes(device)
+    for mode in MODES:
+        network = outline(flags.model, flags.revision)
+        parameters = sum(p.numel() for p in network.parameters())
+        if mode == "lora":
+            network = adapted(network, flags.rank, flags.rank_budget)
+        elsewhere = flags.offload and device != "cpu"
+        needed = memory(network.train(), mode, method, flags.batch_size, flags.size, elsewhere)
+        if mode == "masked":  # takes what `full` does, and one multiplication a weight
+            times, why = modes["full"]["_times"], modes["full"]["not_timed"]
+        else:
+            times, why = (None, "--no_time") if flags.no_time else _times(network, needed, flags, device, free)
+        modes[mode] = {**_parts(needed), "_times": times, "not_timed": why, "fits": needed.peak <= free}
+        if times is not None:
+            modes[mode]["seconds_per_outer_step"] = times.outer_step(method, flags.batch_size)
+            modes[mode]["timed_at_batch"] = times.batch
+    for values in modes.values():
+        del values["_times"]
+    whole = {"model": flags.model, "parameters": parameters, "batch_size": flags.batch_size}
+    return {**whole, "device": device, "free_bytes": free, "modes": modes}
+
+
+def _parts(needed: "Memory") -> dict[str, Any]:
+    parts = {"lasting": needed.lasting, "passes": needed.passes, "stepping": needed.stepping}
+    sums = {"peak_bytes": needed.peak, "preparation_bytes": needed.preparation}
+    return {"trained": needed.trained, **parts, "preparing": needed.preparing, **sums}
+
+
+def _times(network: Any, needed: "Memory", flags: Any, device: str, free: int) -> tuple["Times | None", str | None]:
+    """(times, None) at the largest batch that is quick enough and fits, or (None, why not)."""
+    from ..estimates import CHUNKS, filled, measure
+
+    fixed = needed.lasting["weights"] + needed.stepping["gradients"] + needed.lasting["retain optimizer"]
+    activations = needed.passes["activations"]
+
+    def fits(batch: int) -> bool:
+        return fixed + activations * batch / flags.batch_size <= 0.8 * free
+
+    if not fits(1):
+        return None, "one sample does not fit"
+    network = filled(network, device)
+    times = measure(network, 1, device, flags.size, repeats=1)
+    for batch in (flags.batch_size, *(c for c in CHUNKS if c < flags.batch_size)):
+        if fits(batch) and times.both * batch <= PATIENCE:
+            return measure(network, batch, device, flags.size), None
+    return times, None
+
+
+def table(found: dict[str, Any]) -> str:
+    """The parts in columns, and what they do not hold."""
+    from ...evaluation.tables import markdown_table
+
+    modes = found["modes"]
+    rows = []
+    for group in ("lasting", "passes", "stepping"):
+        for name in modes["full"][group]:
+            rows.append([name, *(_size(values[group][name]) for values in modes.values())])
+    rows.append(["**peak of training**", *(f"**{_size(v['peak_bytes'])}**" for v in modes.values())])
+    rows.append(["peak of the Fisher pass before", *(_size(v["preparation_bytes"]) for v in modes.values())])
+    rows.append(["fits", *("yes" if v["fits"] else "no" for v in modes.values())])
+    rows.append(["an outer step", *(_seconds(v) for v in modes.values())])
+    timed = sorted({v["timed_at_batch"] for v in modes.values() if "timed_at_batch" in v})
+    how = (
+        f"timed at batch {timed[0]}"
+        + (f" and scaled to {found['batch_size']}" if timed[0] != found["batch_size"] else "")
+        if timed
+        else "not timed"
+    )
+    counts = ", ".join(f"{v['trained']:,} ({mode})" for mode, v in modes.items())
+    return (
+        f"{found['model']}: {found['parameters']:,} weights in fp32, batch {found['batch_size']}, {found['device']} "
+        f"with {_size(found['free_bytes'])} free; trained weights: {counts}\n\n"
+        + markdown_table(["", *modes], rows)
+        + f"\n\nThe peak is what lasts and the larger of activations and optimizer step; Python, libraries and what "
+        f"the allocator keeps come on top. Time: {how}, random weights."
+    )
+
+
+def _size(value: float) -> str:
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB" if value else "-"
+
+
+def _seconds(values: dict[str, Any]) -> str:
+    return f"{values['seconds_per_outer_step']:.3g} s" if "seconds_per_outer_step" in values else values["not_timed"]

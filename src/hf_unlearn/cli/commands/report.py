@@ -1,0 +1,34 @@
+"""hf-unlearn report RUN_DIR: a run's record as one HTML page."""
+
+import json
+from pathlib import Path
+
+from ...common.files import write_text
+from ..terminal import CommandParser, check_writable
+
+
+def report_command(argv: list[str]) -> None:
+    """hf-unlearn report RUN_DIR"""
+    parser = CommandParser(
+        prog="hf-unlearn report",
+        description="One HTML page of a finished run: figures, pictures, curves, recipe. It needs no network.",
+    )
+    parser.add_argument("run_dir", help="output folder of a run, with its unlearning_report.json")
+    parser.add_argument("--output", help="default RUN_DIR/report.html")
+    parser.add_argument("--json", action="store_true", help="print where the page is, the verdict and the figures")
+    options = parser.parse_args(argv)
+    from ...report.page import page
+    from ...report.record import read_record
+    from ...report.verdict import verdict
+
+    record = read_record(options.run_dir)
+    path = Path(options.output or Path(options.run_dir) / "report.html")
+    if path.is_dir():
+        raise ValueError(f"--output {path} is a folder: name a file")
+    text = page(record, options.run_dir)
+    check_writable(str(path.parent))
+    write_text(path, text)
+    if options.json:
+        print(json.dumps({"report": str(path), "verdict": verdict(record), "figures": record.figures}))
+        return
+    print(f"{verdict(record)}\n{path}")

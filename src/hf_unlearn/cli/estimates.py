@@ -1,0 +1,241 @@
+"""What a run will take, before it starts: memory from the shapes of the weights and of what a forward keeps for its
+backward, both on torch's meta device, where nothing is allocated; time from a few real passes.
+
+The counts are those of sfron's outer step, whose parts are those of the other methods too.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from ..common.untrusted import loading, pipeline_index
+from ..families.load import pipeline_class
+from ..methods import SFRon
+from ..saliency.fisher import sample_chunk
+from ..saliency.ranks import lora_layers, lora_size
+
+FP32 = 4
+MODES = ("full", "masked", "lora")
+CHUNKS = (16, 4, 1)  # batches to time at, if the whole one takes too long or does not fit
+
+
+# ---- the network, without its weights --------------------------------------------------------
+def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
+    """The network that would be trained, on the meta device: only the configuration is read.
+
+    Raises:
+        ValueError, OSError: no model of a family that the package knows, or it cannot be read.
+    """
+    kind = pipeline_class(name_or_path, revision)
+    with torch.device("meta"):
+        if kind is None:
+            from transformers import AutoConfig, AutoModelForImageClassification
+
+            with loading(name_or_path):
+                config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
+                return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        import diffusers
+
+        index = pipeline_index(name_or_path, revision=revision)
+        part = "transformer" if "transformer" in index else "unet"
+        known = {"DiTTransformer2DModel", "Transformer2DModel", "UNet2DModel", "UNet2DConditionModel"}
+        class_name = index.get(part, [None, None])[1]
+        if class_name not in known:
+            raise ValueError(
+                f"{name_or_path} is a {kind}: give a DDPM, DiT or Stable Diffusion pipeline or a classifier"
+            )
+        cls = diffusers.DiTTransformer2DModel if kind == "DiTPipeline" else getattr(diffusers, class_name)
+        with loading(name_or_path):
+            return cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
+
+
+def arguments(network: nn.Module, batch: int, device: Any, size: int | None = None) -> dict[str, Any]:
+    """Arguments of one forward: zeros of the shapes that training gives, at `size` latents or pixels."""
+    config = network.config
+    zeros = torch.zeros
+    if not hasattr(config, "sample_size"):  # a transformers classifier
+        size = size or getattr(config, "image_size", 224)
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        return {"pixel_values": zeros(batch, config.num_channels, *sides, device=device)}
+    size = size or config.sample_size or 32
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sample = zeros(batch, config.in_channels, *sides, device=device)
+    given = {"timestep": zeros(batch, dtype=torch.long, device=device)}
+    if "cross_attention_dim" in config and "num_embeds_ada_norm" not in config:
+        given["encoder_hidden_states"] = zeros(batch, 77, config.cross_attention_dim, device=device)
+        if config.addition_embed_type == "text_time":
+            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+            texts, ids = zeros(batch, pooled, device=device), zeros(batch, 6, device=device)
+            given["added_cond_kwargs"] = {"text_embeds": texts, "time_ids": ids}
+        return {"sample": sample, **given}
+    labels = zeros(batch, dtype=torch.long, device=device)
+    if "num_embeds_ada_norm" in config:
+        return {"hidden_states": sample, **given, "class_labels": labels}
+    return {"sample": sample, **given, "class_labels": labels if config.num_class_embeds else None}
+
+
+def loss_of(network: nn.Module, given: dict[str, Any]) -> Tensor:
+    return network(**given, return_dict=False)[0].float().pow(2).mean()
+
+
+def kept_bytes(network: nn.Module, batch: int, size: int | None = None) -> int:
+    """Bytes that a forward of `batch` keeps for the backward, and the largest of them once more for the gradient in
+    flight; on the meta device, where nothing is allocated."""
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
+    kept: dict[int, Any] = {}  # the storages themselves: a freed one's address may come again
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = loss_of(network, arguments(network, batch, "meta", size))
+    sizes = [storage.nbytes() for storage in kept.values()]
+    del loss
+    return sum(sizes) + max(sizes, default=0)
+
+
+# ---- memory ----------------------------------------------------------------------------------
+@dataclass
+class Memory:
+    """Bytes of one way to train. `lasting` is there all the time; of the other two the larger one counts."""
+
+    trained: int
+    lasting: dict[str, int]
+    passes: dict[str, int]  # during forward and backward
+    stepping: dict[str, int]  # during the optimizer step
+    preparing: dict[str, int]  # before the first step, beside the weights: the two Fishers
+
+    @property
+    def peak(self) -> int:
+        return sum(self.lasting.values()) + max(sum(self.passes.values()), sum(self.stepping.values()))
+
+    @property
+    def preparation(self) -> int:
+        first = self.lasting["weights"] + self.lasting["copy of the original"]
+        return first + sum(self.preparing.values()) if self.preparing else 0
+
+
+def memory(
+    network: nn.Module, mode: str, method: SFRon, batch: int, size: int | None = None, offload: bool = False
+) -> Memory:
+    """What `mode` takes at `batch` samples. Of "lora" the network must have its adapter (see `adapted`).
+
+    Args:
+        offload: the copy of the original and the slow weights are elsewhere.
+    """
+    every = sum(p.numel() for p in network.parameters())
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    base = every if mode != "lora" else every - trained
+    masked, separate = mode == "masked", method.forget_optim == "separate"
+    lasting = {
+        "weights": FP32 * every,
+        "retain optimizer": 2 * FP32 * trained,
+        "forget optimizer": 2 * FP32 * trained * separate,
+        "copy of the original": FP32 * trained * (method.needs_original and mode != "lora"),
+        "masks": trained * masked,
+        "slow weights": FP32 * trained * (method.slow_rate < 1 or method.slow_form == "ema"),
+    }
+    if offload:
+        lasting["copy of the original"] = lasting["slow weights"] = 0
+    # Masked-out weights are kept aside where they could move, and where it is measured that they did not.
+    stepping = {"gradients": FP32 * trained, "weights kept outside the mask": FP32 * trained * masked}
+    passes = {"activations": kept_bytes(network, batch, size)}
+    preparing: dict[str, int] = {}
+    if mode != "full":
+        samples = min(method.fisher_batch_size, method.fisher_samples or method.fisher_batch_size)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        chunk = sample_chunk(dict(network.named_parameters()), samples, device)
+        copies, together = (chunk, chunk) if method.fisher == "sample" else (1, samples)
+        preparing = {"Fishers": 2 * FP32 * base, "gradients of a chunk": copies * FP32 * base}
+        preparing["activations of a chunk"] = passes["activations"] * together // batch
+    return Memory(trained, lasting, passes, stepping, preparing)
+
+
+def adapted(network: nn.Module, rank: int, share: float = 1.0) -> nn.Module:
+    """The network with an untrained adapter of `rank` on all layers, or on the first ones that make up `share` of
+    it; it alone is trained."""
+    layers, left, chosen = lora_layers(network), 0.0, []
+    left = share * sum(lora_size(layer, rank) for layer in layers.values())
+    for name, layer in layers.items():
+        if lora_size(layer, rank) <= left:
+            left -= lora_size(layer, rank)
+            chosen.append(name)
+    network.requires_grad_(False)
+    on_meta = next(network.parameters()).is_meta
+    return inject_adapter_in_model(LoraConfig(r=rank, target_modules=chosen), network, low_cpu_mem_usage=on_meta)
+
+
+# ---- time ------------------------------------------------------------------------------------
+@dataclass
+class Times:
+    """Seconds of one forward, one forward with backward, and one optimizer step, at `batch` samples."""
+
+    batch: int
+    forward: float
+    both: float
+    step: float
+
+    def outer_step(self, method: SFRon, batch: int) -> float:
+        """Of sfron: the forget step and K retain steps, each with a forward for its target if it matches one."""
+        passes = 1 + method.retain_steps
+        targets = 1 + method.retain_steps * (method.retain_loss == "match")
+        return (passes * self.both + targets * self.forward) * batch / self.batch + passes * self.step
+
+
+def measure(network: nn.Module, batch: int, device: Any, size: int | None = None, repeats: int = 3) -> Times:
+    """Times of a real network, the fastest of `repeats` after one to warm up."""
+    network.train()
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
+    given = arguments(network, batch, device, size)
+
+    def forward() -> None:
+        with torch.no_grad():
+            loss_of(network, given)
+
+    def both() -> None:
+        loss_of(network, given).backward()
+
+    seconds = []
+    for work in (forward, both, optimizer.step):
+        times = []
+        for _ in range(repeats + 1):
+            _wait(device)
+            start = time.perf_counter()
+            work()
+            _wait(device)
+            times.append(time.perf_counter() - start)
+        seconds.append(min(times[1:]))
+    return Times(batch, *seconds)
+
+
+def _wait(device: Any) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def filled(network: nn.Module, device: Any) -> nn.Module:
+    """The meta network with small random weights on `device`: for time, values do not matter."""
+    real = network.to_empty(device=device)
+    with torch.no_grad():
+        for tensor in (*real.parameters(), *real.buffers()):
+            tensor.zero_()
+        for p in real.parameters():
+            p.uniform_(-0.02, 0.02)
+    return real
+
+
+def free_bytes(device: Any) -> int:
+    """Memory that a new program could take on this device."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -1,0 +1,63 @@
+"""How a script ends: the model card and the upload; and how it begins if it is to upload. See `upload`, `contents`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..hub.upload import reserve
+from ..report.cards import BEGIN, CARD_FILE, write_card
+from ..report.record import RECORD_FILE, RunRecord, read_record
+
+
+def prepare_repo(training: Any, revision: str | None = None) -> str | None:
+    """Make the repository of --hub_model_id before training, so that a wrong token costs nothing.
+
+    Returns its id on the first process, None on the others and without --push_to_hub.
+
+    Raises:
+        ValueError, OSError: what `publish` raises about the token, the id and the Hub.
+    """
+    if training.push_masks and not training.push_to_hub:
+        raise ValueError("push_masks uploads the masks beside the result: set push_to_hub too")
+    if not training.push_to_hub or int(os.environ.get("RANK", 0)) != 0:
+        return None
+    name = training.hub_model_id or Path(training.output_dir).resolve().name
+    return reserve(name, training.hub_token, bool(training.hub_private_repo), revision)
+
+
+def name_card(folder: str | Path, repo: str) -> None:
+    """Have a card that a run wrote load the model from `repo`, where it will be; other cards stay as they are.
+
+    Raises:
+        ValueError: what `read_record` and `write_card` raise.
+    """
+    card = Path(folder) / CARD_FILE
+    if (Path(folder) / RECORD_FILE).is_file() and card.is_file() and BEGIN in card.read_text(errors="replace"):
+        write_card(folder, read_record(folder), repo)
+
+
+def push(trainer: Any, repo: str, with_masks: bool = False) -> str:
+    """Upload the result in the trainer's output_dir to `repo`; returns the address.
+
+    Raises:
+        OSError: the Hub failed; the result is in the folder and can be published from there.
+    """
+    trainer.hub_model_id = repo
+    folder = trainer.args.output_dir
+    if with_masks and trainer.masks is None:
+        print(f"no masks to upload: {trainer.method.name} has none")
+    try:
+        return trainer.push_to_hub(include_masks=with_masks and trainer.masks is not None).url
+    except OSError as error:
+        raise OSError(f"{error}. The result is in {folder}: hf-unlearn publish {folder} {repo}") from None
+
+
+def finish(training: Any, repo: str | None, record: RunRecord, table: str, trainer: Any) -> None:
+    """How a script ends: the record, the card, the table on the screen, and the upload if `repo` was made."""
+    folder = training.output_dir
+    record.write(folder)
+    write_card(folder, record, repo)
+    shown = f"{folder}/{record.picture} shows it; " if record.picture else ""
+    print(f"\n{table}\n\n{shown}{folder}/README.md says more, and how to load it.")
+    if repo is not None:
+        print(push(trainer, repo, training.push_masks))

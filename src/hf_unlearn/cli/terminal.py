@@ -1,0 +1,69 @@
+"""What commands and scripts share: one line for a user error, exit codes. Imports nothing heavy: --help is quick."""
+
+import argparse
+import atexit
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from ..common.errors import DivergenceError, OutOfMemory, redact
+
+
+class OneLineErrors:
+    """For an ArgumentParser: errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {redact(' '.join(message.split()))}\n")
+
+
+class CommandParser(OneLineErrors, argparse.ArgumentParser):
+    """The parser of a command of `hf-unlearn`."""
+
+
+def check_writable(folder: str) -> None:
+    """Raise OSError in words if `folder` cannot be made or written."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"output_dir {folder} cannot be written ({error.strerror}): name another folder") from error
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a script's main; errors a user can mend are one line and exit code 2.
+
+    HF_UNLEARN_TRACEBACK=1 shows the traceback too.
+    """
+    try:
+        main()
+    except (ValueError, OSError, DivergenceError, OutOfMemory) as error:
+        if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
+            print(redact(traceback.format_exc()), file=sys.stderr)
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"{Path(sys.argv[0]).name}: error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
+        _leave(2)
+    except KeyboardInterrupt:
+        print("interrupted; --resume_from_checkpoint latest goes on from the last checkpoint", file=sys.stderr)
+        _leave(130)
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; one of several processes without the end of the interpreter.
+
+    Then gloo's threads may still let go of tensors, which aborts the process (pytorch/pytorch#179291): the launcher
+    takes that for a failure and stops the others, among them the first one, which still measures.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        atexit._run_exitfuncs()  # trackers finish in there
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,58 @@
+"""A module's weights as one safetensors file, and the digest that tells one set of weights from another."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .files import atomic
+from .sharding import is_sharded, whole
+
+
+def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """State dict that safetensors takes: contiguous, and without a second name for the same storage.
+
+    Of a sharded module every process must ask for it.
+    """
+    state, seen = {}, set()
+    for name, value in module.state_dict().items():
+        value = whole(value)
+        key = (value.data_ptr(), value.shape)
+        if value.numel() and key in seen:
+            continue
+        seen.add(key)
+        state[name] = value.detach().contiguous().cpu()
+    return state
+
+
+def save_weights(module: nn.Module, path: Path, write: bool = True) -> None:
+    """Write the weights as `files.atomic` does: a torn file never has the final name. Raises OSError in one line.
+
+    Of a sharded module every process must call it; one of them with `write`.
+    """
+    if not write:
+        if is_sharded(module):
+            contiguous_state(module)
+        return
+    with atomic(path) as partial:
+        save_file(contiguous_state(module), partial, metadata={"format": "pt"})
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load what `save_weights` wrote; every name that is not tied to another must be there."""
+    result = module.load_state_dict(load_file(path), strict=False)
+    tied = set(module.state_dict()) - set(contiguous_state(module))
+    if result.unexpected_keys or set(result.missing_keys) - tied:
+        raise ValueError(f"{path} does not belong to this model: {result}")
+
+
+def weights_digest(module: nn.Module) -> str:
+    """16 hex digits that tell one set of weights from another."""
+    digest = hashlib.sha256()
+    for name, value in contiguous_state(module).items():
+        digest.update(name.encode())
+        # Flat, since 1x1 kernels in channels_last have strides that no byte view takes.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,157 @@
+"""results.json, results.csv, a Markdown table with 95 % intervals, and the trade-off plot."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from ..common.files import atomic, write_text
+from ..common.names import public_name
+from ..evaluation.classification import ATTACKS
+from ..evaluation.tables import interval, markdown_table
+from .cells import AGAIN, REFERENCES
+
+MIA = f"mia_{ATTACKS[0][0]}_{ATTACKS[0][1]}"
+GAP_NAMES = ("forget_accuracy", "retain_accuracy", "test_accuracy", MIA)
+# metric -> (column title, factor, digits)
+COLUMNS = {
+    "forget_accuracy": ("FA %", 100, 1),
+    "retain_accuracy": ("RA %", 100, 1),
+    "test_accuracy": ("TA %", 100, 1),
+    "mia_entropy_logistic": ("MIA entropy %", 100, 1),
+    "mia_confidence_svc": ("MIA confidence %", 100, 1),
+    "average_gap": ("average gap", 1, 2),
+    "kl_to_retrained": ("KL", 1, 3),
+    "js_to_retrained": ("JS", 1, 3),
+    "relearn_steps": ("relearn steps", 1, 1),
+    "time_ratio": ("time / retrain", 1, 3),
+}
+
+
+def gap_of_means(figures: list[dict[str, Any]]) -> float:
+    """Mean over FA, RA, TA and MIA of |mean over runs - the retrained models' mean|, in percentage points."""
+    gaps = []
+    for name in GAP_NAMES:
+        ours = [f["metrics"][name]["value"] for f in figures]
+        theirs = [f["metrics"]["average_gap"]["details"][f"retrained_{name}"] for f in figures]
+        gaps.append(100 * abs(sum(ours) - sum(theirs)) / len(figures))
+    return sum(gaps) / len(gaps)
+
+
+def value_of(figures: dict[str, Any], name: str) -> float | None:
+    """A column's value in one cell, or None for a diverged run."""
+    if name == "time_ratio":
+        return figures["time_ratio"]
+    return None if figures["diverged"] else figures["metrics"][name]["value"]
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """One row a method, smallest gap of means first after the references; a diverged run empties its row."""
+    rows = []
+    for row in ordered(results):
+        line = [row]
+        for name, (_, factor, digits) in COLUMNS.items():
+            values = [value_of(figures, name) for figures in results[row]]
+            bad = sum(v is None for v in values)
+            line.append(f"{bad} of {len(values)} diverged" if bad else interval([factor * v for v in values], digits))
+        means = "" if any(f["diverged"] for f in results[row]) else f"{gap_of_means(results[row]):.2f}"
+        rows.append([row, means, *line[1:]])
+    return markdown_table(["method", "gap of means", *(title for title, _, _ in COLUMNS.values())], rows)
+
+
+def costs(results: dict[str, list[dict[str, Any]]]) -> str:
+    """What retraining and each method took, in seconds."""
+    means = {row: sum(f["seconds"] for f in figures) / len(figures) for row, figures in results.items()}
+    each = ", ".join(f"{row} {means[row]:.1f}" for row in ordered(results) if row not in REFERENCES)
+    return f"Seconds of training: retraining {means['retrained']:.1f}, {each}."
+
+
+def ordered(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    def gap(row: str) -> float:
+        return float("inf") if any(f["diverged"] for f in results[row]) else gap_of_means(results[row])
+
+    first = [row for row in REFERENCES if row in results]
+    return first + sorted((row for row in results if row not in first), key=gap)
+
+
+def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searched: dict, extra: str = "") -> str:
+    """All files of a comparison; returns the Markdown text."""
+    seeds = f"{len(recipe['seeds'])} seeds"
+    text = (
+        f"# {recipe['name']}\n\n{stamp}\n\n"
+        f"Forget {recipe['forget']} of {public_name(recipe['data'])}, model {public_name(recipe['model'])}, "
+        f"{seeds}, budget {recipe['budget']} batch gradients of {recipe['batch_size']} samples, "
+        f"{recipe['trials']} search trials for every method on the validation split with seeds "
+        f"{recipe['search_seeds']} (the smallest average gap wins). Means over seeds with 95 % intervals. "
+        "The average gap is the mean distance to the retrained model's FA, RA, TA and MIA entropy, in percentage "
+        "points, run by run; the gap of means is the same distance between means over seeds. "
+        f"{AGAIN!r} is what chance makes of both. {costs(results)}\n\n{table(results)}\n{extra}\n"
+        "![trade-off](tradeoff.png)\n"
+    )
+    everything = {"recipe": recipe, "stamp": stamp, "search": searched, "results": results}
+    write_text(folder / "results.json", json.dumps(everything, indent=1))
+    with atomic(folder / "results.csv") as partial, open(partial, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "seed", *COLUMNS, "seconds", "diverged"])
+        for row, cells in results.items():
+            for figures in cells:
+                values = [value_of(figures, name) for name in COLUMNS]
+                writer.writerow([row, figures["seed"], *values, figures["seconds"], figures["diverged"] or ""])
+    write_text(folder / "results.md", text)
+    plot(results, folder / "tradeoff.png", recipe["name"])
+    return text
+
+
+def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None:
+    """Accuracy on forget data against accuracy on test data, means and standard deviations; dashed: retrained."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
+    markers, places = "osD^v<>pP*hXd8", {}
+    for number, row in enumerate(ordered(results)):
+        good = [f for f in results[row] if not f["diverged"]]
+        if not good:
+            continue
+        x, y = ([100 * value_of(f, n) for f in good] for n in ("forget_accuracy", "test_accuracy"))
+        means = places[row] = [sum(v) / len(v) for v in (x, y)]
+        errors = [(sum((a - m) ** 2 for a in v) / max(len(v) - 1, 1)) ** 0.5 for v, m in zip((x, y), means)]
+        style = {"retrained": ("*", "black", 15), "original": ("X", "dimgrey", 10)}.get(row)
+        marker, color, size = style or (markers[number % len(markers)], plt.cm.tab20(number % 20), 8)
+        axes.errorbar(
+            *means, xerr=errors[0], yerr=errors[1], marker=marker, ms=size, ls="", color=color, label=row, capsize=2
+        )
+        if row == "retrained":
+            axes.axvline(means[0], color="black", lw=0.8, ls="--", zorder=0)
+            axes.axhline(means[1], color="black", lw=0.8, ls="--", zorder=0)
+    _zoom(axes, places)
+    axes.set_xlabel("accuracy on forget data (%)")
+    axes.set_ylabel("accuracy on test data (%)")
+    axes.set_title(f"{title}: the closer to the star the better")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.grid(alpha=0.25)
+    figure.tight_layout()
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png")
+    plt.close(figure)
+
+
+def _zoom(axes: Any, places: dict[str, list[float]]) -> None:
+    """Limits around the middle of the field; what lies far outside is named at the edge instead of shrinking the rest.
+
+    Far is more than three times the spread of the nearest three quarters from the retrained model.
+    """
+    outside = set()
+    for side, limit in ((0, axes.set_xlim), (1, axes.set_ylim)):
+        middle = places["retrained"][side]
+        distances = sorted(abs(place[side] - middle) for place in places.values())
+        reach = max(3 * distances[(3 * len(distances)) // 4 - 1], 1.0)
+        near = [place[side] for place in places.values() if abs(place[side] - middle) <= reach]
+        margin = 0.2 * max(max(near) - min(near), 1.0)
+        limit(min(near) - margin, max(near) + margin)
+        outside |= {row for row, place in places.items() if abs(place[side] - middle) > reach}
+    if outside:
+        named = "; ".join(f"{row} ({places[row][0]:.0f}, {places[row][1]:.0f})" for row in sorted(outside))
+        axes.annotate(f"outside: {named}", (0.01, 0.01), xycoords="axes fraction", fontsize=8, color="dimgrey")

@@ -1,0 +1,139 @@
+"""Emoji as a small style x object benchmark: the same objects in three drawing styles, 64x64 pixels on white.
+
+Fluent (MIT), Noto (Apache-2.0) and Twemoji (CC BY 4.0). The pictures come from a folder of `<style>_64.npz` files, or
+are rendered from the npm packages in `PACKAGES` by resvg (extra `emoji`).
+"""
+
+import json
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..common.untrusted import loading, read_json
+
+SIZE = 64
+LARGEST = 2**29  # bytes of an unpacked file
+PACKAGES = {"fluent": "fluent-emoji-flat", "noto": "noto", "twemoji": "twemoji"}  # of @iconify-json
+STYLES = tuple(PACKAGES)
+# Words that a person would say, and the icon's name.
+OBJECTS = {
+    "cat": "black-cat",
+    "butterfly": "butterfly",
+    "elephant": "elephant",
+    "mushroom": "mushroom",
+    "rose": "rose",
+    "banana": "banana",
+    "carrot": "carrot",
+    "pineapple": "pineapple",
+    "box of fries": "french-fries",
+    "doughnut": "doughnut",
+    "birthday cake": "birthday-cake",
+    "rocket": "rocket",
+    "sailboat": "sailboat",
+    "car": "automobile",
+    "castle": "castle",
+    "guitar": "guitar",
+    "basketball": "basketball",
+    "snowman": "snowman",
+    "christmas tree": "christmas-tree",
+    "gem": "gem-stone",
+    "high-heeled shoe": "high-heeled-shoe",
+    "bell": "bell",
+    "green apple": "green-apple",
+    "umbrella": "umbrella-with-rain-drops",
+}
+
+
+def prompt_of(style: str, thing: str) -> str:
+    """The caption of one picture."""
+    return f"a {style} emoji of a {thing}"
+
+
+def load_emoji(folder: str | Path | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """(images (72, 3, 64, 64) in [-1, 1], style numbers, object numbers), style after style.
+
+    Args:
+        folder: holds `<style>_64.npz` and `names.json`; None renders the pictures from npm.
+
+    Raises:
+        ValueError: a file or an icon is missing.
+    """
+    every = {style: _from_folder(Path(folder), style) if folder else render(style) for style in STYLES}
+    rows, styles, things = [], [], []
+    for number, style in enumerate(STYLES):
+        for thing, icon in enumerate(OBJECTS.values()):
+            if icon not in every[style]:
+                raise ValueError(f"no {style} picture of {icon}")
+            rows.append(torch.from_numpy(every[style][icon]).permute(2, 0, 1).float() / 127.5 - 1)
+            styles.append(number)
+            things.append(thing)
+    return torch.stack(rows), torch.tensor(styles), torch.tensor(things)
+
+
+def _from_folder(folder: Path, style: str) -> dict[str, np.ndarray]:
+    path = folder / f"{style}_64.npz"
+    if not path.is_file() or not (folder / "names.json").is_file():
+        raise ValueError(f"{folder} has no {style}_64.npz and names.json: leave the folder out to render from npm")
+    entries = read_json(folder / "names.json", list)
+    with loading(path):
+        names = [entry["name"] for entry in entries]
+        with zipfile.ZipFile(path) as archive:  # a small file can say that it holds more than any memory
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise ValueError(f"{path} unpacks to more than {LARGEST // 2**20} MB: it is not what was asked for")
+        with np.load(path, allow_pickle=False) as file:
+            return dict(zip(names, file["x"]))
+
+
+def render(style: str) -> dict[str, np.ndarray]:
+    """{icon: (64, 64, 3) uint8} of `OBJECTS`, from the npm package of a style."""
+    import io
+
+    import resvg_py
+    from PIL import Image
+
+    icons, made = _icons(PACKAGES[style]), {}
+    side = icons.get("width", 36), icons.get("height", 36)
+    for icon in OBJECTS.values():
+        if icon in icons["icons"]:
+            drawn = icons["icons"][icon]
+            wide, high = drawn.get("width", side[0]), drawn.get("height", side[1])
+            text = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}">{drawn["body"]}</svg>'
+            png = resvg_py.svg_to_bytes(svg_string=text, width=SIZE, height=SIZE, background="#ffffff")
+            made[icon] = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    return made
+
+
+def _icons(package: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["npm", "pack", f"@iconify-json/{package}", "--silent"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ValueError(f"npm pack @iconify-json/{package} failed: install npm, or give a folder") from error
+        with tarfile.open(Path(folder) / done.stdout.strip().splitlines()[-1]) as archive:
+            member = archive.getmember("package/icons.json")
+            if member.size > LARGEST:
+                raise ValueError(f"icons.json of {package} has {member.size:,} bytes: it is not what was asked for")
+            return json.load(archive.extractfile(member))
+
+
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The batch (B, 3, H, W), each picture turned by up to 8 degrees, scaled by 0.85 to 1.05 and moved by up to 6 %.
+
+    White comes in from outside.
+    """
+    count = len(images)
+    angle, scale, right, down = (torch.rand(4, count, generator=generator) * 2 - 1).to(images.device)
+    angle, scale = angle * torch.pi * 8 / 180, 1 / (0.95 + 0.1 * scale)
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    rows = torch.stack([cosine, -sine, 0.12 * right, sine, cosine, 0.12 * down], dim=1).view(count, 2, 3)
+    grid = F.affine_grid(rows, list(images.shape), align_corners=False)
+    return F.grid_sample(images - 1, grid, align_corners=False) + 1

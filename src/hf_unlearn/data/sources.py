@@ -1,0 +1,144 @@
+"""Where labelled images come from: an image folder, a folder of parquet files or a Hub id, as rows of one split."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.untrusted import loading
+from .images import IMAGE_SUFFIXES, ImageDataset, to_pixels
+
+SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+
+
+def split_names(source: str | Path, config_name: str | None = None) -> list[str]:
+    """The splits of a folder or Hub id; a folder whose names say nothing is all `train`."""
+    import datasets
+
+    if Path(source).is_dir():
+        return list(_folder_files(Path(source))[1])
+    with loading(source):
+        return datasets.get_dataset_split_names(str(source), config_name)
+
+
+def held_out_split(names: list[str]) -> str | None:
+    """The split to test on: test if there is one, else validation, else None."""
+    return next((name for word in ("test", "validation", "valid", "val") for name in names if name == word), None)
+
+
+def load_rows(source: str | Path, split: str, config_name: str | None = None, streaming: bool = False) -> Any:
+    """One split as a `datasets.Dataset`, or with `streaming` as an IterableDataset that nothing is kept of.
+
+    Raises:
+        ValueError: the folder has no image and no parquet file, or not that split.
+        OSError: neither a folder nor a data set that the Hub gives.
+    """
+    import datasets
+
+    if not Path(source).is_dir():
+        with loading(source):
+            return datasets.load_dataset(str(source), config_name, split=split, streaming=streaming)
+    builder, files = _folder_files(Path(source))
+    if split not in files:
+        raise ValueError(f"{source} has no {split} split: there is {', '.join(files)}")
+    with loading(source):
+        return datasets.load_dataset(builder, data_files={split: files[split]}, split=split, streaming=streaming)
+
+
+def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
+    """(builder, files or patterns by split). Files are given by name: left to guess, `datasets` also reads splits
+    from the names of classes and images."""
+    lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
+    if lost:
+        raise ValueError(f"{lost[0]} is a link to nothing: remove it, or mend it")
+    for suffix, builder in (("parquet", "parquet"), ("tar", "webdataset")):
+        files: dict[str, list[str]] = {}
+        for path in sorted(folder.rglob(f"*.{suffix}")):
+            words = re.split(r"[^a-z]+", path.relative_to(folder).as_posix().lower())
+            files.setdefault(next((SPLITS[w] for w in words if w in SPLITS), "train"), []).append(str(path))
+        if files:
+            return builder, files
+    if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
+        raise ValueError(f"no image and no parquet file in {folder}: put one folder of images per class in it")
+    parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    if parts and all(name.lower() in SPLITS for name in parts):
+        return "imagefolder", {SPLITS[name.lower()]: [f"{folder}/{name}/**"] for name in parts}
+    return "imagefolder", {"train": [f"{folder}/**"]}
+
+
+def load_images(
+    source: str | Path | Any,
+    size: int | None,
+    channels: int,
+    image_column: str = "image",
+    label_column: str | None = "label",
+    split: str = "train",
+    config_name: str | None = None,
+    center_crop: bool = False,
+) -> ImageDataset:
+    """A folder, a Hub id or a `datasets.Dataset` as an ImageDataset.
+
+    A directory with one folder per class gets its labels from the folders. A label column that is not there is
+    an error unless it is the default name, which unlabelled data need not have.
+
+    Raises:
+        ValueError: a column that is not there, or what `load_rows` raises.
+    """
+    rows = load_rows(source, split, config_name) if isinstance(source, (str, Path)) else source
+    if label_column == "label" and "label" not in rows.column_names:
+        label_column = None
+    return ImageDataset(rows, size, channels, image_column, label_column, center_crop)
+
+
+def stream_images(
+    source: str | Path,
+    size: int | None,
+    channels: int,
+    image_column: str = "image",
+    label_column: str = "label",
+    config_name: str | None = None,
+    center_crop: bool = False,
+) -> Any:
+    """The train split of a folder of parquet or webdataset shards, or of a Hub id, as a `datasets.IterableDataset` of
+    items like ImageDataset's; the default label column need not be there.
+
+    Raises:
+        ValueError: a column that is not there, or what `load_rows` raises.
+    """
+    rows = load_rows(source, "train", config_name, streaming=True)
+    names = list(rows.column_names or next(iter(rows)))
+    wanted = [image_column, *([label_column] if label_column != "label" or "label" in names else [])]
+    for column in wanted:
+        if column not in names:
+            raise ValueError(f"column {column!r} is not in the data, which has {', '.join(names)}")
+
+    def item(row: dict[str, Any]) -> dict[str, Any]:
+        made = {"pixel_values": to_pixels(row[image_column], size, channels, center_crop)}
+        if len(wanted) == 2:
+            made["labels"] = torch.tensor(row[label_column])
+        return made
+
+    return rows.map(item, remove_columns=names)
+
+
+def load_captioned_images(
+    source: str | Path,
+    size: int,
+    image_column: str = "image",
+    caption_column: str = "text",
+    center_crop: bool = False,
+    split: str = "train",
+) -> tuple[ImageDataset, list[str] | None]:
+    """(RGB images of a folder or Hub id, their captions or None). Captions of a folder are in its metadata.jsonl.
+
+    Raises:
+        ValueError: a caption column other than the default that is not there, or what `load_rows` raises.
+    """
+    rows = load_rows(source, split)
+    images = ImageDataset(rows, size, 3, image_column, None, center_crop)
+    if caption_column not in rows.column_names:
+        if caption_column != "text":
+            raise ValueError(f"column {caption_column!r} is not in the data, which has {', '.join(rows.column_names)}")
+        return images, None
+    return images, [str(text) for text in rows[caption_column]]

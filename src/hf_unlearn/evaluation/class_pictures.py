@@ -1,0 +1,101 @@
+"""Before, after and retrained side by side, for a class-conditional pipeline that a judge can read."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiTPipeline
+from torch import Tensor
+
+from ..families.pipelines import load_ddpm_pipeline
+from ..saliency.ranks import NAME
+from ..saving.adapters import set_strengths
+from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional
+from .judge import ASSETS
+from .tables import before_after, figures_table, save_grid, write_figures
+
+DIGITS_DDPM = ASSETS / "digits_ddpm"
+RETRAINED = ASSETS / "digits_ddpm_retrained"
+
+
+def retrained_digits_ddpm(excluded: int) -> Any:
+    """The default pipeline retrained from scratch without one digit (weights shipped in half precision)."""
+    from safetensors.torch import load_file
+
+    pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
+    weights = load_file(RETRAINED / f"without_{excluded}.safetensors")
+    pipeline.unet.load_state_dict({name: value.float() for name, value in weights.items()})
+    return pipeline
+
+
+def compare_pipelines(
+    pipelines: dict[str, Any],
+    judge: torch.nn.Module,
+    forget_classes: list[int],
+    real: Tensor,
+    real_labels: Tensor,
+    folder: str | Path,
+    config: SamplingConfig,
+    title: str = "",
+    classes: Sequence[int] | None = None,
+) -> dict[str, GenerationFigures]:
+    """Measure each pipeline, write `figures.json`, `figures.md` and `before_after.png` to `folder`."""
+    folder = Path(folder)
+    classes = sorted(classes or {int(c) for c in real_labels})
+    figures = {
+        name: evaluate_classes(pipeline, judge, forget_classes, real, real_labels, config, classes)
+        for name, pipeline in pipelines.items()
+    }
+    write_figures(folder, {n: asdict(f) for n, f in figures.items()}, figures_table(figures))
+    before_after(pipelines, classes, forget_classes, folder / "before_after.png", config, title)
+    return figures
+
+
+def picture(pipelines: dict[str, Any], path: str | Path, forget_classes: list[int], config: SamplingConfig) -> None:
+    """before_after.png without a judge: the model's classes, or ten columns of unconditional samples."""
+    first = next(iter(pipelines.values()))
+    if isinstance(first, DiTPipeline) or first.unet.config.num_class_embeds:
+        before_after(pipelines, shown_classes(first, forget_classes), forget_classes, path, config)
+        return
+    grids = {name: sample_unconditional(p, 40, config).unflatten(0, (10, 4)) for name, p in pipelines.items()}
+    save_grid(grids, [""] * 10, [False] * 10, path)
+
+
+def strength_picture(
+    pipeline: Any,
+    path: str | Path,
+    forget_classes: list[int],
+    config: SamplingConfig,
+    strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+) -> None:
+    """PNG: a row for each strength of the pipeline's adapter, the same noise in a column. Leaves strength 1."""
+    classes = shown_classes(pipeline, forget_classes)
+    four = replace(config, samples_per_class=4, batch_size=4)
+    grids = {}
+    for strength in strengths:
+        set_strengths(pipeline, {NAME: strength})
+        grids[f"{strength:g}"] = sample_classes(pipeline, classes, four).unflatten(0, (len(classes), 4))
+    set_strengths(pipeline, {NAME: 1.0})
+    save_grid(grids, [str(c) for c in classes], [c in forget_classes for c in classes], path, "adapter strength")
+
+
+def shown_classes(pipeline: Any, forget_classes: list[int]) -> list[int]:
+    """The forgotten classes and others, about ten, in order."""
+    if isinstance(pipeline, DiTPipeline):
+        others = [c for c in range(pipeline.transformer.config.num_embeds_ada_norm) if c not in forget_classes]
+        return sorted([*forget_classes, *others[: 10 - len(forget_classes)]])
+    classes = [c for c in range(pipeline.unet.config.num_class_embeds) if c != pipeline.null_class]
+    return sorted({*forget_classes, *classes[:10]})
+
+
+def frozen_copy(pipeline: Any) -> Any:
+    """The pipeline as it is now, for the "before" row."""
+    if isinstance(pipeline, DiTPipeline):
+        network = copy.deepcopy(pipeline.transformer).eval().requires_grad_(False)
+        return DiTPipeline(network, pipeline.vae, copy.deepcopy(pipeline.scheduler))
+    unet = copy.deepcopy(pipeline.unet).eval().requires_grad_(False)
+    extra = {"null_class": pipeline.null_class} if "null_class" in pipeline.config else {}
+    return type(pipeline)(unet=unet, scheduler=copy.deepcopy(pipeline.scheduler), **extra)

@@ -1,0 +1,76 @@
+"""Pictures of prompts before and after, from the same noise."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import pt_to_pil
+from torch import Tensor
+
+from ..data.images import blur_picture, to_pixels
+from ..families.latents import Drawing
+from ..saliency.ranks import NAME
+from ..saving.adapters import set_strengths
+from .tables import save_grid
+
+
+def draw_prompts(pipeline: Any, prompts: Sequence[str], drawing: Drawing, per_prompt: int = 4) -> Tensor:
+    """(prompts, per_prompt, 3, H, W) in [-1, 1]; the same seeds for every model."""
+    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    pictures = []
+    for number, prompt in enumerate(prompts):
+        seeds = [drawing.seed + 1000 * number + k for k in range(per_prompt)]
+        made = pipeline(
+            [prompt] * per_prompt,
+            num_inference_steps=drawing.num_inference_steps,
+            guidance_scale=drawing.guidance_scale,
+            generator=[torch.Generator().manual_seed(2_000_000 + seed) for seed in seeds],
+            height=size,
+            width=size,
+            output_type="pt",
+        ).images
+        pictures.append(made.float().cpu() * 2 - 1)
+    return torch.stack(pictures)
+
+
+def strength_pictures(
+    pipeline: Any,
+    prompts: Sequence[str],
+    drawing: Drawing,
+    strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+) -> dict[str, Tensor]:
+    """`draw_prompts` at each strength of the pipeline's adapter, one picture a prompt. Leaves strength 1."""
+    pictures = {}
+    for strength in strengths:
+        set_strengths(pipeline, {NAME: strength})
+        pictures[f"{strength:g}"] = draw_prompts(pipeline, prompts, drawing, per_prompt=1)
+    set_strengths(pipeline, {NAME: 1.0})
+    return pictures
+
+
+def concept_picture(
+    pictures: dict[str, Tensor],
+    prompts: Sequence[str],
+    forgotten: Sequence[bool],
+    blurred: Sequence[bool],
+    path: str | Path,
+    rows: str = "",
+) -> None:
+    """PNG of `draw_prompts` tensors, a row a model, a column a prompt; blurred columns cannot be made out.
+
+    `rows` says what the rows' names are, if not models.
+    """
+    shown = {}
+    for name, cells in pictures.items():
+        cells = cells.clone()
+        for column in [i for i, hide in enumerate(blurred) if hide]:
+            cells[column] = torch.stack([to_pixels(blur_picture(p), None, 3) for p in pt_to_pil(cells[column])])
+        shown[name] = cells
+    columns = [_wrapped(prompt) for prompt in prompts]
+    save_grid(shown, columns, forgotten, path, rows)
+
+
+def _wrapped(prompt: str, width: int = 12) -> str:
+    return "\n".join(textwrap.wrap(prompt, width)[:3])

@@ -1,0 +1,196 @@
+"""Image classification: any `AutoModelForImageClassification`, with cross entropy or a distance to given logits."""
+
+import copy
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+
+from ..base import Baseline, Objective
+
+FIXED_SIZE = ("vit", "deit", "vit_msn", "ijepa")  # position embeddings for one image size
+STRIDED = ("swin", "convnext", "convnextv2")  # patches, then a factor of 2 between stages
+
+
+class Classification(Objective):
+    """Per-sample cross entropy l_i = -log p_θ(y_i | x_i).
+
+    The network is in train mode in every step, forget and retain: dropout is active, BatchNorm normalises by the
+    batch and updates its running statistics (floating-point buffers, which a slow merge merges like weights; the
+    retain steps that follow a forget step re-estimate them). Fishers, teachers and evaluations use eval mode.
+
+    Args:
+        model: a transformers image classifier; its label maps and configuration are saved with it.
+        processor: the image processor to save beside it, if any.
+        epsilon: step of the signed gradient that looks for the nearest other class (`boundary` matching), in units
+            of `pixel_values`.
+    """
+
+    auto_forget_loss: ClassVar[str] = "ascent"
+    kinds: ClassVar[tuple[str, ...]] = ("classifier",)
+    distils: ClassVar[bool] = True
+
+    def __init__(self, model: PreTrainedModel, processor: Any = None, epsilon: float = 0.1):
+        super().__init__()
+        self.network = model
+        self.processor = processor
+        self.epsilon = epsilon
+        self.num_classes = model.config.num_labels
+        self.draws_of_anchor: Tensor | None = None  # (F,) in [0, 1), one for each forget sample
+        self.kept: list[int] = list(range(self.num_classes))
+        self._shape: tuple[int, ...] | None = None
+        self._random: nn.Module | None = None
+
+    @property
+    def conditional(self) -> bool:
+        return self.num_classes > 1
+
+    @property
+    def chance_loss(self) -> float:
+        return math.log(self.num_classes)
+
+    @property
+    def class_labels(self) -> list[int]:
+        return list(range(self.num_classes))
+
+    # ---- losses ----------------------------------------------------------------------------------
+    def forward(
+        self,
+        pixel_values: Tensor,  # (B, C, H, W)
+        labels: Tensor,  # (B,) int64
+        target: Tensor | None = None,  # (B, classes) logits, or (B,) labels
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Per-sample losses (B,), fp32: cross entropy with `labels`, or with what `target` says instead.
+
+        Integer targets are labels. Logits are a teacher's: T² KL(softmax(target / T) || softmax(logits / T)), the
+        distillation loss of arXiv 1503.02531.
+        """
+        logits = self.network(pixel_values=pixel_values).logits.float()
+        if target is None or target.ndim == 1:
+            return F.cross_entropy(logits, labels if target is None else target, reduction="none")
+        teacher = F.log_softmax(target.float() / temperature, dim=1)
+        student = F.log_softmax(logits / temperature, dim=1)
+        return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+
+    def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
+        return {}  # nothing random: images are not augmented
+
+    # ---- what a batch may be matched to ------------------------------------------------------------
+    def match(
+        self, to: str, batch: dict[str, Tensor], original: nn.Module | None, strength: float = 1.0
+    ) -> dict[str, Tensor]:
+        """`anchor`: a random other label, drawn once for each forget sample. `original`: the original's logits.
+        `boundary`: the class across the nearest boundary. `random`: logits of a freshly initialised network.
+        """
+        if to == "anchor":
+            return {"target": self.other_labels(batch["labels"], batch["index"])}
+        if to == "original":
+            return {"target": self.predict(original, batch)}
+        if to == "boundary":
+            return {"target": self.nearest_labels(original, batch)}
+        if to == "random":
+            return {"target": self.predict(self._random_teacher(), batch)}
+        raise ValueError(f"a classifier matches anchor, original, boundary or random, not {to!r}")
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (B, classes) of `network`."""
+        return network(pixel_values=batch["pixel_values"]).logits
+
+    def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
+        self.kept = [label for label in self.class_labels if label not in forgotten]
+        self.draws_of_anchor = torch.rand(samples, generator=torch.Generator().manual_seed(seed))
+
+    def other_labels(self, labels: Tensor, index: Tensor) -> Tensor:
+        """(B,) a retained label other than its own for each sample, the same one whenever the sample is met."""
+        draws = self.draws_of_anchor.to(labels.device)[index]
+        kept = torch.tensor(self.kept, device=labels.device)
+        own = kept == labels[:, None]  # (B, kept)
+        count = len(kept) - own.sum(1)
+        if (count < 1).any():
+            raise ValueError("no other label is retained, so there is none to match: use a method that needs none")
+        place = (draws * count).long()
+        position = own.int().argmax(1)
+        return kept[place + (own.any(1) & (place >= position)).long()]
+
+    def nearest_labels(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """(B,) class that x + ε sign(∂l/∂x) is read as, or the runner-up where that is still the own label."""
+        images = batch["pixel_values"].detach().clone().requires_grad_(True)
+        loss = F.cross_entropy(network(pixel_values=images).logits, batch["labels"], reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, images)
+        with torch.no_grad():
+            logits = network(pixel_values=images + self.epsilon * gradient.sign()).logits
+        return logits.scatter(1, batch["labels"][:, None], -math.inf).argmax(1)
+
+    def _random_teacher(self) -> nn.Module:
+        """A network of the same build that has learnt nothing, seeded; made at its first use, never trained."""
+        if self._random is None:
+            object.__setattr__(self, "_random", self.fresh_network(0).requires_grad_(False))
+        return self._random
+
+    def _build(self) -> nn.Module:
+        return type(self.network)(copy.deepcopy(self.network.config))
+
+    # ---- the original model's losses -------------------------------------------------------------
+    @torch.no_grad()
+    def baseline_profile(self, batches: list[dict[str, Tensor]]) -> Tensor:
+        """(2,): the mean loss on forget data, and chance, log(classes): a sample that loses more is forgotten."""
+        training = self.training
+        self.eval()
+        losses = torch.cat([self(**batch).cpu() for batch in batches])
+        self.train(training)
+        return torch.stack([losses.mean(), torch.tensor(self.chance_loss)])
+
+    def baseline(self, profile: Tensor, batch: dict[str, Tensor]) -> Baseline:
+        own, other = profile.to(batch["labels"].device)
+        return Baseline(own=own.expand(len(batch["labels"])), other=other.expand(len(batch["labels"])))
+
+    # ---- input check, export ---------------------------------------------------------------------
+    def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
+        config, self._shape = self.network.config, tuple(example["pixel_values"].shape)
+        if labels is None:
+            raise ValueError("the data has no labels: name a label column")
+        outside = sorted(set(labels) - set(self.class_labels))
+        if outside:
+            raise ValueError(f"labels {outside[:5]} are out of range: the model has {self.num_classes} classes")
+        if self._shape[0] != config.num_channels:
+            raise ValueError(f"images have {self._shape[0]} channels but the model takes {config.num_channels}")
+        _check_sides(self._shape[1:], config)
+
+    @property
+    def base_model(self) -> str | None:
+        return self.network.config.name_or_path or None
+
+    @property
+    def loads_with(self) -> list[str]:
+        return ["AutoModelForImageClassification", *(["AutoImageProcessor"] if self.processor is not None else [])]
+
+    def save_pretrained(self, folder: str, **kwargs: Any) -> None:
+        self.network.save_pretrained(folder, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(folder)
+
+    def reload_network(self, folder: str) -> nn.Module:
+        return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+
+    def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
+        return (torch.randn((2, *self._shape), generator=generator),), {}
+
+
+def _check_sides(sides: tuple[int, int], config: PreTrainedConfig) -> None:
+    """Raise ValueError if images of `sides` do not go through: a wrong size, or nothing left after the strides."""
+    given = f"images are {sides[0]}x{sides[1]} but the model takes"
+    if config.model_type in FIXED_SIZE:
+        size = config.image_size
+        wanted = (size, size) if isinstance(size, int) else tuple(size)
+        if sides != wanted:
+            raise ValueError(f"{given} {wanted[0]}x{wanted[1]}: resize them")
+    stride = config.patch_size * 2 ** (len(config.depths) - 1) if config.model_type in STRIDED else 1
+    # Swin's last stage must be one window wide: its position biases are made for whole windows.
+    least = stride * (config.window_size - 1) + 1 if config.model_type == "swin" else stride
+    if min(sides) < least:
+        raise ValueError(f"{given} at least {least}x{least}: enlarge them")

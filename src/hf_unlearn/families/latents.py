@@ -1,0 +1,133 @@
+"""Latents on disk: images through the VAE once, or drawn by the model itself; found again by what they came from."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ..common.files import atomic, write_text
+from ..common.weights import weights_digest
+from ..data.fingerprint import fingerprint
+from ..data.images import ArrayDataset
+from ..data.pairs import collate, labels_of
+
+
+@dataclass
+class Drawing:
+    """How the model draws its own data. One generator an image, so that the batch size changes nothing."""
+
+    num_inference_steps: int = 30
+    guidance_scale: float = 7.5
+    resolution: int | None = None  # in pixels; default the model's
+    batch_size: int = 4
+    seed: int = 0
+
+
+class Cache:
+    """Tensors by content in a folder: written part by part, so that an interrupted job goes on, each part whole."""
+
+    def __init__(self, folder: str | Path, *content: Any):
+        self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = Path(folder) / self.key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "content.json").exists():
+            write_text(self.folder / "content.json", json.dumps(content, indent=1))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
+    def missing(self, numbers: Iterable[int]) -> list[int]:
+        """Those that are not there, or not to be read: a file that was cut off or filled with zeros."""
+        return [number for number in numbers if not _readable(self._path(number))]
+
+    def write(self, number: int, latents: Tensor) -> None:
+        """Keep a part. Raises ValueError if it is not finite: training on it would only fail later."""
+        if not latents.isfinite().all():
+            raise ValueError(
+                f"part {number} of the latents is not finite, as when a VAE or UNet overflows in half precision: "
+                "load the model in float32 or bfloat16"
+            )
+        with atomic(self._path(number)) as partial:
+            save_file({"latents": latents.float().contiguous().cpu()}, partial)
+
+    def read(self, number: int) -> Tensor:
+        return load_file(self._path(number))["latents"]
+
+
+def _readable(path: Path) -> bool:
+    """Whether the header of a safetensors file is there and its tensors end where the file does."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (FileNotFoundError, SafetensorError):
+        return False
+
+
+@torch.no_grad()
+def encode_images(vae: Any, dataset: Dataset, folder: str | Path, flips: bool = True, batch_size: int = 16):
+    """An ArrayDataset of the latents of `dataset` (`pixel_values` in [-1, 1]), with its labels; cached in `folder`.
+
+    A latent is the mean of the VAE's posterior times its scaling factor: the posterior's spread is far below what
+    the diffusion adds at its first step. With `flips` every image follows mirrored too, in a second half.
+
+    Raises:
+        ValueError: the data is empty.
+    """
+    if len(dataset) == 0:
+        raise ValueError("no images to encode: the data set is empty")
+    cache = Cache(folder, weights_digest(vae), fingerprint(dataset, len(dataset)), flips)
+    half = -(-len(dataset) // batch_size)
+    parts = range(half * (1 + flips))
+    device, dtype = next(vae.parameters()).device, next(vae.parameters()).dtype
+    shift = vae.config.shift_factor or 0.0
+    wanted = cache.missing(parts)
+    for number in tqdm(wanted, desc="encoding", disable=None if wanted else True):
+        start, mirrored = number % half * batch_size, number >= half
+        batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
+        images = batch["pixel_values"].to(device, dtype)
+        encoded = vae.encode(images.flip(-1) if mirrored else images)
+        mean = encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mode()
+        cache.write(number, (mean - shift) * vae.config.scaling_factor)
+    labels = labels_of(dataset)
+    return ArrayDataset(
+        torch.cat([cache.read(n) for n in parts]), None if labels is None else torch.tensor(labels * (1 + flips))
+    )
+
+
+def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder: str | Path) -> Tensor:
+    """One latent (C, h, w) a prompt, drawn by a Stable Diffusion pipeline, (N, C, h, w); cached in `folder`.
+
+    Image i is drawn from seed `drawing.seed + i`. The prompts and seeds are written beside the latents.
+    """
+    weights = [weights_digest(part) for part in (pipeline.unet, pipeline.text_encoder)]
+    settings = {k: v for k, v in asdict(drawing).items() if k != "batch_size"}
+    # A part is one image: neither the batch size nor an interrupt changes what is on disk.
+    cache = Cache(folder, weights, type(pipeline.scheduler).__name__, list(prompts), settings)
+    rows = [{"prompt": prompt, "seed": drawing.seed + i} for i, prompt in enumerate(prompts)]
+    write_text(cache.folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    missing = cache.missing(range(len(prompts)))
+    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    batches = [missing[k : k + drawing.batch_size] for k in range(0, len(missing), drawing.batch_size)]
+    for batch in tqdm(batches, desc="drawing", disable=None if batches else True):
+        drawn = pipeline(
+            [prompts[i] for i in batch],
+            num_inference_steps=drawing.num_inference_steps,
+            guidance_scale=drawing.guidance_scale,
+            generator=[torch.Generator().manual_seed(drawing.seed + i) for i in batch],
+            height=size,
+            width=size,
+            output_type="latent",
+        ).images
+        for i, latents in zip(batch, drawn):
+            cache.write(i, latents)
+    return torch.stack([cache.read(i) for i in range(len(prompts))])

@@ -1,0 +1,165 @@
+"""A DDPM pipeline with class labels and classifier-free guidance, which diffusers' DDPMPipeline lacks.
+
+The saved folder is plain diffusers: `UNet2DModel.from_pretrained(folder, subfolder="unet")` and the scheduler load
+without this package. Loading it as a whole needs this class, because model_index.json names it.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers.utils.torch_utils import randn_tensor
+
+from ..common.untrusted import check_filled, loading, pipeline_index
+
+
+class ClassConditionalDDPMPipeline(DiffusionPipeline):
+    """Samples images of given classes from a class-embedding UNet2DModel.
+
+    Args:
+        unet: embeds `num_class_embeds` classes.
+        scheduler: any diffusers scheduler whose step takes noise, v or sample predictions (DDPM, DDIM, ...).
+        null_class: the class embedding that means "no class"; None if the model has none (then no guidance).
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin, null_class: int | None = None):
+        super().__init__()
+        if not unet.config.num_class_embeds:
+            raise ValueError("the UNet has no class embeddings (num_class_embeds): use diffusers' DDPMPipeline")
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(null_class=null_class)
+
+    @property
+    def null_class(self) -> int | None:
+        return self.config.null_class
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: int | list[int] | torch.Tensor,
+        guidance_scale: float = 1.5,
+        num_inference_steps: int = 50,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        eta: float = 0.0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """One image per label.
+
+        Args:
+            guidance_scale: w in ε_null + w (ε_class - ε_null) (arXiv 2207.12598); 1 is no guidance and one forward
+                per step instead of two.
+            eta: stochasticity of DDIM; schedulers that do not take it never see it.
+            output_type: "pil", "np" (B, H, W, C in [0, 1]) or "pt" (B, C, H, W in [0, 1]).
+
+        Raises:
+            ValueError: a label that the model does not embed, or guidance without a null class.
+        """
+        device = self._execution_device
+        labels = torch.atleast_1d(torch.as_tensor(class_labels)).to(device)
+        embedded = self.unet.config.num_class_embeds
+        if labels.min() < 0 or labels.max() >= embedded:
+            raise ValueError(
+                f"class_labels must lie in 0..{embedded - 1}, got {int(labels.min())}..{int(labels.max())}"
+            )
+        guided = guidance_scale != 1.0
+        if guided and self.null_class is None:
+            raise ValueError("the model has no null class, so guidance is not possible: set guidance_scale=1")
+        size = self.unet.config.sample_size
+        size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+        shape = (len(labels), self.unet.config.in_channels, *size)
+        images = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        images = images * self.scheduler.init_noise_sigma
+        extra = self._step_arguments(generator, eta)
+        both = torch.cat([labels, torch.full_like(labels, self.null_class)]) if guided else labels
+        for t in self.progress_bar(self.scheduler.timesteps):
+            inputs = self.scheduler.scale_model_input(torch.cat([images, images]) if guided else images, t)
+            prediction = self.unet(inputs, t, class_labels=both).sample
+            if guided:
+                conditional, null = prediction.chunk(2)
+                prediction = null + guidance_scale * (conditional - null)
+            images = self.scheduler.step(prediction, t, images, **extra).prev_sample
+
+        images = (images / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).float().numpy()
+            if output_type == "pil":
+                images = self.numpy_to_pil(images)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _step_arguments(self, generator: Any, eta: float) -> dict[str, Any]:
+        """The arguments that this scheduler's `step` knows (as diffusers' own pipelines look them up)."""
+        import inspect
+
+        known = inspect.signature(self.scheduler.step).parameters
+        return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
+
+
+def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
+    """A UNet2D pipeline from a folder or Hub id: class-conditional if its UNet embeds classes, else DDPMPipeline.
+
+    Raises:
+        ValueError: the folder is not a UNet2D pipeline.
+    """
+    from diffusers import DDPMPipeline
+
+    index = pipeline_index(folder, **kwargs)
+    if list(index.get("unet", []))[1:] != ["UNet2DModel"]:
+        raise ValueError(f"{folder} is a {index.get('_class_name')}, not a pipeline around a UNet2DModel")
+    with loading(folder):
+        unet = UNet2DModel.load_config(folder, subfolder="unet", **kwargs)
+        cls = ClassConditionalDDPMPipeline if unet.get("num_class_embeds") else DDPMPipeline
+        pipeline = cls.from_pretrained(folder, use_safetensors=True, **kwargs)
+    check_filled(pipeline, folder)
+    if not pipeline.unet.config.sample_size:
+        raise ValueError(f"the UNet of {folder} does not say its sample_size: write it into unet/config.json")
+    return pipeline
+
+
+def load_dit_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
+    """A DiTPipeline from a folder or Hub id, in float32, safetensors only. Raises ValueError for another pipeline."""
+    from diffusers import DiTPipeline
+
+    kind = pipeline_index(folder, **kwargs).get("_class_name")
+    if kind != "DiTPipeline":
+        raise ValueError(f"{folder} is a {kind}: give a DiTPipeline")
+    with loading(folder):
+        pipeline = DiTPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    check_filled(pipeline, folder)
+    return pipeline
+
+
+def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
+    """A Stable Diffusion pipeline (1.x, 2.x, XL) from a folder or Hub id, in float32, safetensors only.
+
+    Args:
+        xformers: use xformers' attention instead of torch's scaled dot product attention.
+
+    Raises:
+        ValueError: another kind of pipeline, or xformers does not import.
+    """
+    kind = pipeline_index(folder, revision=kwargs.get("revision")).get("_class_name")
+    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
+        raise ValueError(f"{folder} is a {kind}: give a StableDiffusionPipeline or StableDiffusionXLPipeline")
+    if xformers:
+        try:
+            import xformers.ops  # noqa: F401
+        except ImportError as error:
+            raise ValueError(
+                f"xformers does not import ({error}): install hf_unlearn[xformers], or leave the flag out, "
+                "torch's scaled dot product attention is the default"
+            ) from error
+    with loading(folder):
+        pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
+    check_filled(pipeline, folder)
+    for part in pipeline.components.values():  # transformers' parts keep the stored precision, diffusers' parts do not
+        if isinstance(part, torch.nn.Module) and part.dtype != torch.float32:
+            part.to(torch.float32)
+    if xformers:
+        pipeline.enable_xformers_memory_efficient_attention()
+    return pipeline

@@ -1,0 +1,1 @@
+"""Uploads to the Hub and what is known of a model there."""

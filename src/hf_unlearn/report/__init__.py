@@ -1,0 +1,1 @@
+"""What a run recorded, and the pages and cards made from it."""

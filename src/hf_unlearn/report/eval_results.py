@@ -1,0 +1,78 @@
+"""The figures of the unlearned model as the Hub reads them: `model-index` results and `.eval_results` entries."""
+
+import re
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
+
+from ..common.files import write_text
+from ..common.names import is_hub_id
+from ..evaluation.metric import role_of
+from .record import RunRecord
+
+ENTRIES_FILE = ".eval_results/hf_unlearn.yaml"
+
+
+def hub_datasets(record: RunRecord) -> list[str]:
+    """Ids of the data that come from the Hub; a name without its owner could also be a folder's, and is none."""
+    sources = [part["source"] for part in record.data.values()]
+    return list(dict.fromkeys(source for source in sources if source and "/" in source and is_hub_id(source)))
+
+
+def measured_on(record: RunRecord, figure: str) -> tuple[str, str] | None:
+    """(part, source) of the data behind a forget or retain figure; None for other figures and for unnamed data."""
+    part = role_of(figure)[0]
+    if part not in ("forget", "retain"):
+        return None
+    if "test" in figure.split("_"):
+        part = "test"
+    source = record.data.get(part, {}).get("source")
+    return None if source is None else (part, source)
+
+
+def eval_results(record: RunRecord) -> list[EvalResult]:
+    """A result for each forget and retain figure of the unlearned model whose data has a name."""
+    results = []
+    for name, figure in record.figures.get("after", {}).items():
+        on = measured_on(record, name)
+        if on is None or figure["value"] is None:
+            continue
+        part, source = on
+        results.append(
+            EvalResult(
+                task_type=record.pipeline_tag,
+                dataset_type=source if is_hub_id(source) else re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-"),
+                dataset_name=f"{source} ({part})",
+                dataset_split=part,
+                metric_type="accuracy" if name.endswith("_accuracy") else name,
+                metric_name=name.replace("_", " "),
+                metric_value=figure["value"],
+                metric_args={"samples": figure["samples"]},
+            )
+        )
+    return results
+
+
+def eval_entries(record: RunRecord) -> list[EvalResultEntry]:
+    """The same for `.eval_results`, which only takes data sets of the Hub; task_id is the figure's name."""
+    entries = []
+    for name, figure in record.figures.get("after", {}).items():
+        on = measured_on(record, name)
+        if on is None or figure["value"] is None or on[1] not in hub_datasets(record):
+            continue
+        notes = f"{record.forgotten} forgotten with {record.method['name']}; {figure['definition']}"
+        entries.append(EvalResultEntry(on[1], name, figure["value"], date=record.created, notes=notes))
+    return entries
+
+
+def write_entries(folder: str | Path, record: RunRecord) -> Path | None:
+    """Write ENTRIES_FILE to `folder`, or remove the one of an earlier run if there is nothing to say; its path."""
+    path, entries = Path(folder) / ENTRIES_FILE, eval_entries(record)
+    if not entries:
+        path.unlink(missing_ok=True)
+        return None
+    path.parent.mkdir(exist_ok=True)
+    text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+    write_text(path, text)
+    return path

@@ -1,0 +1,157 @@
+"""A run's record as one HTML page that needs nothing else: no network, no script, pictures inside."""
+
+import base64
+import io
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..evaluation.metric import role_of
+from ..saliency.layers import by_prefix
+from .charts import bars, line_chart
+from .record import RunRecord
+from .verdict import LIMITS, headline_figure, in_words, shown, verdict
+
+Points = list[tuple[float, float | None]]
+MODELS = ("before", "after", "retrained")
+AIMS = {"forget": "forgets more"}  # which is not better below what a retrained model has
+SHOWN_CLASSES = 24  # bars in view; the other classes are folded away
+FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+
+
+def page(record: RunRecord, folder: str | Path) -> str:
+    """HTML. `folder` is the run's, where the picture lies; what the record lacks has no section.
+
+    Raises:
+        ValueError: the record's picture is not one, or lies outside of the folder.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+
+    templates = Environment(
+        loader=PackageLoader("hf_unlearn.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"words": in_words, "value": _value}
+    said = dict(
+        record=record,
+        version=__version__,
+        verdict=verdict(record),
+        limits=LIMITS,
+        models=[m for m in MODELS if m in record.figures] + [m for m in record.figures if m not in MODELS],
+        figures=figure_rows(record),
+        classes=class_sections(record),
+        curves=loss_curves(record),
+        layers=[(*row, bars([("after", row[2])])) for row in by_prefix(record.mask.get("layers", []))],
+        picture=picture_data(record, folder),
+    )
+    try:
+        return templates.get_template("report.html").render(said)
+    except UndefinedError as error:
+        raise ValueError(f"the record lacks what a page says: {error}") from error
+
+
+def figure_rows(record: RunRecord) -> list[dict[str, Any]]:
+    """A row a figure: name, cells by model, which direction is better, and what its footnote says."""
+    rows = []
+    for name in dict.fromkeys(name for row in record.figures.values() for name in row):
+        found = {model: row[name] for model, row in record.figures.items() if name in row}
+        part, less = role_of(name)
+        counts = {metric["samples"] for metric in found.values()}
+        rows.append(
+            {
+                "name": in_words(name),
+                "cells": {model: shown(name, metric["value"]) for model, metric in found.items()},
+                "part": part,
+                "better": "" if less is None else f"{'lower' if less else 'higher'} {AIMS.get(part, 'is better')}",
+                "headline": name in (headline_figure(record, "forget"), headline_figure(record, "retain")),
+                "definitions": list(dict.fromkeys(metric["definition"] for metric in found.values())),
+                "samples": " / ".join(f"{n:,}" for n in sorted(counts)),
+                "library": next(iter(found.values())).get("library", ""),
+                "details": next(iter(found.values())).get("details", {}),
+            }
+        )
+    return rows
+
+
+def class_sections(record: RunRecord) -> dict[str, Any]:
+    """{"models", "shown", "folded"}: forgotten classes first, then those that changed most, the rest folded away."""
+    rows = [
+        {
+            "name": row["name"],
+            "forget": bool(row.get("forget")),
+            "cells": {model: shown("class_share", row.get(model)) for model in MODELS},
+            "bars": bars([(m, row.get(m)) for m in ("before", "after")], row.get("retrained")),
+            "change": abs((row.get("after") or 0.0) - (row.get("before") or 0.0)),
+        }
+        for row in record.per_class
+    ]
+    others = [i for i, row in enumerate(rows) if not row["forget"]]
+    room = max(SHOWN_CLASSES - (len(rows) - len(others)), 0)
+    kept = set(sorted(others, key=lambda i: -rows[i]["change"])[:room])
+    return {
+        "models": [m for m in MODELS if any(m in row for row in record.per_class)],
+        "shown": [row for row in rows if row["forget"]] + [rows[i] for i in others if i in kept],
+        "folded": [rows[i] for i in others if i not in kept],
+    }
+
+
+def loss_curves(record: RunRecord) -> list[dict[str, Any]]:
+    """{"name", "chart"} of every loss in the log; `loss` only where it is none of the others."""
+    names = [n for n in dict.fromkeys(k for row in record.log for k in row) if n.endswith("loss")]
+    series = {n: [(row["step"], row.get(n)) for row in record.log if n in row] for n in names}
+    series = {n: points for n, points in series.items() if any(y is not None for _, y in points)}
+    if any(_alike(points, series["loss"]) for n, points in series.items() if n != "loss" and "loss" in series):
+        del series["loss"]
+    return [{"name": in_words(n), "chart": line_chart(points, in_words(n))} for n, points in series.items()]
+
+
+def _alike(first: Points, second: Points) -> bool:
+    """Whether two curves differ by no more than rounding would."""
+    pairs = [(a, b) for (_, a), (_, b) in zip(first, second) if a is not None and b is not None]
+    return len(pairs) == len(first) == len(second) and all(math.isclose(a, b, rel_tol=1e-5) for a, b in pairs)
+
+
+def picture_data(record: RunRecord, folder: str | Path) -> dict[str, Any] | None:
+    """{"address": a data URI, "width", "height"} of the run's picture, or None if the folder has none."""
+    from PIL import Image, UnidentifiedImageError
+
+    if record.picture is None:
+        return None
+    if Path(record.picture).name != record.picture:
+        raise ValueError(f"picture {record.picture!r} of the record is not a file in the run's folder")
+    path = Path(folder) / record.picture
+    if not path.is_file():
+        return None
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"{path} leads out of the run's folder: put a copy there")
+    content = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                (width, height), kind = image.size, image.format
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{path} is not a picture") from error
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} has too many pixels: {' '.join(str(error).split())}") from error
+    if kind not in FORMATS:
+        raise ValueError(f"{path} is {kind}, which browsers do not show: save it as PNG")
+    address = f"data:{FORMATS[kind]};base64,{base64.b64encode(content).decode()}"
+    return {"address": address, "width": width, "height": height}
+
+
+def _value(value: Any) -> str:
+    """A setting as text: JSON for lists and mappings, words for the rest."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

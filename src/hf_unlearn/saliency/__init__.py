@@ -1,0 +1,1 @@
+"""Which weights matter for the forget data: Fishers, masks, ranks."""

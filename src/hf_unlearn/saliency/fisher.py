@@ -1,0 +1,191 @@
+"""Which weights matter for the forget data: diagonal Fishers and gradients, from which `masks` are made.
+
+A Fisher is a dict keyed by parameter name of the trained network.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import Dataset
+
+from ..common.errors import SPARE_FISHER, spare_memory
+from ..common.losses import global_sum, spread, world_size
+from ..data.fingerprint import fingerprint
+from ..data.numerics import bad_samples, say_samples
+from ..data.pairs import collate
+from ..data.streaming import RetainStream
+from ..families import Objective
+from .masks import Fisher
+
+# What the per-sample gradients of one chunk may take, by device. On CPUs more makes it slower, not faster: what no
+# longer fits the caches costs more than a further pass of Python (`benchmarks/bench.py --only fisher`).
+CHUNK_BYTES = {"cpu": 2**29}
+CHUNK_BYTES_ELSEWHERE = 2**31
+MIN_CHUNK = 4  # below this, one sample after the other by plain autograd is faster than vmap
+
+
+def fisher(
+    objective: Objective,
+    dataset: Dataset,
+    forget: bool,
+    estimator: Literal["sample", "batch"] = "sample",
+    max_samples: int = 512,
+    batch_size: int = 32,
+    seed: int = 0,
+    chunk: int | None = None,
+) -> tuple[Fisher, dict[str, str]]:
+    """Diagonal empirical Fisher of the training loss: never clipped, unguided, in eval mode, fp32 on device.
+
+        sample: F_j = mean_i (∂l_i/∂θ_j)²               per-sample gradients
+        batch:  F_j = mean_b (∂ mean_{i in b} l_i/∂θ_j)²   what released code computes; ≈ F/B + (1-1/B) μ²,
+                so that gamma then depends on the batch size
+
+    Args:
+        dataset: items as the objective's batches without draws.
+        forget: whose draws: a forget batch has no label dropout.
+        max_samples: evenly spread over the dataset, the first ones of a stream; 0 takes all.
+        chunk: samples whose gradients are taken together (`sample`); default what `sample_chunk` says. It changes
+            memory and time, and the result by rounding only.
+
+    Returns:
+        The Fisher by parameter name (sums over processes), and metadata for the mask file.
+    """
+    if estimator not in ("sample", "batch"):
+        raise ValueError(f"fisher estimator must be 'sample' or 'batch', got {estimator!r}")
+    sums, metadata = _gradient_pass(objective, dataset, forget, estimator, max_samples, batch_size, seed, chunk)
+    samples = int(metadata["samples"])
+    count = samples if estimator == "sample" else -(-samples // batch_size)
+    torch._foreach_div_(list(sums.values()), count)
+    return sums, metadata
+
+
+def forget_gradient(
+    objective: Objective, dataset: Dataset, max_samples: int = 0, batch_size: int = 32, seed: int = 0
+) -> tuple[Fisher, dict[str, str]]:
+    """|mean_i ∂l_i/∂θ_j| over forget data (SalUn, arXiv 2310.12508, eq. 4), unclipped, in eval mode, and metadata."""
+    sums, metadata = _gradient_pass(objective, dataset, True, "sum", max_samples, batch_size, seed)
+    torch._foreach_abs_(list(sums.values()))
+    torch._foreach_div_(list(sums.values()), int(metadata["samples"]))
+    return sums, metadata
+
+
+def sample_chunk(parameters: Fisher, batch_size: int, device: str | None = None) -> int:
+    """Samples whose gradients are taken together: what `CHUNK_BYTES` hold, at most a batch; 1 if under MIN_CHUNK.
+
+    From the model's size and device alone. A chunk picked by a stopwatch would make the last bits of a Fisher, and so
+    single weights of a mask, differ from run to run. `device`: its type, if it is not where the parameters are.
+    """
+    values = list(parameters.values())
+    room = CHUNK_BYTES.get(device or values[0].device.type, CHUNK_BYTES_ELSEWHERE)
+    fitting = room // sum(p.numel() * p.element_size() for p in values)
+    return min(fitting, batch_size) if fitting >= MIN_CHUNK else 1
+
+
+def _gradient_pass(
+    objective: Objective,
+    dataset: Dataset,
+    forget: bool,
+    estimator: str,
+    max_samples: int,
+    batch_size: int,
+    seed: int,
+    chunk: int | None = None,
+) -> tuple[Fisher, dict[str, str]]:
+    """Sums over the data, and over processes, of what `_accumulate` makes of gradients at the present weights."""
+    if batch_size < 1 or max_samples < 0:
+        raise ValueError(
+            f"fisher_batch_size must be at least 1 and fisher_samples 0 (all), got {batch_size} and {max_samples}"
+        )
+    parameters = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
+    sums = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
+    samples = 0
+    training = objective.training
+    objective.eval()
+    for number, (size, items) in enumerate(_chunks(dataset, max_samples, batch_size)):
+        samples += size
+        if not items:
+            continue
+        batch = collate(items)
+        draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
+        batch.update(objective.forget_draw(draws) if forget else draws)
+        batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
+        with spare_memory("in the Fisher pass", SPARE_FISHER):
+            if estimator == "sample":
+                _accumulate_samples(sums, objective, parameters, batch, chunk or sample_chunk(parameters, batch_size))
+            else:
+                _accumulate(sums, objective, parameters, batch, square=estimator == "batch")
+    objective.train(training)
+    metadata = {
+        "estimator": estimator,
+        "samples": str(samples),
+        "batch_size": str(batch_size),
+        "data": fingerprint(dataset),
+    }
+    if isinstance(dataset, RetainStream):
+        metadata["chosen"] = "the first of a stream"
+    sums = {n: global_sum(s) for n, s in sums.items()}
+    if not torch.stack(torch._foreach_norm(list(sums.values()), math.inf)).isfinite().all():
+        name = "forget" if forget else "retain"
+        positions = [] if isinstance(dataset, RetainStream) else bad_samples(dataset, _chosen(dataset, max_samples))
+        why = say_samples(name, positions) if positions else "losses or gradients overflow, load the model in float32"
+        raise ValueError(f"the gradients of the {name} data are not finite: {why}")
+    return sums, metadata
+
+
+def _chosen(dataset: Any, max_samples: int) -> list[int]:
+    return spread(len(dataset), max_samples or len(dataset))
+
+
+def _chunks(dataset: Any, max_samples: int, batch_size: int) -> Iterator[tuple[int, list[dict]]]:
+    """(size, items) of each chunk in turn; no items where it is another process's turn."""
+    rank, world = (torch.distributed.get_rank() if world_size() > 1 else 0), world_size()
+    if isinstance(dataset, RetainStream):
+        stream, number = dataset.first(max_samples), 0
+        while items := list(islice(stream, batch_size)):
+            yield len(items), items if number % world == rank else []
+            number += 1
+        return
+    indices = _chosen(dataset, max_samples)
+    for number, start in enumerate(range(0, len(indices), batch_size)):
+        chunk = indices[start : start + batch_size]
+        yield len(chunk), [dataset[i] for i in chunk] if number % world == rank else []
+
+
+def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, square: bool) -> None:
+    """Add to `sums` the gradient of the batch's mean loss squared, or that of its sum as it is."""
+    losses = objective(**batch)
+    loss = losses.mean() if square else losses.sum()
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    pairs = [(sums[name], g.float()) for name, g in zip(parameters, gradients) if g is not None]
+    totals, gradients = [s for s, _ in pairs], [g for _, g in pairs]
+    if square:
+        torch._foreach_addcmul_(totals, gradients, gradients)
+    else:
+        torch._foreach_add_(totals, gradients)
+
+
+def _accumulate_samples(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, chunk: int) -> None:
+    """Add squared per-sample gradients to `sums`, `chunk` samples at a time."""
+    count = len(next(iter(batch.values())))
+    for start in range(0, count, chunk):
+        part = {k: v[start : start + chunk] for k, v in batch.items()}
+        if chunk == 1:
+            _accumulate(sums, objective, parameters, part, square=True)
+            continue
+
+        # One backward pass for the whole chunk. SDPA's fused kernels have no batching rule, its plain form does.
+        def sample_loss(values: Fisher, one: dict) -> Tensor:
+            single = {k: v.unsqueeze(0) for k, v in one.items()}
+            return functional_call(objective, {f"network.{n}": v for n, v in values.items()}, kwargs=single).sum()
+
+        values = {n: p.detach() for n, p in parameters.items()}
+        with sdpa_kernel(SDPBackend.MATH):
+            gradients = vmap(grad(sample_loss), in_dims=(None, 0))(values, part)
+        for name, gradient in gradients.items():  # (chunk, *shape)
+            sums[name].add_(gradient.float().pow(2).sum(0))  # not in place: gradients may share memory

@@ -1,0 +1,184 @@
+"""Low-rank adapters where the forget data matter: which layers get one, and of what rank, from the two Fishers.
+
+A mask on low-rank factors is not a mask on weights: a factor B of zeros has gradients only for itself, and any change
+of one factor's entry moves a whole row or column of the weight. So with an adapter no mask is made; what the masks say
+weight by weight for full training (`saliency`), the ranks say layer by layer.
+"""
+
+import heapq
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..families import Adapter, Objective
+from .fisher import fisher
+from .masks import Fisher, ratio_masks
+
+NAME = "default"  # of the adapter that is trained
+SELECTIONS = ("saliency", "all", "xattn")
+MAX_RANKS = 4  # a layer gets at most this many times `rank`
+
+
+def lora_layers(network: nn.Module, select: str = "all") -> dict[str, nn.Module]:
+    """The trained linear and ungrouped convolution layers by name; for "xattn" those of cross attention (attn2).
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    }
+    found = {name: module for name, module in found.items() if module.weight.requires_grad}
+    if select == "xattn":
+        found = {name: module for name, module in found.items() if "attn2" in name.split(".")}
+        if not found:
+            raise ValueError("the model has no cross attention: set lora_select to saliency or all")
+    if not found:
+        raise ValueError("the model has no linear or convolution layer that is trained: nothing can be adapted")
+    return found
+
+
+def lora_size(layer: nn.Module, rank: int = 1) -> int:
+    """Weights of a LoRA of `rank` on `layer`: A is rank x inputs (times the kernel), B is outputs x rank."""
+    outputs = layer.weight.shape[0]
+    return rank * (layer.weight.numel() // outputs + outputs)
+
+
+def layer_scores(layers: dict[str, nn.Module], forget: Fisher, retain: Fisher, threshold: float = 1.0) -> dict:
+    """For each layer Σ_j S_j F_forget,j / Σ_j F_retain,j with SFR-on's S = [F_forget > 0 and F_forget >= threshold
+    F_retain]: what there is to forget over what there is to lose.
+
+    A sum of F_forget alone goes to the layers with the largest gradients (the first convolution, shortcuts), which
+    serve everything that the model knows. Layers that the retain data do not reach score as the best of the others.
+    """
+    salient = ratio_masks((forget, {}), (retain, {}), threshold).tensors
+    gained = {name: (forget[f"{name}.weight"] * salient[f"{name}.weight"]).sum().item() for name in layers}
+    lost = {name: retain[f"{name}.weight"].sum().item() for name in layers}
+    best = max((gained[name] / lost[name] for name in layers if lost[name] > 0), default=1.0)
+    return {name: gained[name] / lost[name] if lost[name] > 0 else best * (gained[name] > 0) for name in layers}
+
+
+def allot_ranks(layers: dict[str, nn.Module], scores: dict[str, float], rank: int, budget: float) -> dict[str, int]:
+    """Ranks that maximise Σ_m c_m s_m log(1 + r_m), c_m the weights of one unit of rank, for at most `budget` of the
+    weights that `rank` on every layer takes: as nearly as it can be, 1 + r_m in proportion to the score s_m.
+
+    One unit of rank after the other goes where it brings most per weight, s_m / (1 + r_m), until none fits.
+    Layers without a unit are left out.
+
+    Raises:
+        ValueError: the budget is not in (0, 1], or too small for one unit.
+    """
+    if not 0 < budget <= 1:
+        raise ValueError(f"rank_budget must lie in (0, 1], got {budget}")
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}")
+    left = budget * sum(lora_size(layer, rank) for layer in layers.values())
+    ranks = dict.fromkeys(layers, 0)
+    queue = [(-score, name) for name, score in scores.items() if score > 0]
+    heapq.heapify(queue)
+    while queue:
+        _, name = heapq.heappop(queue)
+        cost = lora_size(layers[name])
+        if cost > left:
+            continue
+        left -= cost
+        ranks[name] += 1
+        limit = min(MAX_RANKS * rank, layers[name].weight.shape[0], layers[name].weight[0].numel())
+        if ranks[name] < limit:
+            heapq.heappush(queue, (-scores[name] / (1 + ranks[name]), name))
+    chosen = {name: r for name, r in ranks.items() if r}
+    if not chosen:
+        raise ValueError(f"no layer gets a rank: raise rank_budget ({budget}) or rank ({rank})")
+    return chosen
+
+
+def find_salient_target_modules(
+    objective: Objective,
+    forget: Dataset,
+    retain: Dataset,
+    rank: int = 4,
+    lora_alpha: float | None = None,
+    rank_budget: float = 0.5,
+    threshold: float = 1.0,
+    max_samples: int = 512,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """`target_modules`, `rank_pattern` and `alpha_pattern` of a peft `LoraConfig`, from the two Fishers.
+
+        LoraConfig(r=4, lora_alpha=4, **find_salient_target_modules(objective, forget, retain))
+
+    Args:
+        rank, lora_alpha: of the uniform adapter that the budget is a share of. alpha_pattern keeps its scale,
+            lora_alpha / rank, at every rank; the default alpha is the rank.
+        rank_budget: share of the weights that `rank` on all linear and convolution layers would take.
+        threshold: gamma of SFR-on's mask.
+        max_samples, batch_size, seed: of the Fisher passes (`saliency.fisher`).
+    """
+    layers = lora_layers(objective.network)
+    options = dict(max_samples=max_samples, batch_size=batch_size, seed=seed)
+    forgotten, _ = fisher(objective, forget, forget=True, **options)
+    retained, _ = fisher(objective, retain, forget=False, **options)
+    ranks = allot_ranks(layers, layer_scores(layers, forgotten, retained, threshold), rank, rank_budget)
+    scale = (rank if lora_alpha is None else lora_alpha) / rank
+    return {
+        "target_modules": list(ranks),
+        "rank_pattern": ranks,
+        "alpha_pattern": {name: scale * r for name, r in ranks.items()},
+    }
+
+
+def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed: int = 0) -> None:
+    """Put an untrained adapter into the objective's network; it alone is trained from now on.
+
+    Args:
+        merge: whether saving exports merged weights instead of the adapter alone.
+        seed: of the factors A (B is 0: the output does not change).
+
+    Raises:
+        ValueError: there is an adapter already, or the names in `config` meet other layers than meant.
+    """
+    if objective.adapter is not None:
+        raise ValueError("the model has an adapter already: merge or remove it first")
+    if not objective.adaptable:
+        raise ValueError("adapters are for the UNet: choose another train_method, or do without LoRA")
+    network = objective.network
+    wanted = None if isinstance(config.target_modules, str | None) else set(config.target_modules)
+    network.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, network, NAME)
+    met = {name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
+    if wanted is not None and config.rank_pattern and met != wanted:
+        raise ValueError(f"target_modules met {len(met)} layers, not {len(wanted)}: {sorted(met ^ wanted)[:3]}")
+    objective.adapter = Adapter(config, merge)
+
+
+def choose_lora(
+    objective: Objective,
+    forget: Dataset,
+    retain: Dataset,
+    select: str = "saliency",
+    rank: int = 4,
+    lora_alpha: float | None = None,
+    rank_budget: float = 0.5,
+    max_samples: int = 512,
+    seed: int = 0,
+) -> LoraConfig:
+    """The configuration that the scripts' flags mean: `rank` on "all" layers or on cross attention ("xattn"), or
+    ranks by "saliency" within `rank_budget`."""
+    if select not in SELECTIONS:
+        raise ValueError(f"lora_select must be one of {', '.join(SELECTIONS)}, got {select!r}")
+    alpha = rank if lora_alpha is None else lora_alpha
+    if select == "saliency":
+        samples = dict(max_samples=max_samples, seed=seed)
+        chosen = find_salient_target_modules(objective, forget, retain, rank, alpha, rank_budget, **samples)
+    else:
+        chosen = {"target_modules": list(lora_layers(objective.network, select))}
+    return LoraConfig(r=rank, lora_alpha=alpha, **chosen)

@@ -1,0 +1,1 @@
+"""Export, checkpoints, adapters and the history of a model."""

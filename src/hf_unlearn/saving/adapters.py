@@ -1,0 +1,204 @@
+"""Adapters as files: saved, loaded by peft or diffusers, combined, weighted and taken off again.
+
+`model` is a pipeline or a bare network (UNet, transformer, classifier).
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..common.files import atomic
+from ..common.names import is_hub_id
+from ..common.untrusted import loading
+from ..families import PIPELINES, Objective, class_names
+from ..saliency.ranks import NAME
+
+PREFIX = "base_model.model."  # peft's name for the network in a PeftModel
+PEFT_FILE, DIFFUSERS_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
+
+
+def tuner_layers(network: nn.Module) -> dict[str, BaseTunerLayer]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
+
+
+def network_of(model: Any) -> nn.Module:
+    """The trained part of a pipeline; a network is its own."""
+    if isinstance(model, nn.Module):
+        return model
+    return model.transformer if "transformer" in model.components else model.unet
+
+
+def strip(network: nn.Module) -> nn.Module:
+    """Put every base layer back in the place of its adapter: exactly the network that was there before."""
+    for name, layer in tuner_layers(network).items():
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, layer.get_base_layer())
+    vars(network).pop("peft_config", None)
+    return network
+
+
+def base_copy(network: nn.Module) -> nn.Module:
+    """The network without its adapters, as a module of its own that shares all weights: a frozen teacher for free."""
+    return strip(copy.deepcopy(network, {id(p): p for p in network.parameters()}))
+
+
+def merged_copy(network: nn.Module) -> nn.Module:
+    """The network with its adapters added to the weights; shares those that no adapter touches."""
+    touched = {id(p) for layer in tuner_layers(network).values() for p in layer.parameters()}
+    merged = copy.deepcopy(network, {id(p): p for p in network.parameters() if id(p) not in touched})
+    for layer in tuner_layers(merged).values():
+        layer.merge(safe_merge=True)
+    return strip(merged).requires_grad_(False)
+
+
+# ---- files -----------------------------------------------------------------------------------
+def save_adapter(objective: Objective, folder: str | Path) -> None:
+    """Write the trained adapter as its users load it, ranks and scales included: for a Stable Diffusion pipeline
+    `pytorch_lora_weights.safetensors` (`pipe.load_lora_weights`), else adapter_config.json and
+    adapter_model.safetensors (`PeftModel.from_pretrained`)."""
+    folder, config = Path(folder), objective.adapter.config
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(objective.network, adapter_name=NAME)
+    state = {name: value.detach().contiguous().cpu() for name, value in state.items()}
+    if _is_stable_diffusion(getattr(objective, "pipeline", None)):
+        metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+        type(objective.pipeline).save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=metadata)
+        return
+    base = objective.base_model
+    config.base_model_name_or_path = base if base is not None and is_hub_id(base) else None  # no path of this machine
+    config.inference_mode = True
+    config.save_pretrained(folder)
+    config.inference_mode = False
+    with atomic(folder / PEFT_FILE) as partial:
+        save_file({PREFIX + name: value for name, value in state.items()}, partial, metadata={"format": "pt"})
+
+
+def holds_adapter(folder: str | Path) -> bool:
+    """Whether `folder` is an adapter, not a whole model."""
+    return any((Path(folder) / name).is_file() for name in (PEFT_FILE, DIFFUSERS_FILE))
+
+
+def load_adapter(model: Any, folder: str | Path, name: str = NAME) -> None:
+    """Attach a saved adapter under `name`, active beside those that are there.
+
+    Raises:
+        ValueError: `folder` holds none, it does not fit the model, or the name is taken.
+    """
+    folder, network = Path(folder), network_of(model)
+    layers = tuner_layers(network).values()
+    if any(name in layer.active_adapters for layer in layers):
+        raise ValueError(f"the model has an adapter {name!r} already: give another name")
+    before = sorted({active for layer in layers for active in layer.active_adapters})
+    if (folder / DIFFUSERS_FILE).is_file():
+        if not _is_stable_diffusion(model):
+            raise ValueError(f"{folder} is an adapter of a Stable Diffusion pipeline: give the pipeline")
+        with loading(folder / DIFFUSERS_FILE):  # the name, and no .bin beside it where the file is torn
+            model.load_lora_weights(str(folder), weight_name=DIFFUSERS_FILE, use_safetensors=True, adapter_name=name)
+    elif (folder / PEFT_FILE).is_file():
+        with loading(folder):
+            config = LoraConfig.from_pretrained(folder)
+            if config.megatron_config:
+                raise ValueError(
+                    f"{folder} is for Megatron, a module that its configuration names: it is not imported"
+                )
+            state = {k.removeprefix(PREFIX): v for k, v in load_file(folder / PEFT_FILE).items()}
+            inject_adapter_in_model(config, network, name)
+            result = set_peft_model_state_dict(network, state, adapter_name=name)
+        lost = [k for k in result.missing_keys if f".{name}." in k]
+        if result.unexpected_keys or lost:
+            raise ValueError(f"adapter {folder} does not fit the model: {[*result.unexpected_keys, *lost][:3]}")
+    else:
+        raise ValueError(f"{folder} holds no adapter ({PEFT_FILE} or {DIFFUSERS_FILE})")
+    _activate(network, [*before, name])
+
+
+def set_strengths(model: Any, strengths: dict[str, float]) -> None:
+    """Weigh the attached adapters: 1 is as trained, 0 is off. Those that are not named are off.
+
+    Raises:
+        ValueError: no adapter of that name is attached.
+    """
+    network = network_of(model)
+    layers = tuner_layers(network).values()
+    attached = {name for layer in layers for name in layer.scaling}
+    unknown = sorted(strengths.keys() - attached)
+    if unknown:
+        raise ValueError(f"no adapter {unknown[0]!r} is attached, there is {', '.join(sorted(attached)) or 'none'}")
+    _activate(network, [name for name, strength in strengths.items() if strength])
+    for layer in layers:
+        for name, strength in strengths.items():
+            if name in layer.scaling and strength:
+                layer.set_scale(name, strength)
+
+
+def remove_adapters(model: Any) -> None:
+    """Undo: the model outputs exactly what it did before any adapter was attached."""
+    if _is_stable_diffusion(model):
+        model.unload_lora_weights()
+    else:
+        strip(network_of(model))
+
+
+def _activate(network: nn.Module, names: list[str]) -> None:
+    for layer in tuner_layers(network).values():
+        layer.enable_adapters(bool(names))
+        layer.set_adapter([name for name in names if name in layer.scaling])
+
+
+def _is_stable_diffusion(model: Any) -> bool:
+    return bool(class_names(model) & set(PIPELINES))
+
+
+def adapter_ranks(objective: Objective) -> dict[str, int]:
+    """The rank of each layer that the trained adapter touches."""
+    return {name: layer.r[NAME] for name, layer in tuner_layers(objective.network).items()}
+
+
+# ---- inside a run ----------------------------------------------------------------------------
+def load_factors(objective: Objective, folder: str | Path) -> None:
+    """Put the factors that `save_adapter` wrote to `folder` into the objective's own adapter."""
+    folder = Path(folder)
+    if (folder / DIFFUSERS_FILE).is_file():
+        path, prefix = folder / DIFFUSERS_FILE, "unet."
+    else:
+        path, prefix = folder / PEFT_FILE, PREFIX
+    state = {name.removeprefix(prefix): value for name, value in load_file(path).items()}
+    set_peft_model_state_dict(objective.network, state, adapter_name=NAME)
+
+
+@contextmanager
+def exporting(objective: Objective, network: nn.Module) -> Iterator[None]:
+    """Inside, `objective` and its pipeline hold `network` instead of their own."""
+    live = objective.network
+    put_network(objective, network)
+    try:
+        yield
+    finally:
+        put_network(objective, live)
+
+
+def put_network(objective: Objective, network: nn.Module) -> None:
+    """Make `network` the one that the objective trains and its pipeline holds."""
+    live, pipeline = objective.network, getattr(objective, "pipeline", None)
+    name = next((n for n, part in pipeline.components.items() if part is live), None) if pipeline else None
+    objective.network = network
+    if name:
+        setattr(pipeline, name, network)
+
+
+def reloaded_adapter(objective: Objective, folder: str | Path) -> nn.Module:
+    """The base network with the adapter of `folder` loaded onto it, as its user would have it."""
+    base: nn.Module = base_copy(objective.network)
+    pipeline = getattr(objective, "pipeline", None)
+    model: Any = base
+    if _is_stable_diffusion(pipeline):
+        model = type(pipeline)(**{**pipeline.components, "unet": base})
+    load_adapter(model, folder)
+    return base

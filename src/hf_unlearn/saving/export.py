@@ -1,0 +1,160 @@
+"""What a run writes besides the exported pipeline: resumable checkpoints, and the check after a save."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.trainer_pt_utils import safe_globals
+
+from ..common.files import atomic, atomic_folder, write_text
+from ..common.names import is_hub_id
+from ..common.sharding import is_sharded
+from ..common.untrusted import loading, read_json
+from ..common.weights import contiguous_state, save_weights
+from ..families import Objective
+from ..saliency.masks import Masks
+from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
+
+MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
+ADAPTER_FOLDER = "adapter"  # beside merged weights
+
+
+def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, profile: Any, state: dict) -> None:
+    """The weights under the name that Trainer resumes from, and what `_prepare` made, so that it is not redone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_sharded(objective):  # whose weights each process writes itself (see sharded)
+        save_weights(objective, folder / "model.safetensors")
+    if masks is not None:
+        masks.save(folder / MASKS_FILE)
+    if profile is not None:
+        with atomic(folder / PROFILE_FILE) as partial:
+            save_file({"profile": profile}, partial)
+    write_text(folder / STATE_FILE, json.dumps(state, indent=2))
+
+
+def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
+    """(masks, profile, state) of `save_checkpoint`."""
+    if not (folder / STATE_FILE).is_file():
+        raise ValueError(f"{folder} is not a checkpoint of UnlearnTrainer: {STATE_FILE} is missing")
+    masks = Masks.load(folder / MASKS_FILE) if (folder / MASKS_FILE).is_file() else None
+    profile = None
+    if (folder / PROFILE_FILE).is_file():
+        with loading(folder / PROFILE_FILE):
+            profile = load_file(folder / PROFILE_FILE)["profile"]
+    return masks, profile, read_json(folder / STATE_FILE)
+
+
+def check_checkpoint(folder: Path, objective: Objective) -> None:
+    """Look at what Trainer will load from a checkpoint: weights as safetensors, the rest as tensors and containers.
+
+    Raises:
+        ValueError: naming the file that is torn, of another model, or asks for more than that, which a pickle can.
+    """
+    read_json(folder / "trainer_state.json")
+    weights = folder / "model.safetensors"
+    pickled = sorted(folder.glob("*.bin"))
+    if pickled and not weights.is_file():
+        raise ValueError(f"{folder} has weights as {pickled[0].name} and no model.safetensors: pickles are not loaded")
+    if weights.is_file():
+        with loading(weights), safe_open(weights, framework="pt") as file:
+            theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        ours = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
+        lost = sorted(theirs.items() - ours.items()) or sorted(contiguous_state(objective).keys() - theirs.keys())
+        if lost:
+            raise ValueError(f"{weights} is of another model: {lost[0]} does not fit")
+    for path in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
+        try:
+            with safe_globals():
+                torch.load(path, "cpu", weights_only=True, mmap=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} is torn or would run code, so it is not loaded: {said}") from error
+
+
+def load_saved(objective: Objective, folder: str) -> None:
+    """Put the weights that a finished run exported to `folder` into the objective's network."""
+    if objective.adapter is None:
+        objective.network.load_state_dict(objective.reload_network(folder).state_dict())
+    else:
+        load_factors(objective, Path(folder) / ADAPTER_FOLDER if objective.adapter.merge else folder)
+
+
+def export(objective: Objective, folder: str | Path) -> None:
+    """Write what plain diffusers, transformers or peft loads: the whole pipeline or model, or the adapter alone; an
+    adapter that is merged stays beside the result, in `adapter`. Before that takes the place of an earlier result, it
+    is loaded and compared.
+
+    Raises:
+        RuntimeError: it does not load to what was saved.
+        OSError: it could not be written. Either way an earlier result in `folder` is as it was.
+    """
+    with atomic_folder(folder) as staged:
+        _export(objective, staged)
+
+
+def _export(objective: Objective, folder: Path) -> None:
+    if objective.adapter is None:
+        objective.save_pretrained(str(folder))
+        forget_local_names(folder)
+        check_reload(objective, str(folder))
+        return
+    factors = folder / ADAPTER_FOLDER if objective.adapter.merge else folder
+    save_adapter(objective, factors)
+    live = _output(objective, objective.network)
+    _same_output(live, _output(objective, reloaded_adapter(objective, factors)), factors)
+    if objective.adapter.merge:
+        merged = merged_copy(objective.network)
+        _same_output(live, _output(objective, merged), folder)
+        with exporting(objective, merged):
+            objective.save_pretrained(str(folder))
+            forget_local_names(folder)
+            check_reload(objective, str(folder))
+
+
+def forget_local_names(folder: str | Path) -> None:
+    """Take out of the saved configs where on this machine the base model lay; the id of a Hub model stays."""
+    for path in [*Path(folder).glob("*.json"), *Path(folder).glob("*/*config.json")]:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name = config.get("_name_or_path") if isinstance(config, dict) else None
+        if isinstance(name, str) and not is_hub_id(name):
+            del config["_name_or_path"]
+            write_text(path, json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def check_reload(objective: Objective, folder: str) -> None:
+    """Load the saved network as a stranger would and compare weights and one forward.
+
+    Raises:
+        RuntimeError: anything differs; the folder must not be shipped.
+    """
+    live = objective.network
+    loaded = objective.reload_network(folder).to(next(live.parameters()).device)
+    saved = loaded.state_dict()
+    for name, value in live.state_dict().items():
+        if name not in saved or not torch.equal(saved[name], value):
+            raise RuntimeError(f"{folder} does not reload to what was saved: {name} differs")
+    _same_output(_output(objective, live), _output(objective, loaded), folder)
+
+
+@torch.no_grad()
+def _output(objective: Objective, network: nn.Module) -> torch.Tensor:
+    """Of one small forward, in eval mode."""
+    device = next(network.parameters()).device
+    args, kwargs = objective.probe(torch.Generator().manual_seed(0))
+    args, kwargs = send_to_device(args, device), send_to_device(kwargs, device)
+    training = network.training
+    output = network.eval()(*args, **kwargs, return_dict=False)[0]
+    network.train(training)
+    return output
+
+
+def _same_output(live: torch.Tensor, loaded: torch.Tensor, folder: str | Path) -> None:
+    difference = (live - loaded.to(live.device)).abs().max().item()
+    if not difference <= 1e-5 * max(1.0, live.abs().max().item()):
+        raise RuntimeError(f"{folder} does not reload to what was saved: one forward differs by {difference:.3g}")

@@ -1,0 +1,1 @@
+"""The trainer, its parts and its configuration."""

@@ -1,0 +1,88 @@
+"""What happens around an outer step: the merge, the progress bar, the two-sided stop."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
+
+from ..common.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from .trainer import UnlearnTrainer
+
+
+class MergeSlowWeights(TrainerCallback):
+    """The slow merge, right after the final optimizer step of an outer step."""
+
+    def __init__(self, trainer: "UnlearnTrainer"):
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.fast_slow.merge()
+
+
+class UnlearnProgress(ProgressCallback):
+    """A bar over outer steps with the forget and retain loss behind it, instead of a printed dict a log line."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not (state.is_world_process_zero and self.training_bar is not None):
+            return
+        shown = {k: f"{logs[f'{k}_loss']:.4f}" for k in ("forget", "retain") if f"{k}_loss" in logs}
+        shown.update({k[5:]: f"{v:.3f}" for k, v in logs.items() if k in ("eval_forget_score", "eval_retain_drift")})
+        if shown:
+            self.training_bar.set_postfix(shown)
+
+
+class TwoSidedStop:
+    """Early stop on both sides: forgotten enough, or retained data hurt too much; the best weights are kept.
+
+    Best is the lowest forget score among the evaluations within `max_retain_drift`. Its weights wait in
+    `output_dir/best.safetensors` and are loaded when training ends.
+    """
+
+    def __init__(self, trainer: "UnlearnTrainer"):
+        self.trainer = trainer
+        self.best: dict[str, float] | None = None
+        self.reached = False  # a run that is resumed from here takes no further step
+
+    @property
+    def active(self) -> bool:
+        args = self.trainer.args
+        return args.target_forget is not None or args.max_retain_drift is not None
+
+    @property
+    def _weights(self) -> Path:
+        return Path(self.trainer.args.output_dir) / "best.safetensors"
+
+    def update(self, forget_score: float, retain_drift: float) -> bool:
+        """Take in one evaluation; True if training should stop."""
+        args, step = self.trainer.args, self.trainer.state.global_step
+        within = args.max_retain_drift is None or retain_drift <= args.max_retain_drift
+        if within and (self.best is None or forget_score < self.best["forget_score"]):
+            self.best = {"forget_score": forget_score, "retain_drift": retain_drift, "step": step}
+            save_weights(self.trainer.objective.network, self._weights, self.trainer.is_world_process_zero())
+        reached = within and args.target_forget is not None and forget_score <= args.target_forget
+        self.reached = reached or not within
+        return self.reached
+
+    def copy_to(self, checkpoint: Path) -> None:
+        """Put the best weights into a checkpoint."""
+        if self.best is not None:
+            shutil.copyfile(self._weights, checkpoint / self._weights.name)
+
+    def copy_from(self, checkpoint: Path) -> None:
+        """Take the best weights from a checkpoint, whatever folder the resumed run writes to."""
+        kept = checkpoint / self._weights.name
+        if kept.is_file() and self.trainer.is_world_process_zero():
+            shutil.copyfile(kept, self._weights)
+
+    def restore(self) -> None:
+        """Load the best weights, if any evaluation was within bounds."""
+        if self.best is not None and self.active:
+            self.trainer.accelerator.wait_for_everyone()
+            load_weights(self.trainer.objective.network, self._weights)
+            self.trainer.accelerator.wait_for_everyone()
+            if self.trainer.is_world_process_zero():
+                self._weights.unlink()

@@ -1,0 +1,109 @@
+"""Training arguments: transformers' own, with defaults that unlearning needs, and the two-sided early stop."""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from ..common.limits import SEEDS, check_limits
+
+
+@dataclass(repr=False)  # TrainingArguments' own leaves the token out
+class UnlearnConfig(TrainingArguments):
+    """`max_steps` counts *outer* steps: the method's fast steps, the final step and the slow merge are one.
+
+    Methods with fast steps need `gradient_accumulation_steps=1`.
+    """
+
+    output_dir: str | None = field(default="unlearned", metadata={"help": "where the result is written"})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "forget and retain samples per device"})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "evaluation batch per device"})
+    max_steps: int = field(default=50, metadata={"help": "outer steps"})
+    learning_rate: float = field(
+        default=5e-4,
+        metadata={
+            "help": "rate of the retain steps; 5e-4 suits the small shipped model, published DDPM runs use 1e-4"
+        },
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule of both learning rates"})
+    logging_steps: float = field(default=10, metadata={"help": "outer steps between log lines"})
+    save_strategy: str = field(default="no", metadata={"help": "no, steps, epoch or best: checkpoints that resume"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False: batches are nested"})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "see transformers"})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "see transformers"})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "False: a diverging run must say so"})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "set True with a GPU"})
+
+    hub_strategy: str = field(default="end", metadata={"help": "only end: checkpoints stay local"})
+
+    push_masks: bool = field(default=False, metadata={"help": "upload the masks too, which stay local otherwise"})
+
+    target_forget: float | None = field(
+        default=None,
+        metadata={"help": "stop once eval_forget_score, the share of forget samples still known, is at most this"},
+    )
+    max_retain_drift: float | None = field(
+        default=None,
+        metadata={
+            "help": "stop once the retain evaluation loss is this share above the original's (0.05: 1.05 times)"
+        },
+    )
+    guard_steps: int = field(
+        default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 switches them off"}
+    )
+    max_loss_ratio: float = field(
+        default=20.0, metadata={"help": "a retain loss this many times the original's counts as divergence"}
+    )
+    verify_mask_steps: int = field(
+        default=25, metadata={"help": "outer steps between measurements of the drift outside the mask; 0 is never"}
+    )
+
+    offload: bool = field(
+        default=False,
+        metadata={"help": "keep the original's copy and the slow weights in host memory: less on the GPU, slower"},
+    )
+
+    @property
+    def draws_seed(self) -> int:
+        """What all draws are made from: `data_seed`, else `seed`."""
+        return self.data_seed if self.data_seed is not None else self.seed
+
+    @classmethod
+    def quiet(cls, **values: Any) -> "UnlearnConfig":
+        """For a run that is only a means: no bar, no log lines, no snapshots, no checks; `values` win."""
+        silent = {"disable_tqdm": True, "logging_strategy": "no", "guard_steps": 0, "verify_mask_steps": 0}
+        return cls(**{**silent, **values})
+
+    def __post_init__(self):
+        others = (torch.cuda, torch.backends.mps, torch.xpu)
+        if self.bf16 and not any(device.is_available() for device in others):
+            self.use_cpu = True  # transformers wants this said, though there is nothing else to use
+        super().__post_init__()
+        check_limits(
+            self,
+            per_device_train_batch_size="[1, inf)",
+            per_device_eval_batch_size="[1, inf)",
+            gradient_accumulation_steps="[1, inf)",
+            learning_rate="[0, inf)",
+            seed=SEEDS,
+            data_seed=SEEDS,
+        )
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be False: forget and retain batches are nested")
+        if str(getattr(self.hub_strategy, "value", self.hub_strategy)) != "end":
+            raise ValueError("hub_strategy must be 'end': checkpoints hold masks, which stay local")
+        if self.eval_strategy == "no" and (self.target_forget is not None or self.max_retain_drift is not None):
+            raise ValueError("target_forget and max_retain_drift need evaluations: set eval_strategy and eval_steps")
+        optim = str(getattr(self.optim, "value", self.optim))
+        if ("8bit" in optim or "bnb" in optim or "paged" in optim) and not optim.startswith(("adamw_torch", "galore")):
+            if find_spec("bitsandbytes") is None:
+                raise ValueError(f"optim={optim} needs the extra hf_unlearn[adam8bit], or leave optim out")
+        compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
+        inductor = self.torch_compile and self.torch_compile_backend == "inductor"
+        on_cpu = self.use_cpu or not torch.cuda.is_available()
+        if inductor and on_cpu and not any(name and shutil.which(name) for name in compilers):
+            raise ValueError("torch_compile needs a C++ compiler on a CPU: install g++ or set CXX, or leave it out")

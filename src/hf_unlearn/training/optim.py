@@ -1,0 +1,268 @@
+"""Fast and slow weights around any elementwise optimizer, with a second optimizer for the forget phase.
+
+Within an outer step the *fast* weights move: a masked forget step, then retain steps. `merge` then moves the
+*slow* weights towards them (Lookahead form, arXiv 1907.08610; the outer update of SFR-on, arXiv 2409.19732):
+
+    slow <- slow + rate * (fast - slow),   fast <- slow
+
+`form="ema"` keeps the fast weights and lets the slow ones follow: slow <- slow + rate * (fast - slow). What is
+evaluated and saved is then the slow copy (`averaged`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..common.sharding import largest_of_shards, local, locals_of
+
+
+class FastSlow(Optimizer):
+    """Wraps the retain optimizer `base`; learning-rate schedulers, scalers and checkpoints see one optimizer.
+
+    Args:
+        base: the optimizer of the retain steps; its param_groups are this optimizer's.
+        forget: the optimizer of the forget steps over the same parameters in the same order, or None to share
+            `base` (then the forget step inherits the retain momentum).
+        rate: beta, in (0, 1]. At 1 the Lookahead form needs no slow copy and none is made.
+        form: "lookahead" or "ema".
+        buffers: floating-point buffers (BatchNorm statistics) merged with the same rate.
+        offload: whether the slow copy is kept in host memory; a merge then moves every weight there and back.
+    """
+
+    def __init__(
+        self,
+        base: Optimizer,
+        forget: Optimizer | None = None,
+        rate: float = 1.0,
+        form: Literal["lookahead", "ema"] = "lookahead",
+        buffers: Iterable[Tensor] = (),
+        offload: bool = False,
+    ):
+        if not 0 < rate <= 1:
+            raise ValueError(f"slow rate must lie in (0, 1], got {rate}: 1 means no slow weights")
+        if form not in ("lookahead", "ema"):
+            raise ValueError(f"form must be 'lookahead' or 'ema', got {form!r}")
+        super().__init__(base.param_groups, base.defaults)
+        self.base, self.forget, self.rate, self.form = base, forget, rate, form
+        self.buffers, self.offload = list(buffers), offload
+        self.state = base.state
+        self._slow: list[Tensor] | None = None
+        self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool] | None = None
+        self.masks: list[Tensor | None] | None = None  # weights that every step may move, if not all
+        self.mask_drift = 0.0
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [p for group in self.base.param_groups for p in group["params"]]
+
+    @property
+    def _merged(self) -> list[Tensor]:
+        return self.parameters + self.buffers
+
+    # ---- steps -----------------------------------------------------------------------------------
+    @contextmanager
+    def forget_phase(
+        self, masks: list[Tensor | None] | None, scale: float = 1.0, hard: bool = True, verify: bool = False
+    ) -> Iterator[None]:
+        """Inside, `step` is a forget step: the forget optimizer at `scale` times its scheduled learning rate.
+
+        `masks` holds one bool tensor per parameter (True: may move; None: all of it may). With `hard` the weights
+        outside are bit-identical afterwards, whatever momentum and weight decay say; otherwise only the gradient
+        is masked by the caller. `verify` measures the largest drift outside the mask into `mask_drift`.
+        """
+        self._forget_call = (masks, scale, hard, verify)
+        try:
+            yield
+        finally:
+            self._forget_call = None
+
+    def step(self, closure=None):
+        if self._forget_call is None:
+            kept = self._outside(self.masks, self.base, hard=True, verify=False)
+            result = self.base.step(closure)
+            self._restore(self.masks, kept, hard=True, verify=False)
+            return result
+        masks, scale, hard, verify = self._forget_call
+        optimizer = self.forget or self.base
+        kept = self._outside(masks, optimizer, hard, verify)
+        before = [group["lr"] for group in optimizer.param_groups]
+        for group, lead in zip(optimizer.param_groups, self.base.param_groups):
+            # The forget learning rate follows the retain scheduler: same relative factor, its own height.
+            decay = 1.0 if optimizer is self.base or not lead.get("initial_lr") else lead["lr"] / lead["initial_lr"]
+            group["lr"] = group["lr"] * decay * scale
+        result = optimizer.step(closure)
+        for group, lr in zip(optimizer.param_groups, before):
+            group["lr"] = lr
+        self._restore(masks, kept, hard, verify)
+        return result
+
+    def _outside(self, masks, optimizer, hard, verify) -> list[Tensor | None] | None:
+        """Copies of the weights that must not move, or None where they cannot move or nobody looks.
+
+        A forget optimizer of its own, with masked gradients and no weight decay, never moves a masked-out weight:
+        its moments there are exactly 0. Only then is the copy spared.
+        """
+        if masks is None:
+            return None
+        still = optimizer is not self.base and all(not group.get("weight_decay") for group in optimizer.param_groups)
+        if (still or not hard) and not verify:
+            return None
+        return [p.clone() if m is not None else None for p, m in zip(locals_of(self.parameters), masks)]
+
+    @torch.no_grad()
+    def _restore(self, masks, kept, hard, verify) -> None:
+        if kept is None:
+            return
+        for p, m, old in zip(locals_of(self.parameters), masks, kept):
+            if old is None:
+                continue
+            if hard:
+                p.copy_(torch.where(m, p, old))
+            if verify and not m.all():
+                drift = (p - old).abs().masked_fill(m, 0).max().item()
+                self.mask_drift = max(self.mask_drift, drift)
+        if verify:
+            self.mask_drift = largest_of_shards(self.mask_drift, self.parameters)
+
+    # ---- slow weights ----------------------------------------------------------------------------
+    @property
+    def has_slow(self) -> bool:
+        return self.form == "ema" or self.rate < 1
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Remember where the outer step starts (Lookahead), or start the average (EMA). No-op at rate 1."""
+        if not self.has_slow or (self.form == "ema" and self._slow is not None):
+            return
+        if self._slow is None:
+            self._slow = self._copies(self._merged)
+        else:
+            torch._foreach_copy_(locals_of(self._slow), locals_of(self._merged))
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """slow <- slow + rate (fast - slow); in Lookahead form the fast weights then restart from there."""
+        if not self.has_slow:
+            return
+        if self._slow is None:
+            raise RuntimeError("merge() without begin(): call begin() before the first fast step")
+        merged, slow = locals_of(self._merged), locals_of(self._slow)
+        if self.offload:
+            for kept, live in zip(slow, merged):  # one after the other: what moves is small
+                kept.lerp_(live.to(kept.device), self.rate)
+        else:
+            torch._foreach_lerp_(slow, merged, self.rate)
+        if self.form == "lookahead":
+            torch._foreach_copy_(merged, slow)
+
+    def _copies(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        return [t.detach().to("cpu" if self.offload else t.device, copy=True) for t in tensors]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model holds the weights to evaluate and to save (differs only for `form="ema"`)."""
+        if self.form != "ema" or self._slow is None:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Leave the weights to keep in the model: the slow ones of `form="ema"`. A later run starts a new average."""
+        if self.form == "ema" and self._slow is not None:
+            torch._foreach_copy_(locals_of(self._merged), locals_of(self._slow))
+            self._slow = None
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for live, slow in zip(locals_of(self._merged), locals_of(self._slow)):
+            held = live.detach().clone()
+            live.copy_(slow)
+            slow.copy_(held)
+
+    # ---- sharded weights -------------------------------------------------------------------------
+    def relink(self, buffers: Iterable[Tensor]) -> None:
+        """After FSDP has put shards in the place of the base optimizer's weights: the same for all else."""
+        self.buffers = list(buffers)
+        if self.forget is not None:
+            for group, lead in zip(self.forget.param_groups, self.base.param_groups, strict=True):
+                group["params"] = list(lead["params"])
+
+    def named_tensors(self, names: dict[int, str]) -> dict[str, Tensor]:
+        """All state as tensors, shards as they are, for `sharding.save_shards`; `names` by id of the parameter."""
+        found = {"mask_drift": torch.tensor([self.mask_drift], dtype=torch.float64)}
+        for part, optimizer in self._parts():
+            for i, group in enumerate(optimizer.param_groups):
+                found[f"{part}.lr.{i}"] = torch.tensor([group["lr"]], dtype=torch.float64)
+            for p, values in optimizer.state.items():
+                found.update({f"{part}.{names[id(p)]}.{key}": value for key, value in values.items()})
+        if self.form == "ema" and self._slow is not None:
+            found.update({f"slow.{i}": t for i, t in enumerate(self._slow)})
+        return found
+
+    def load_named_tensors(self, stored: set[str], names: dict[int, str], read: Callable[[dict], None]) -> None:
+        """Take back what `named_tensors` gave; `stored` are its names and `read` fills tensors by name in place."""
+        self._check_same_kind(any(name.startswith("forget.") for name in stored), "slow.0" in stored)
+        for part, optimizer in self._parts():
+            for group in optimizer.param_groups:
+                on_device = group.get("fused") or group.get("capturable")
+                for p in group["params"]:
+                    prefix = f"{part}.{names[id(p)]}."
+                    keys = [name.removeprefix(prefix) for name in stored if name.startswith(prefix)]
+                    step = torch.zeros((), device=local(p).device if on_device else "cpu")
+                    values = {key: step if key == "step" else torch.zeros_like(p) for key in sorted(keys)}
+                    if values:
+                        optimizer.state[p] = values
+        if "slow.0" in stored:
+            self._slow = self._copies(self._merged)
+        tensors = self.named_tensors(names)
+        read(tensors)
+        self.mask_drift = tensors["mask_drift"].item()
+        for part, optimizer in self._parts():
+            for i, group in enumerate(optimizer.param_groups):
+                group["lr"] = tensors[f"{part}.lr.{i}"].item()
+
+    def _parts(self) -> list[tuple[str, Optimizer]]:
+        return [("base", self.base), *([("forget", self.forget)] if self.forget is not None else [])]
+
+    # ---- plumbing --------------------------------------------------------------------------------
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.base.zero_grad(set_to_none=set_to_none)
+
+    def state_dict(self) -> dict:
+        """State of both optimizers; the slow copy only where the next outer step cannot rebuild it (EMA)."""
+        return {
+            "base": self.base.state_dict(),
+            "forget": self.forget.state_dict() if self.forget is not None else None,
+            "slow": self._slow if self.form == "ema" else None,
+            "mask_drift": self.mask_drift,
+        }
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._check_same_kind(state_dict["forget"] is not None, state_dict["slow"] is not None)
+        self.base.load_state_dict(state_dict["base"])
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        if self.forget is not None:
+            self.forget.load_state_dict(state_dict["forget"])
+        if state_dict["slow"] is not None:
+            self._slow = self._copies(self._merged)
+            for ours, theirs in zip(self._slow, state_dict["slow"], strict=True):
+                ours.copy_(theirs)
+        self.mask_drift = state_dict["mask_drift"]
+
+    def _check_same_kind(self, forget: bool, slow: bool) -> None:
+        """Raise ValueError unless a checkpoint with or without these fits."""
+        if forget != (self.forget is not None):
+            raise ValueError(
+                "the checkpoint was written with another forget_optim (separate or shared): resume with the same one"
+            )
+        if slow and self.form != "ema":
+            raise ValueError("the checkpoint holds an EMA of the weights: resume with slow_form='ema'")

@@ -1,0 +1,24 @@
+"""The figures recorded before the package was rearranged: weights to 1e-6, masks and ranks exactly."""
+
+import json
+from pathlib import Path
+
+import pytest
+from golden_cases import figures, names, run
+
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+
+def test_every_recorded_case_is_run():
+    assert set(GOLDEN) == set(names()) and len(GOLDEN) > 100
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_nothing_changed(name):
+    found, wanted = figures(run(name)), GOLDEN[name]
+    assert found.keys() == wanted.keys()
+    for key in ("projections", "weights", "buffers"):
+        assert found[key] == pytest.approx(wanted[key], rel=1e-6, abs=1e-6), key
+    for key in ("count", "masks", "ranks"):
+        assert found.get(key) == wanted.get(key), key
+    assert found["logged"] == pytest.approx(wanted["logged"], rel=1e-5, abs=1e-6)
