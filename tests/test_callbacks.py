@@ -33,9 +33,7 @@ def scripted(monkeypatch):
 
     def script(scores: dict[int, tuple[float, float]]) -> None:
         update = TwoSidedStop.update
-        monkeypatch.setattr(
-            TwoSidedStop, "update", lambda self, *measured: update(self, *scores[self.trainer.state.global_step])
-        )
+        monkeypatch.setattr(TwoSidedStop, "update", lambda self, score, drift, step: update(self, *scores[step], step))
 
     return script
 
@@ -149,7 +147,9 @@ def test_without_guard_steps_nothing_is_written(tmp_path, images):
 def test_retain_loss_is_compared_with_the_originals(tmp_path, images):
     trainer = trainer_of(tmp_path, images, FineTune(), max_loss_ratio=3.0, guard_steps=0)
     guard = trainer.guard
-    batch = trainer._with_draws(collate([images[i] for i in (0, 2)]), trainer._generator("train", 0), forget=False)
+    batch = trainer.step.draws.add(
+        collate([images[i] for i in (0, 2)]), trainer.step.draws.generator("train", 0), forget=False
+    )
     guard.expect(batch)
     assert guard.first_retain == trainer.objective(**batch).mean().item()
     guard.first_retain = 2.0

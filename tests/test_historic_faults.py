@@ -98,7 +98,7 @@ def test_nothing_around_the_network_trains(tmp_path, images):
     trainer = UnlearnTrainer(pipeline, config(tmp_path, max_steps=1), SFRon(), *split_by_label(images, 1))
     trainer.train()
     assert not pipeline.other.training and pipeline.unet.training
-    ours = {id(p) for p in trainer.fast_slow.parameters}
+    ours = {id(p) for p in trainer.step.parameters}
     assert ours == {id(p) for p in pipeline.unet.parameters()}
 
 

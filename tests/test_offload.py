@@ -36,12 +36,12 @@ def test_resumed_equals_straight(tmp_path, method):
 def test_nothing_of_the_original_stays_on_the_device(tmp_path):
     """`meta` is nowhere; a second train() goes on with the same copy."""
     trainer = trained(tmp_path, SFRon(), offload=True)
-    places = {p.device.type for p in trainer.original.parameters()}
+    places = {p.device.type for p in trainer.reference.original.parameters()}
     assert places == {"meta"} and {p.device.type for p in trainer.objective.network.parameters()} == {"cpu"}
     trainer.args.max_steps = 6
     trainer.train()
-    assert {p.device.type for p in trainer.original.parameters()} == {"meta"}
-    assert {p.device.type for p in trained(tmp_path, SFRon()).original.parameters()} == {"cpu"}
+    assert {p.device.type for p in trainer.reference.original.parameters()} == {"meta"}
+    assert {p.device.type for p in trained(tmp_path, SFRon()).reference.original.parameters()} == {"cpu"}
 
 
 def test_weights_that_are_not_trained_stay_where_they_are(tmp_path):
@@ -50,5 +50,8 @@ def test_weights_that_are_not_trained_stay_where_they_are(tmp_path):
     pipeline.unet.conv_in.requires_grad_(False)
     trainer = UnlearnTrainer(pipeline, config(tmp_path, offload=True), SFRon(), *split_by_label(random_images(), 1))
     trainer.train()
-    assert trainer.original.conv_in.weight is pipeline.unet.conv_in.weight
-    assert trainer.original.conv_in.weight.device.type == "cpu" and trainer.original.conv_out.weight.is_meta
+    assert trainer.reference.original.conv_in.weight is pipeline.unet.conv_in.weight
+    assert (
+        trainer.reference.original.conv_in.weight.device.type == "cpu"
+        and trainer.reference.original.conv_out.weight.is_meta
+    )

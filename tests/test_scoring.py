@@ -7,22 +7,17 @@ from conftest import config, tiny_pipeline
 from hf_unlearn import NegGradPlus, SFRon, UnlearnTrainer, split_by_label
 
 
-class Recording(UnlearnTrainer):
-    """Keeps the batches of evaluations, with their draws."""
-
-    seen: list
-
-    def prediction_step(self, model, inputs, *args, **kwargs):
-        number = self._eval_batches
-        result = super().prediction_step(model, inputs, *args, **kwargs)
-        self.seen.append(self._with_draws(inputs, self._generator("eval", number), forget=True))
-        return result
-
-
 @pytest.fixture
-def trainer(tmp_path, images) -> Recording:
-    made = Recording(tiny_pipeline(), config(tmp_path), NegGradPlus(), *split_by_label(images, 1))
-    made.seen = []
+def trainer(tmp_path, images, monkeypatch) -> UnlearnTrainer:
+    """Its `seen` holds the batches of evaluations, with their draws."""
+    made = UnlearnTrainer(tiny_pipeline(), config(tmp_path), NegGradPlus(), *split_by_label(images, 1))
+    made.seen, add = [], made.evaluator.draws.add
+
+    def recording(*args, **kwargs):
+        made.seen.append(add(*args, **kwargs))
+        return made.seen[-1]
+
+    monkeypatch.setattr(made.evaluator.draws, "add", recording)
     return made
 
 
@@ -44,7 +39,7 @@ def test_losses_are_means_over_samples_not_over_batches(trainer):
 
 
 def test_score_is_the_share_below_the_profile(trainer):
-    trainer.profile = torch.tensor([[0.0] * 10, [1.05] * 10])
+    trainer.reference.baseline_losses = torch.tensor([[0.0] * 10, [1.05] * 10])
     score = trainer.evaluate()["eval_forget_score"]
     known = losses_of(trainer, trainer.seen[:2]) < 1.05
     assert score == pytest.approx(known.float().mean().item()) and 0 < score < 1
@@ -52,12 +47,12 @@ def test_score_is_the_share_below_the_profile(trainer):
 
 def test_drift_is_relative_to_the_original(trainer):
     before = trainer.evaluate()["eval_retain_loss"]
-    assert trainer.original_retain == before
+    assert trainer.evaluator.original_retain == before
     with torch.no_grad():
         trainer.objective.network.conv_out.bias += 0.5
     after = trainer.evaluate()
     assert after["eval_retain_drift"] == pytest.approx(after["eval_retain_loss"] / before - 1)
-    assert after["eval_retain_drift"] > 0.05 and trainer.original_retain == before
+    assert after["eval_retain_drift"] > 0.05 and trainer.evaluator.original_retain == before
 
 
 def test_evaluations_do_not_change_the_run(tmp_path, images):

@@ -121,7 +121,7 @@ def test_the_frozen_original_shares_what_is_not_trained(tmp_path):
         objective, config(tmp_path, max_steps=1), METHODS["esd"](), *split_by_label(latents(objective.prompts), 1)
     )
     trainer.train()
-    live, frozen = dict(pipeline.unet.named_parameters()), dict(trainer.original.named_parameters())
+    live, frozen = dict(pipeline.unet.named_parameters()), dict(trainer.reference.original.named_parameters())
     shared = {n for n in live if live[n].data_ptr() == frozen[n].data_ptr()}
     assert shared == {n for n in live if "attn2" not in n} and not any(p.requires_grad for p in frozen.values())
 

@@ -58,17 +58,18 @@ def test_all_classes_forgotten_leaves_nothing_to_match(tmp_path, images):
     one = UnlearnTrainer(tiny_pipeline(), config(tmp_path), GradientAscent(), images)
     one.train()
     with pytest.raises(ValueError, match="none to match"):
-        one.matching_losses({"labels": torch.tensor([0])}, to="anchor")
+        one.step.matching_losses({"labels": torch.tensor([0])}, to="anchor")
 
 
 def test_a_second_train_keeps_the_original(tmp_path, images):
     """Its masks, its losses and its predictions, not those of the model already unlearned."""
     trainer = trainer_of(tmp_path, images, eval_strategy="steps", eval_steps=2)
     trainer.train()
-    original, profile, masks = trainer.original, trainer.profile, trainer.masks
+    reference = trainer.reference
+    original, losses, masks = reference.original, reference.baseline_losses, reference.masks
     start = tiny_pipeline().unet.state_dict()
     trainer.train()
-    assert trainer.original is original and trainer.profile is profile and trainer.masks is masks
+    assert reference.original is original and reference.baseline_losses is losses and reference.masks is masks
     assert all(torch.equal(v, start[n]) for n, v in original.state_dict().items())
     assert not any(p.requires_grad for p in original.parameters()) and not original.training
 
@@ -76,7 +77,7 @@ def test_a_second_train_keeps_the_original(tmp_path, images):
 def test_no_copy_without_need(tmp_path, images):
     trainer = trainer_of(tmp_path, images, SFRon(retain_loss="data"))
     trainer.train()
-    assert trainer.original is None
+    assert trainer.reference.original is None
 
 
 def test_resume_refuses_another_original(tmp_path, images):

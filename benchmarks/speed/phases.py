@@ -49,7 +49,7 @@ class Phases(TrainerCallback):
     def hooked(self):
         """Inside, the trainer's steps are timed."""
         trainer = self.trainer
-        before, fast = trainer.method.before_step, trainer.fast_step
+        before, fast = trainer.step.method.before_step, trainer.step.fast_step
 
         def before_step(*args: Any) -> None:
             self._part = "forget"
@@ -61,25 +61,25 @@ class Phases(TrainerCallback):
 
         found = [
             (trainer, "get_batch_samples", "data"),
-            (trainer, "_with_draws", "draws"),
-            (trainer, "_forward", "forward"),
+            (trainer.step.draws, "add", "draws"),
+            (trainer.step, "_forward", "forward"),
             (trainer.objective, "match", "target forward"),
             (trainer.accelerator, "backward", "backward"),
             (loop, "_mask_gradients", "mask"),
             (torch.nn.utils, "clip_grad_norm_", "clip"),
             (trainer, "_maybe_log_save_evaluate", "logging"),
-            *((trainer.guard, name, "guard") for name in ("check", "check_retain", "expect", "_save")),
+            *((trainer.guard, name, "guard") for name in ("check", "check_retain", "expect_retain", "_save")),
         ]
         with ExitStack() as self._stack:
-            self._stack.enter_context(patch.object(trainer.method, "before_step", before_step))
-            self._stack.enter_context(patch.object(trainer, "fast_step", fast_step))
+            self._stack.enter_context(patch.object(trainer.step.method, "before_step", before_step))
+            self._stack.enter_context(patch.object(trainer.step, "fast_step", fast_step))
             for owner, name, phase in found:
                 self._stack.enter_context(patch.object(owner, name, self.timed(phase, getattr(owner, name))))
             yield
 
     def on_train_begin(self, args, state, control, **kwargs):
         """The optimizers are there now."""
-        fast_slow = self.trainer.fast_slow
+        fast_slow = self.trainer.step.weights
         found = [(fast_slow, name, "merge") for name in ("begin", "merge")]
         found += [(fast_slow, name, "mask") for name in ("_outside", "_restore")]
         found += [(fast_slow.base, "step", "optimizer"), (fast_slow, "zero_grad", "optimizer")]

@@ -63,7 +63,7 @@ def test_samples_that_are_read_later_are_named_at_the_step(tmp_path):
     broken = trainer_of(tmp_path, FineTune(), (forget, Lazy(retain, {2: float("inf")})))
     with pytest.raises(DivergenceError, match="loss is not finite: retain samples 2 hold inf or NaN; the weights of"):
         broken.train()
-    assert broken.guard.step == 0 and same(load_file(tmp_path / SAVED), tiny_pipeline().unet.state_dict())
+    assert broken.guard.kept == 0 and same(load_file(tmp_path / SAVED), tiny_pipeline().unet.state_dict())
 
 
 @pytest.mark.parametrize("estimator", ["sample", "batch"])
@@ -126,7 +126,7 @@ def test_fp16_overflow_at_the_start_is_the_scalers_business(tmp_path):
     trainer = scaled(trainer_of(tmp_path, method, max_steps=10))
     trainer.train()
     assert trainer.state.global_step == 10 and trainer.accelerator.scaler.get_scale() == 2.0**13
-    assert trainer.guard.overflows == 0 and total_norm(trainer.fast_slow.parameters).isfinite()
+    assert trainer.guard.overflows == 0 and total_norm(trainer.step.parameters).isfinite()
 
 
 def test_fp16_overflow_without_end_stops(tmp_path):

@@ -108,7 +108,7 @@ def watch(kill: list | None, report: int) -> Events:
     events = Events(kill, report)
     events.at(latents.Cache, "write", "draw")
     events.at(saliency, "_accumulate_samples", "fisher")
-    events.at(loop.OuterStep, "fast_step", "step")
+    events.at(loop.Step, "fast_step", "step")
     events.at(UnlearnTrainer, "compute_loss", "step")
     events.at(UnlearnTrainer, "prediction_step", "evaluate")
     events.at(RunRecord, "write", "record")

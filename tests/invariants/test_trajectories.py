@@ -86,14 +86,13 @@ def test_beta_one_is_no_wrapper(tmp_path, images):
         def create_optimizer(self, model=None):
             made = super().create_optimizer(model)
             self.optimizer = made.base
-            self.fast_slow = made
             return self.optimizer
 
     stock = Stock(tiny_pipeline(), config(tmp_path), FineTune(), None, split_by_label(images, 1)[1])
     stock.train()
     ours = UnlearnTrainer(tiny_pipeline(), config(tmp_path), FineTune(), None, split_by_label(images, 1)[1])
     ours.train()
-    assert same(weights(stock), weights(ours)) and not ours.fast_slow.has_slow
+    assert same(weights(stock), weights(ours)) and not ours.step.weights.has_slow
     slow = SFRon(slow_form="lookahead", slow_rate=0.5)
     unslow = SFRon(slow_form="lookahead", slow_rate=1.0)
     assert not same(weights(run(tmp_path, images, slow)), weights(run(tmp_path, images, unslow)))
@@ -121,15 +120,17 @@ def test_masked_out_weights_stay_through_the_forget_phase(tmp_path, images):
 def test_micro_batches_draw_anew(tmp_path, images):
     """Two micro-batches of an accumulated step must not share noise."""
     seen = []
-
-    class Watch(UnlearnTrainer):
-        def _with_draws(self, batch, generator, forget, split=True):
-            made = super()._with_draws(batch, generator, forget, split)
-            seen.append(made["noise"])
-            return made
-
     values = config(tmp_path, gradient_accumulation_steps=2, max_steps=1)
-    Watch(tiny_pipeline(), values, FineTune(), None, split_by_label(images, 1)[1]).train()
+    trainer = UnlearnTrainer(tiny_pipeline(), values, FineTune(), None, split_by_label(images, 1)[1])
+    add = trainer.step.draws.add
+
+    def watched(*args, **kwargs):
+        made = add(*args, **kwargs)
+        seen.append(made["noise"])
+        return made
+
+    trainer.step.draws.add = watched
+    trainer.train()
     assert len(seen) == 2 and not torch.equal(*seen)
 
 

@@ -219,7 +219,7 @@ def test_sfron(tmp_path, parts):
         torch.optim.AdamW(model.parameters(), lr=LR, eps=EPS, weight_decay=0.0) for _ in range(2)
     )
     with torch.no_grad():
-        own = trainer.profile[0].item()
+        own = trainer.reference.baseline_losses[0].item()
     for t, batch in enumerate(trainer.seen):
         losses = F.cross_entropy(logits(model, batch["forget"]), batch["forget"]["labels"], reduction="none")
         weights = 1 / ((losses.detach() / own).clamp(min=1e-4).sqrt() + 1e-8) * (losses < math.log(4))

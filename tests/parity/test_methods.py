@@ -23,11 +23,18 @@ class Recording(UnlearnTrainer):
 
     seen: list
 
-    def _with_draws(self, batch, generator, forget, split=True):
-        made = super()._with_draws(batch, generator, forget, split)
-        if split:
-            self.seen.append((forget, {k: v.clone() for k, v in made.items()}))
-        return made
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        draws = self.step.draws
+        add = draws.add
+
+        def recording(batch, generator, forget, split=True):
+            made = add(batch, generator, forget, split)
+            if split:
+                self.seen.append((forget, {k: v.clone() for k, v in made.items()}))
+            return made
+
+        draws.add = recording
 
 
 def unlearn(tmp_path, images, method, pipeline=None, **values):
@@ -100,10 +107,13 @@ def sfron_hand(trainer, images, pipeline):
             losses = squared_error(pipeline, batch)
             relative = losses.detach()
             if method.timestep_normalise:
-                relative = relative / trainer.profile[0, batch["timesteps"] // 100]
+                relative = relative / trainer.reference.baseline_losses[0, batch["timesteps"] // 100]
             weights = 1 / (relative.clamp(min=method.loss_floor) ** 0.5 + 1e-8)
             if bound != "none":
-                limit = margin * trainer.profile[("own", "other").index(bound), batch["timesteps"] // 100]
+                limit = (
+                    margin
+                    * trainer.reference.baseline_losses[("own", "other").index(bound), batch["timesteps"] // 100]
+                )
                 stopped += int((losses >= limit).sum())
                 weights = weights * (losses < limit)
             loss = -(weights / weights.sum().clamp(min=1e-30) * losses).sum()

@@ -1,26 +1,37 @@
 """What happens around an outer step: the merge, the progress bar, the two-sided stop."""
 
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from ..common.weights import load_weights, save_weights
-
-if TYPE_CHECKING:
-    from .trainer import UnlearnTrainer
+from ..families.base import Objective
+from .config import UnlearnConfig
+from .optim import FastSlow
 
 
 class MergeSlowWeights(TrainerCallback):
     """The slow merge, right after the final optimizer step of an outer step."""
 
-    def __init__(self, trainer: "UnlearnTrainer"):
-        self.trainer = trainer
+    def __init__(self) -> None:
+        self.fast_slow: FastSlow | None = None  # from `attach` on
+
+    def attach(self, fast_slow: FastSlow) -> None:
+        """Take the optimizer of the run."""
+        self.fast_slow = fast_slow
 
     def on_optimizer_step(self, args, state, control, **kwargs):
-        self.trainer.fast_slow.merge()
+        if self.fast_slow is not None:
+            self.fast_slow.merge()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context in which the model holds the weights to evaluate and to save."""
+        return self.fast_slow.averaged() if self.fast_slow is not None else nullcontext()
 
 
 class UnlearnProgress(ProgressCallback):
@@ -42,27 +53,33 @@ class TwoSidedStop:
     `output_dir/best.safetensors` and are loaded when training ends.
     """
 
-    def __init__(self, trainer: "UnlearnTrainer"):
-        self.trainer = trainer
+    def __init__(self, objective: Objective, args: UnlearnConfig):
+        self.objective, self.args = objective, args
         self.best: dict[str, float] | None = None
         self.reached = False  # a run that is resumed from here takes no further step
 
     @property
     def active(self) -> bool:
-        args = self.trainer.args
-        return args.target_forget is not None or args.max_retain_drift is not None
+        """Whether the arguments set a limit on either side."""
+        return self.args.target_forget is not None or self.args.max_retain_drift is not None
 
     @property
     def _weights(self) -> Path:
-        return Path(self.trainer.args.output_dir) / "best.safetensors"
+        return Path(self.args.output_dir or ".") / "best.safetensors"
 
-    def update(self, forget_score: float, retain_drift: float) -> bool:
-        """Take in one evaluation; True if training should stop."""
-        args, step = self.trainer.args, self.trainer.state.global_step
+    @property
+    def _writes(self) -> bool:
+        return self.args.process_index == 0
+
+    def update(self, forget_score: float, retain_drift: float, step: int) -> bool:
+        """Take in the evaluation after `step` outer steps; return True if training should stop."""
+        args = self.args
+        if not self.active:
+            return False
         within = args.max_retain_drift is None or retain_drift <= args.max_retain_drift
         if within and (self.best is None or forget_score < self.best["forget_score"]):
             self.best = {"forget_score": forget_score, "retain_drift": retain_drift, "step": step}
-            save_weights(self.trainer.objective.network, self._weights, self.trainer.is_world_process_zero())
+            save_weights(self.objective.network, self._weights, self._writes)
         reached = within and args.target_forget is not None and forget_score <= args.target_forget
         self.reached = reached or not within
         return self.reached
@@ -75,14 +92,20 @@ class TwoSidedStop:
     def copy_from(self, checkpoint: Path) -> None:
         """Take the best weights from a checkpoint, whatever folder the resumed run writes to."""
         kept = checkpoint / self._weights.name
-        if kept.is_file() and self.trainer.is_world_process_zero():
+        if kept.is_file() and self._writes:
             shutil.copyfile(kept, self._weights)
 
     def restore(self) -> None:
-        """Load the best weights, if any evaluation was within bounds."""
+        """Load the best weights, if any evaluation was within bounds. Every process must call it."""
         if self.best is not None and self.active:
-            self.trainer.accelerator.wait_for_everyone()
-            load_weights(self.trainer.objective.network, self._weights)
-            self.trainer.accelerator.wait_for_everyone()
-            if self.trainer.is_world_process_zero():
+            PartialState().wait_for_everyone()
+            load_weights(self.objective.network, self._weights)
+            PartialState().wait_for_everyone()
+            if self._writes:
                 self._weights.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "stopped": self.reached}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.reached = state["best"], state["stopped"]

@@ -1,52 +1,81 @@
-"""What a run leaves behind and goes on from: checkpoints that resume, the exported result, its way to the Hub."""
+"""Checkpoints: written whole, described by what a resumed run must share, and read back part by part."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+from accelerate import PartialState
 
 from ..common.files import write_text, writing
 from ..common.untrusted import read_json
-from ..common.weights import weights_digest
 from ..data.fingerprint import fingerprint
 from ..data.streaming import StreamedPairs
-from ..hub.upload import Published, publish, reserve
+from ..families.base import Objective
+from ..methods import Method
 from ..saving.checkpoints import discard, rotate, seal
-from ..saving.export import MASKS_FILE, STATE_FILE, check_checkpoint, export, load_checkpoint, save_checkpoint
-from ..saving.history import entry, write_history
-from .step import OuterStep
+from ..saving.export import STATE_FILE, check_checkpoint, load_checkpoint, save_checkpoint
+from .callbacks import TwoSidedStop
+from .config import UnlearnConfig
+from .reference import Reference
 
 
-class KeptRun(OuterStep):
-    """The saving half of UnlearnTrainer, whose attributes it reads."""
+class Stateful(Protocol):
+    """A part of the trainer that goes into a checkpoint: its state is JSON."""
 
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """What the model was made to forget, oldest first, by this run too once it has taken a step."""
-        steps = self.state.global_step
-        if self.forget_dataset is None or (self.method.trains and not steps):
-            return self._forgotten_before
-        return [
-            *self._forgotten_before,
-            entry(self.forgotten, self.method.name, steps, self.objective.base_model),
-        ]
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Stock files, then the manifest that says they are whole, and only then are older checkpoints removed.
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
-        No public method sees both ends of a save, hence this override.
+
+class Checkpointer:
+    """The part of the trainer that writes what a run goes on from.
+
+    Args:
+        method: as the user gave it: a resumed run must have the same.
+        parts: whose state goes into a checkpoint.
+        train_dataset: it keeps its place where it is a stream.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        method: Method,
+        args: UnlearnConfig,
+        reference: Reference,
+        stop: TwoSidedStop,
+        parts: list[Stateful],
+        train_dataset: Any,
+    ):
+        self.objective, self.method, self.args = objective, method, args
+        self.reference, self.stop, self.parts, self.train_dataset = reference, stop, parts, train_dataset
+
+    def described(self) -> dict[str, Any]:
+        """What a resumed run must share with the interrupted one."""
+        sets = {"forget": self.reference.forget, "retain": self.reference.retain}
+        data = {name: fingerprint(part) for name, part in sets.items() if part is not None}
+        described: dict[str, Any] = {"method": self.method.name, "options": asdict(self.method), "data": data}
+        digest = self.reference.digest()
+        return described if digest is None else {**described, "model": digest}
+
+    # ---- writing -----------------------------------------------------------------------------------
+    def write(self, folder: Path, stock: Callable[[], None], best: str | None) -> None:
+        """Write a checkpoint: stock files, then the manifest that says they are whole; then older ones go.
+
+        Args:
+            stock: writes transformers' own files, and calls `save` for ours.
+            best: the checkpoint that is kept whatever its age.
         """
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
+        everyone = PartialState()
         try:
             with writing(folder):
                 if self.args.should_save:
                     discard(folder)
-                self.accelerator.wait_for_everyone()
-                super()._save_checkpoint(model, trial)
-                self.accelerator.wait_for_everyone()
+                everyone.wait_for_everyone()
+                stock()
+                everyone.wait_for_everyone()
                 if self.args.should_save:
                     seal(folder)
         except OSError:
@@ -55,79 +84,31 @@ class KeptRun(OuterStep):
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:
-            rotate(folder.parent, limit, self.state.best_model_checkpoint)
+            rotate(folder.parent, limit, best)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
-        folder = Path(output_dir or self.args.output_dir)
-        if _internal_call:
-            self._save_place(folder)
-            if self.args.should_save:
-                state = {
-                    **self._described(),
-                    "original_retain": self.original_retain,
-                    "best": self.early_stop.best,
-                    "first_retain": self.guard.first_retain,
-                    "first_forget": self.guard.first_forget,
-                    "stopped": self.early_stop.reached,
-                }
-                save_checkpoint(folder, self.objective, self.masks, self.profile, state)
-                self.early_stop.copy_to(folder)
-            return
-        write_history(self.objective.network, self.history)
+    def save(self, folder: Path) -> None:
+        """Write weights, masks, the original's losses and the state of the parts."""
+        self._save_place(folder)
         if self.args.should_save:
-            with self._averaged():
-                export(self.objective, folder)
-        self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
-        if self.args.push_to_hub and folder == Path(self.args.output_dir):
-            self.push_to_hub(include_masks=self.args.push_masks)
+            state = self.described()
+            for part in self.parts:
+                state.update(part.state_dict())
+            save_checkpoint(folder, self.objective, self.reference.masks, self.reference.baseline_losses, state)
+            self.stop.copy_to(folder)
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository before training, so that a wrong token costs nothing. Raises what `reserve` does."""
-        if self.is_world_process_zero():
-            args = self.args
-            name = args.hub_model_id or Path(args.output_dir).resolve().name
-            wanted = bool(args.hub_private_repo if private is None else private)
-            self.hub_model_id = reserve(name, token or args.hub_token, wanted, args.hub_revision)
-
-    def push_to_hub(
-        self, commit_message: str = "Unlearned", token: str | None = None, include_masks: bool = False
-    ) -> Published | None:
-        """Publish what `save_model` exported to output_dir, never a checkpoint; None on all processes but the first.
+    # ---- going on ----------------------------------------------------------------------------------
+    def resume(self, folder: Path) -> None:
+        """Read everything but the weights and the optimizer, which transformers loads.
 
         Raises:
-            ValueError, OSError: what `publish` raises, or there are no masks to include.
+            ValueError: the checkpoint is torn, or of another run than this one.
         """
-        if not self.is_world_process_zero():
-            return None
-        if self.hub_model_id is None:
-            self.init_hf_repo(token)
-        args, folder = self.args, Path(self.args.output_dir)
-        if include_masks:
-            if self.masks is None:
-                raise ValueError(f"include_masks: {self.method.name} has no masks")
-            self.masks.save(folder / MASKS_FILE)
-        token = token or args.hub_token
-        return publish(folder, self.hub_model_id, token, False, args.hub_revision, include_masks, commit_message)
-
-    # ---- going on ---------------------------------------------------------------------------------
-    def _described(self) -> dict[str, Any]:
-        """What a resumed run must share with the interrupted one."""
-        parts = {"forget": self.forget_dataset, "retain": self.retain_dataset}
-        data = {name: fingerprint(part) for name, part in parts.items() if part is not None}
-        described = {"method": self.method.name, "options": asdict(self.method), "data": data}
-        if self.original is not None:
-            self._original_digest = self._original_digest or weights_digest(self.original)
-            described["model"] = self._original_digest
-        return described
-
-    def _resume(self, folder: Path) -> None:
-        self.masks, self.profile, state = load_checkpoint(folder)
+        self.reference.masks, self.reference.baseline_losses, state = load_checkpoint(folder)
         check_checkpoint(folder, self.objective)
-        self._keep_original()  # the checkpoint's weights are loaded after this
-        self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
-        described = self._described()
-        kept = {"original_retain", "best", "first_retain", "first_forget", "stopped"}
+        self.reference.keep_original()  # the checkpoint's weights are loaded after this
+        self.reference.begin_method()
+        described = self.described()
+        kept = [key for part in self.parts for key in part.state_dict()]
         lacks = sorted({*described, *kept} - state.keys())
         if lacks:
             raise ValueError(f"{folder / STATE_FILE} has no {lacks[0]}: resume from another checkpoint")
@@ -138,10 +119,9 @@ class KeptRun(OuterStep):
                     names = [n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n)]
                     theirs, ours = ({n: part.get(n) for n in names} for part in (theirs, ours))
                 raise ValueError(f"{folder} was written with {key} {theirs}, this run has {ours}")
-        self.original_retain, self.early_stop.best = state["original_retain"], state["best"]
-        self.guard.first_retain, self.guard.first_forget = state["first_retain"], state["first_forget"]
-        self.early_stop.reached = state["stopped"]
-        self.early_stop.copy_from(folder)
+        for part in self.parts:
+            part.load_state_dict({key: state[key] for key in part.state_dict()})
+        self.stop.copy_from(folder)
         self._load_place(folder)
 
     def _place_file(self, folder: Path) -> Path:

@@ -1,65 +1,67 @@
 """Evaluation during training: losses on fixed draws, how much is still known, how far retained data drifted."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..common.losses import global_sum
-from .fsdp import ShardedTrainer
+from .draws import Draws
+from .reference import Reference
 
 
-class ForgetRetainEvaluation(ShardedTrainer):
-    """The evaluating half of UnlearnTrainer, which has `profile`, `baseline`, `fast_slow` and `early_stop`."""
+class Evaluator:
+    """The part of the trainer that turns evaluation losses into scores.
 
-    original_retain: float | None = None  # the original model's retain evaluation loss
+    forget_score: share of forget samples whose loss is still below what the original model gives them under another
+    label. retain_drift: (retain loss - the original's) / the original's.
+    """
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ):
-        """Losses on fixed draws: eval_forget_loss, eval_retain_loss, eval_forget_score and eval_retain_drift.
+    def __init__(self, draws: Draws, reference: Reference):
+        self.draws, self.reference = draws, reference
+        self.original_retain: float | None = None  # the original model's retain evaluation loss
+        self._batches, self._known, self._seen = 0, 0, 0
 
-        forget_score: share of forget samples whose loss is still below what the original model gives them under
-        another label. retain_drift: (retain loss - the original's) / the original's.
-        """
-        if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
-            self._eval_batches, self._known, self._seen = 0, 0, 0
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        with self._averaged():
-            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-            retain_loss = metrics.get(f"{metric_key_prefix}_retain_loss")
-            if retain_loss is not None:
-                if self.original_retain is None:
-                    self.original_retain = retain_loss
-                metrics[f"{metric_key_prefix}_retain_drift"] = retain_loss / self.original_retain - 1
-            scores = {k: metrics[k] for k in metrics if k.endswith(("_forget_score", "_retain_drift"))}
-            if len(scores) == 2 and self.is_in_train:
-                self.log(dict(scores))
-                if self.early_stop.active and self.early_stop.update(*scores.values()):
-                    self.control.should_training_stop = True
-        return metrics
+    def restart(self) -> None:
+        """Begin another data set: its batches are counted, and drawn, from 0."""
+        self._batches, self._known, self._seen = 0, 0, 0
 
-    def _averaged(self) -> Any:
-        """Context in which the model holds the weights to evaluate and save."""
-        return self.fast_slow.averaged() if self.fast_slow is not None else nullcontext()
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any):
-        output = super().evaluation_loop(*args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        if self.profile is not None and prefix.endswith("forget"):
-            known, seen = (
-                global_sum(torch.as_tensor(float(n), device=self.args.device)) for n in (self._known, self._seen)
-            )
-            output.metrics[f"{prefix}_score"] = (known / seen).item()
-        return output
-
-    def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
-        batch = self._with_draws(inputs, self._generator("eval", self._eval_batches), forget=True)
-        self._eval_batches += 1
+    def losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Per-sample losses (B,) of the next batch on its fixed draws, counting the samples still known."""
+        batch = self.draws.add(inputs, self.draws.generator("eval", self._batches), forget=True)
+        self._batches += 1
         with torch.no_grad():
-            losses = model(**batch)
-        if self.profile is not None:
-            self._known += int((losses < self.baseline(batch).other).sum())
+            losses: Tensor = model(**batch)
+        if self.reference.baseline_losses is not None:
+            self._known += int((losses < self.reference.baseline(batch).other).sum())
             self._seen += len(losses)
-        return losses.mean(), None, None
+        return losses
+
+    def add_score(self, metrics: dict[str, float], prefix: str, device: torch.device) -> None:
+        """Put the forget score of the data set just evaluated into `metrics`. Every process must call it."""
+        if self.reference.baseline_losses is None or not prefix.endswith("forget"):
+            return
+        known, seen = (global_sum(torch.as_tensor(float(n), device=device)) for n in (self._known, self._seen))
+        metrics[f"{prefix}_score"] = (known / seen).item()
+
+    def add_drift(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
+        """Put the retain drift into `metrics`; the first evaluation is the original's.
+
+        Returns:
+            {name: forget score, name: retain drift}, or nothing where one of the two was not measured.
+        """
+        retain_loss = metrics.get(f"{prefix}_retain_loss")
+        if retain_loss is None:
+            return {}
+        if self.original_retain is None:
+            self.original_retain = retain_loss
+        drift = f"{prefix}_retain_drift"
+        metrics[drift] = retain_loss / self.original_retain - 1
+        score = f"{prefix}_forget_score"
+        return {name: metrics[name] for name in (score, drift)} if score in metrics else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"original_retain": self.original_retain}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.original_retain = state["original_retain"]

@@ -11,13 +11,14 @@ evaluated and saved is then the slow copy (`averaged`).
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..common.sharding import largest_of_shards, local, locals_of
+from .config import UnlearnConfig
 
 
 class FastSlow(Optimizer):
@@ -266,3 +267,30 @@ class FastSlow(Optimizer):
             )
         if slow and self.form != "ema":
             raise ValueError("the checkpoint holds an EMA of the weights: resume with slow_form='ema'")
+
+
+def fast_slow_around(
+    base: Optimizer, wishes: dict[str, Any], args: UnlearnConfig, buffers: Iterable[Tensor]
+) -> FastSlow:
+    """FastSlow around the stock optimizer of the retain steps, with the forget optimizer that a method asks for.
+
+    Args:
+        wishes: `Method.optimizer`.
+        args: they give the learning rate and Adam's constants of a separate forget optimizer.
+        buffers: floating-point buffers that are merged like weights.
+    """
+    base.param_groups[:] = [group for group in base.param_groups if group["params"]]
+    forget = None
+    if wishes["forget_optim"] == "separate":
+        rate = wishes["forget_learning_rate"] or args.learning_rate
+        groups = [{"params": group["params"]} for group in base.param_groups]
+        fused = base.defaults.get("fused") or None
+        forget = torch.optim.AdamW(
+            groups,
+            lr=rate,
+            betas=(args.adam_beta1, args.adam_beta2),
+            eps=args.adam_epsilon,
+            weight_decay=0.0,
+            fused=fused,
+        )
+    return FastSlow(base, forget, wishes["slow_rate"], wishes["slow_form"], buffers, args.offload)

@@ -1,83 +1,141 @@
-"""One outer step: draws, the method's fast steps, the stock final step, and what a method may use of it.
-
-Everything random is drawn from (seed, step), so that workers, processes and resumed runs see the same numbers.
-"""
+"""One outer step: draws, the method's fast steps, the stock final step, and what a method may use of it."""
 
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..common.sharding import local, whole
 from ..data.numerics import gradient_norm
 from ..families import Baseline
-from .evaluator import ForgetRetainEvaluation
+from ..families.base import Objective
+from ..methods import Method
+from .config import UnlearnConfig
+from .draws import Draws
+from .guard import DivergenceGuard
+from .optim import FastSlow
+from .reference import Reference
 
 
-class OuterStep(ForgetRetainEvaluation):
-    """The stepping half of UnlearnTrainer; it implements `methods.base.Loop`."""
+class Step:
+    """The part of the trainer that methods see; it implements `methods.base.Loop`.
 
-    _micro_step = (-1, 0)  # (outer step, micro-batch) last drawn for
-    _step_masks: list[Tensor] | None = None
+    Args:
+        objective, method, args: of the run.
+        draws: they make what is random in a batch.
+        reference: the original model, its masks and losses.
+        guard: it checks every loss and gradient.
+    """
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Draws for every part of the batch, the method's fast steps, then the stock step (forward and backward)."""
-        self._wrapped = model
-        model.train()
-        step, micro = self._micro_step
-        micro = micro + 1 if step == self.state.global_step and self.args.gradient_accumulation_steps > 1 else 0
-        self._micro_step = (self.state.global_step, micro)
-        number = self.state.global_step * self.args.gradient_accumulation_steps + micro
-        generator = self._generator("train", number)
-        inputs = self._prepare_inputs(inputs)
+    def __init__(
+        self,
+        objective: Objective,
+        method: Method,
+        args: UnlearnConfig,
+        draws: Draws,
+        reference: Reference,
+        guard: DivergenceGuard,
+        accelerator: Accelerator,
+    ):
+        self.objective, self.method, self.args = objective, method, args
+        self.draws, self.reference, self.guard, self.accelerator = draws, reference, guard, accelerator
+        self.fast_slow: FastSlow | None = None  # from `attach` on
+        self.masks: list[Tensor | None] | None = None  # in the order of the optimizer's parameters
+        self.optimizer: Any = None  # `fast_slow` as accelerate has wrapped it
+        self.model: nn.Module = objective  # the objective as accelerate has wrapped it
+        self.progress = 0.0
+        self.number = 0  # the outer steps already taken
+        self.recorded: dict[str, list[Tensor]] = {}
+        self._drawn = (-1, 0)  # (outer step, micro-batch) last drawn for
+
+    def attach(self, fast_slow: FastSlow) -> None:
+        """Take the optimizer of the run."""
+        self.fast_slow = self.optimizer = fast_slow
+
+    def bind_masks(self) -> None:
+        """Bring the masks into the optimizer's order; for sharded weights, once they are sharded."""
+        masks = self.reference.masks
+        if masks is None:
+            return
+        trained = [p for p in self.objective.network.parameters() if p.requires_grad]
+        by_parameter = {id(p): mask for p, mask in zip(trained, masks.aligned(self.objective.network))}
+        self.masks = [by_parameter[id(p)] for p in self.parameters]
+        if self.method.masks_every_step:
+            self.weights.masks = self.masks
+
+    @property
+    def weights(self) -> FastSlow:
+        """The fast and slow weights. Raises RuntimeError before training."""
+        if self.fast_slow is None:
+            raise RuntimeError("the optimizer is made by train()")
+        return self.fast_slow
+
+    @property
+    def mask_drift(self) -> float | None:
+        """The largest drift of a masked-out weight that was seen; None if nobody looked."""
+        looked = self.reference.masks is not None and self.args.verify_mask_steps
+        return self.fast_slow.mask_drift if looked and self.fast_slow is not None else None
+
+    # ---- one outer step ----------------------------------------------------------------------------
+    def restart(self) -> None:
+        """Forget which batch was drawn last: a new call of `train` counts anew."""
+        self._drawn = (-1, 0)
+
+    def begin(self, model: nn.Module, optimizer: Any, inputs: dict[str, Any], number: int, total: int) -> dict:
+        """Draw for every part of the batch and take the method's fast steps; return the batch of the final step.
+
+        Args:
+            model, optimizer: as accelerate has wrapped them.
+            number, total: outer steps already taken, and those of the run.
+        """
+        self.model, self.optimizer, self.number, self.progress = model, optimizer, number, number / max(total, 1)
+        generator = self.draws.generator("train", self._batch_number(number))
         batch: dict[str, Any] = {}
         if "forget" in inputs:
-            batch["forget"] = self._with_draws(inputs["forget"], generator, forget=True)
+            batch["forget"] = self.draws.add(inputs["forget"], generator, forget=True)
         if "retain" in inputs:
-            batch["retain"] = [self._with_draws(part, generator, forget=False) for part in inputs["retain"]]
-            self.guard.expect(batch["retain"][0])
+            batch["retain"] = [self.draws.add(part, generator, forget=False) for part in inputs["retain"]]
+            if self.guard.first_retain is None:
+                with torch.no_grad():
+                    self.guard.expect_retain(self.losses(batch["retain"][0]).mean())
         self.guard.batch = batch
-        self.fast_slow.begin()
+        self.weights.begin()
         self.method.before_step(self, batch)
-        loss = super().training_step(model, batch, num_items_in_batch)
-        self.guard.check("loss", loss, gradient_norm(self.fast_slow.parameters))
-        if "retain_loss" in self._recorded:
-            self.guard.check_retain(self._recorded["retain_loss"][-1])
-        elif "forget_loss" in self._recorded:
-            self.guard.check_forget(self._recorded["forget_loss"][-1])
-        return loss
+        return batch
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
-        """No batch once all steps are taken: resumed from the last checkpoint, stock Trainer would take one more."""
-        if self.state.global_step >= self.state.max_steps or self.early_stop.reached:
-            return [], None
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+    def _batch_number(self, number: int) -> int:
+        """The number of the micro-batch since the start of the run."""
+        step, micro = self._drawn
+        accumulated = self.args.gradient_accumulation_steps
+        micro = micro + 1 if step == number and accumulated > 1 else 0
+        self._drawn = (number, micro)
+        return number * accumulated + micro
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any):
-        loss = self.method.loss(self, inputs)
-        return (loss, None) if return_outputs else loss
+    def final_loss(self, batch: dict[str, Any]) -> Tensor:
+        """The scalar loss of the stock step."""
+        return self.method.loss(self, batch)
 
-    def _generator(self, purpose: str, number: int) -> torch.Generator:
-        salt = {"train": 1, "eval": 2, "profile": 3}[purpose]
-        return torch.Generator().manual_seed((self.args.draws_seed * 4 + salt) * 1_000_003 + number)
+    def end(self, loss: Tensor) -> None:
+        """Check the final loss and its gradient, and what the method said of its parts."""
+        self.guard.check("loss", loss, gradient_norm(self.parameters))
+        if "retain_loss" in self.recorded:
+            self.guard.check_retain(self.recorded["retain_loss"][-1])
+        elif "forget_loss" in self.recorded:
+            self.guard.check_forget(self.recorded["forget_loss"][-1])
 
-    def _with_draws(
-        self, batch: dict[str, Tensor], generator: torch.Generator, forget: bool, split: bool = True
-    ) -> dict[str, Tensor]:
-        rank, world = (self.args.process_index, self.args.world_size) if split else (0, 1)
-        draws = self.objective.draw(batch, generator, rank, world)
-        draws = self.objective.forget_draw(draws) if forget else draws
-        return self._prepare_input({**batch, **draws})
+    def logged(self) -> dict[str, float]:
+        """The means, over steps and processes, of what was recorded since the last call."""
+        gather = self.accelerator.gather
+        means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in self.recorded.items()}
+        self.recorded = {}
+        return means
 
     # ---- what a method may use (methods.base.Loop) -----------------------------------------------
     @property
-    def progress(self) -> float:
-        return self.state.global_step / max(self.state.max_steps, 1)
-
-    @property
     def parameters(self) -> list[Tensor]:
-        return self.fast_slow.parameters
+        return self.weights.parameters
 
     def losses(self, batch: dict[str, Tensor], shift: list[Tensor] | None = None) -> Tensor:
         if shift is None:
@@ -88,20 +146,20 @@ class OuterStep(ForgetRetainEvaluation):
 
     def matching_losses(self, batch: dict[str, Tensor], to: str, strength: float = 1.0, **options: Any) -> Tensor:
         with self.accelerator.autocast():
-            match = self.objective.match(to, batch, self.original, strength)
+            match = self.objective.match(to, batch, self.reference.original, strength)
         return self._forward(batch, **match, **options)
 
     def _forward(self, batch: dict[str, Tensor], **extra: Any) -> Tensor:
-        return self._wrapped(**_inputs(batch), **extra)
+        return self.model(**_inputs(batch), **extra)
 
     def baseline(self, batch: dict[str, Tensor]) -> Baseline:
-        return self.objective.baseline(self.profile, batch)
+        return self.reference.baseline(batch)
 
     def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
-        parameters = self.fast_slow.parameters
-        masks, hard = (self._step_masks, self.method.optimizer["hard_mask"]) if forget else (None, False)
+        parameters = self.parameters
+        masks, hard = (self.masks, self.method.optimizer["hard_mask"]) if forget else (None, False)
         if masks is not None and not hard:  # as released code: the mask acts on the gradient that is then clipped
             _mask_gradients(parameters, masks)
         norm = max_norm if forget else (self.args.max_grad_norm or None)
@@ -111,23 +169,15 @@ class OuterStep(ForgetRetainEvaluation):
             _mask_gradients(parameters, masks)
         if forget:
             every = self.args.verify_mask_steps
-            verify = bool(every) and self.state.global_step % every == 0
-            with self.fast_slow.forget_phase(masks, scale, hard, verify):
+            verify = bool(every) and self.number % every == 0
+            with self.weights.forget_phase(masks, scale, hard, verify):
                 self.optimizer.step()
         else:
             self.optimizer.step()
-        self.fast_slow.zero_grad()
+        self.weights.zero_grad()
 
     def record(self, name: str, value: Tensor) -> None:
-        self._recorded.setdefault(name, []).append(value.detach())
-
-    # ---- logs ---------------------------------------------------------------------
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            for name, values in self._recorded.items():
-                logs[name] = self.accelerator.gather(torch.stack(values).mean()).mean().item()
-            self._recorded = {}
-        super().log(logs, start_time)
+        self.recorded.setdefault(name, []).append(value.detach())
 
 
 def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,6 +185,8 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in batch.items() if k != "index"}
 
 
-def _mask_gradients(parameters: list[Tensor], masks: list[Tensor]) -> None:
-    pairs = [(local(p.grad), m.view(torch.uint8)) for p, m in zip(parameters, masks) if p.grad is not None]
-    torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])  # by bytes it takes half of what bools take
+def _mask_gradients(parameters: list[Tensor], masks: list[Tensor | None]) -> None:
+    """Set the gradients outside the masks to 0, in place."""
+    both = [(local(p.grad), m) for p, m in zip(parameters, masks) if p.grad is not None and m is not None]
+    # By bytes it takes half of what bools take.
+    torch._foreach_mul_([gradient for gradient, _ in both], [mask.view(torch.uint8) for _, mask in both])

@@ -1,44 +1,44 @@
 """The one training loop: transformers' Trainer, in which a global step is an outer step.
 
-An outer step (`loop`) is the method's fast steps, the stock final step, and the merge into the slow weights.
+What is more than the loop stands in the trainer's parts, which are attributes: `step`, `reference`, `evaluator`,
+`checkpointer`, `fsdp`, `publisher`, and the callbacks `guard`, `early_stop` and `merge`.
 """
 
-import copy
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from ..common.errors import spare_memory
-from ..common.losses import spread
-from ..common.weights import weights_digest
-from ..data.numerics import bad_samples, bad_weight, in_memory, say_samples
-from ..data.pairs import collate, example_of, labels_of, paired
-from ..data.streaming import RetainStream, StreamedPairs
+from ..data.pairs import collate
+from ..data.streaming import StreamedPairs
 from ..families import Objective, objective_for
+from ..hub.upload import Published
 from ..methods import Method, SFRon
-from ..saliency.masks import Masks, load_masks, masks_from
-from ..saving.adapters import base_copy
+from ..saliency.masks import Masks
 from ..saving.checkpoints import find_checkpoint
-from ..saving.history import read_history, write_history
+from ..saving.export import export
 from .callbacks import MergeSlowWeights, TwoSidedStop, UnlearnProgress
-from .checkpointer import KeptRun
+from .checkpointer import Checkpointer, Stateful
+from .checks import check_method, checked_sets
 from .config import UnlearnConfig
+from .draws import Draws, stream_loader
+from .evaluator import Evaluator
+from .fsdp import Fsdp, check_launch
 from .guard import DivergenceGuard
-from .offload import offload
-from .optim import FastSlow
+from .optim import fast_slow_around
+from .publishing import Publisher
+from .reference import Reference
+from .step import Step
+from .stock import reset_accelerate_wrapping
 
-PROFILE_SAMPLES = 512
 
-
-class UnlearnTrainer(KeptRun):
+class UnlearnTrainer(Trainer):
     """Make a model forget one dataset while another one is retained.
 
     Args:
@@ -47,7 +47,7 @@ class UnlearnTrainer(KeptRun):
         args: an UnlearnConfig.
         method: a Method; default `SFRon()`.
         forget_dataset, retain_dataset: items of `pixel_values` (and `labels`). The retain set must not hold the
-            forget samples; it may be a `datasets.IterableDataset`, which is read as it comes (see streams).
+            forget samples; it may be a `datasets.IterableDataset`, which is read as it comes (data/streaming).
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
         eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
         forgotten: what is forgotten, in words, for `unlearning_history` in the saved config and for the card.
@@ -55,6 +55,10 @@ class UnlearnTrainer(KeptRun):
     Raises:
         ValueError: at construction, with what to set, for data or options that do not fit the model.
     """
+
+    args: UnlearnConfig
+    model: Any  # transformers' name for the objective
+    hub_model_id: Any
 
     def __init__(
         self,
@@ -71,51 +75,22 @@ class UnlearnTrainer(KeptRun):
         **kwargs: Any,
     ):
         args = args or UnlearnConfig()
-        self.objective = objective_for(model)
-        self.forgotten = forgotten or f"{len(forget_dataset or [])} samples"
-        self._forgotten_before = read_history(self.objective.network)
-        self.method = method or SFRon()
-        if self.method.fast_steps and args.gradient_accumulation_steps != 1:
-            raise ValueError(
-                f"{self.method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 "
-                "and per_device_train_batch_size to the batch you want"
-            )
-        self.method.prepare(self.objective)
-        if self.objective.adapter is not None and (self.method.masks_every_step or not self.method.trains):
-            raise ValueError(f"{self.method.name} works on weights, which an adapter leaves alone: do without LoRA")
-        streams = {"forget": forget_dataset, "retain": retain_dataset}
-        for name in self.method.streams:
-            if streams[name] is None:
-                raise ValueError(f"{self.method.name} needs {name} data: pass {name}_dataset")
-        if isinstance(retain_dataset, IterableDataset):
-            retain_dataset = RetainStream(retain_dataset)
-        self.forget_dataset, self.retain_dataset = forget_dataset, retain_dataset
-        for part in (forget_dataset, retain_dataset):
-            example = example_of(part)
-            if example is not None:
-                self.objective.check(example, labels_of(part))
-        self._check_finite()
-        if forget_dataset is not None and self.objective.conditional:
-            kept = labels_of(retain_dataset) if retain_dataset is not None else []
-            lost = set(labels_of(forget_dataset)) - set(kept or [])
-            self.objective.choose_anchors(lost, len(forget_dataset), args.draws_seed)
-        train = paired(forget_dataset, retain_dataset, self.method, args)
-        if isinstance(retain_dataset, RetainStream) and eval_retain_dataset is None and args.eval_strategy != "no":
-            raise ValueError("a retain stream has no end to evaluate to: pass eval_retain_dataset")
-        evaluated = {
-            "forget": forget_dataset if eval_forget_dataset is None else eval_forget_dataset,
-            "retain": retain_dataset if eval_retain_dataset is None else eval_retain_dataset,
-        }
-        if isinstance(evaluated["retain"], RetainStream):
-            evaluated["retain"] = None
-        self.guard, self.early_stop = DivergenceGuard(self), TwoSidedStop(self)
+        objective, method = objective_for(model), method or SFRon()
+        check_method(objective, method, args)
+        given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
+        sets = checked_sets(objective, method, args, *given)
+        self.objective, self.method = objective, method  # the method as it was given
+        self.forget_dataset, self.retain_dataset = sets.forget, sets.retain
+        self.forgotten = forgotten or f"{len(sets.forget or [])} samples"
+        self.merge, self.early_stop = MergeSlowWeights(), TwoSidedStop(objective, args)
+        self.guard = DivergenceGuard(objective, args, sets.named, self.merge.averaged, self.gather)
         super().__init__(
-            model=self.objective,
+            model=objective,
             args=args,
             data_collator=collate,
-            train_dataset=train,
-            eval_dataset={name: part for name, part in evaluated.items() if part is not None} or None,
-            callbacks=[MergeSlowWeights(self), *(callbacks or []), self.guard],
+            train_dataset=sets.pairs,
+            eval_dataset=sets.evaluated,
+            callbacks=[self.merge, *(callbacks or []), self.guard],
             **kwargs,
         )
         if self.pop_callback(ProgressCallback) is not None:
@@ -123,26 +98,19 @@ class UnlearnTrainer(KeptRun):
         if args.logging_strategy == "no":  # then the closing summary is not wanted either
             self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = False
-        self.check_launch()
-        self.masks = masks_from(masks, self.objective.network)
-        self.profile: Tensor | None = None  # the original model's losses, see Objective.baseline_profile
-        self.original: nn.Module | None = None  # frozen copy of the original network, if the method needs it
-        self._original_digest = ""
-        self.fast_slow: FastSlow | None = None
-        self._recorded: dict[str, list[Tensor]] = {}
-        self._wrapped: nn.Module = self.objective
+        launcher = self.guard.accelerator = self.accelerator
+        check_launch(objective, method, args, launcher, self.is_deepspeed_enabled, self.is_fsdp_enabled)
+        draws = Draws(objective, args, self._prepare_input)
+        self.reference = Reference(objective, method, args, draws, sets.forget, sets.retain, masks)
+        self.step = Step(objective, method, args, draws, self.reference, self.guard, launcher)
+        self.evaluator = Evaluator(draws, self.reference)
+        self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
+        parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop]
+        self.checkpointer = Checkpointer(objective, method, args, self.reference, self.early_stop, parts, sets.pairs)
+        self.publisher = Publisher(objective, method, args, self.forgotten, sets.forget is not None)
 
-    def _check_finite(self) -> None:
-        broken = bad_weight(self.objective.network)
-        if broken is not None:
-            raise ValueError(f"weight {broken} of the model is not finite: load whole weights, in float32 or bfloat16")
-        for name, part in (("forget", self.forget_dataset), ("retain", self.retain_dataset)):
-            positions = bad_samples(part) if part is not None and in_memory(part) else []
-            if positions:
-                raise ValueError(f"{say_samples(name, positions)}: leave them out or mend them")
-
-    # ---- preparation -----------------------------------------------------------------------------
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
+    # ---- training ----------------------------------------------------------------------------------
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Unlearn. `resume_from_checkpoint` is a folder, True for the newest whole one in output_dir, or "auto" for
         that one where there is one, and a start where there is none.
 
@@ -151,159 +119,183 @@ class UnlearnTrainer(KeptRun):
             OSError: a checkpoint could not be written; earlier ones are whole.
             DivergenceError: a loss exploded; the last good weights are in output_dir/last_good.
         """
-        checkpoint = find_checkpoint(self.args.output_dir, resume_from_checkpoint)
-        self._place_whole()
+        checkpoint = find_checkpoint(self.args.output_dir or ".", resume_from_checkpoint)
+        self.fsdp.place_whole(trained=self.step.fast_slow is not None)
         if checkpoint is None:
             with spare_memory("before the first step"):
-                self._prepare()
+                self.reference.prepare()
+                if self.args.eval_strategy != "no" and self.retain_dataset is not None:
+                    self.evaluate()
             self.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
             if not self.method.trains:
-                write_history(self.objective.network, self.history)
+                self.publisher.write_history(self.state.global_step)
                 return TrainOutput(0, 0.0, {})
         else:
-            self._resume(Path(checkpoint))
-        self._micro_step = (-1, 0)
-        self._forget_evaluation()
-        self._described()  # what it says of the original is computed once, while that is whole
-        if self.args.offload and self.original is not None:
-            offload(self.original, self.objective.network, self.args.device)
-        self._before_cutting()
+            self.checkpointer.resume(Path(checkpoint))
+        self.step.restart()
+        reset_accelerate_wrapping(self)
+        self.reference.digest()  # taken once, while the original is not sharded
+        self.reference.place()
+        self.fsdp.before_sharding()
         with spare_memory("while training"):
-            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
-        self.fast_slow.finish()
-        self._make_whole()
+            output = super().train(checkpoint, *args, **kwargs)
+        self.step.weights.finish()
+        self.gather()
         self.early_stop.restore()
-        write_history(self.objective.network, self.history)
+        self.publisher.write_history(self.state.global_step)
         return output
 
-    def _forget_evaluation(self) -> None:
-        """accelerate takes a model that was only evaluated so far for one that is wrapped, and several processes would
-        then train it without a word to each other."""
-        if self.args.world_size > 1 and self.model_wrapped is self.model:
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-            self.accelerator._models.clear()
-            self.model._is_accelerate_prepared = False
+    def gather(self) -> None:
+        """Give every process the whole network back, if it is sharded. Every process must call it."""
+        if self.fsdp.gather():
+            self.model = self.model_wrapped = self.step.model = self.objective
 
-    def prepare_masks(self, folder: str | Path) -> None:
-        """Compute now the masks that `train` would, or find them in `folder` by all that they depend on.
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Take one outer step: draws, the method's fast steps, then the stock step (forward and backward)."""
+        model.train()
+        done, total = self.state.global_step, self.state.max_steps
+        batch = self.step.begin(model, self.optimizer, self._prepare_inputs(inputs), done, total)
+        loss = super().training_step(model, batch, num_items_in_batch)
+        self.step.end(loss)
+        return loss
 
-        Changes nothing where masks were given or the method has none.
-        """
-        if not self._lacks_masks:
-            return
-        content = {**self._described(), "model": weights_digest(self.objective.network), "seed": self.args.draws_seed}
-        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-        path = Path(folder) / f"{key}.safetensors"
-        if path.exists():
-            self.masks = load_masks(path, self.objective.network)
-            return
-        self._compute_masks()
-        if self.masks is not None and self.args.should_save:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.masks.save(path)
-        self.accelerator.wait_for_everyone()
+    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.step.final_loss(inputs)
 
-    @property
-    def _lacks_masks(self) -> bool:
-        if self.objective.adapter is not None:  # which layers have factors was chosen instead (see lora)
-            return False
-        return self.masks is None and self.forget_dataset is not None and self.retain_dataset is not None
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
+        """Give no batch once all steps are taken; stock Trainer, resumed from the last checkpoint, takes one more."""
+        if self.state.global_step >= self.state.max_steps or self.early_stop.reached:
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
-    def _compute_masks(self) -> None:
-        self.masks = self.method.masks(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
-
-    def _prepare(self) -> None:
-        """Masks, the table of original losses and the original retain loss, before any weight has moved.
-
-        What is there already is kept: a second `train()` goes on from the unlearned model, which is no original.
-        """
-        self._keep_original()
-        self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
-        if self._lacks_masks:
-            self._compute_masks()
-        if self._wants_profile and self.profile is None:
-            self.profile = self.objective.baseline_profile(self._profile_batches())
-            if self.profile.isnan().any():
-                raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
-        if self.args.eval_strategy != "no" and self.retain_dataset is not None:
-            self.evaluate()
-
-    def _keep_original(self) -> None:
-        if self.method.needs_original and self.original is None:
-            network = self.objective.network
-            if self.objective.adapter is not None:  # the original is the network without it
-                self.original = base_copy(network).eval()
-                return
-            # Weights that are not trained need no second copy.
-            shared = {id(p): p for p in network.parameters() if not p.requires_grad}
-            self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
-
-    @property
-    def _wants_profile(self) -> bool:
-        evaluates = self.args.eval_strategy != "no" and self.forget_dataset is not None
-        return self.method.needs_baseline or evaluates
-
-    def _profile_batches(self) -> list[dict[str, Tensor]]:
-        """Forget samples, met several times with fresh draws until there are PROFILE_SAMPLES."""
-        size = self.args.per_device_eval_batch_size
-        chosen = spread(len(self.forget_dataset), PROFILE_SAMPLES)
-        chosen = (chosen * -(-PROFILE_SAMPLES // len(chosen)))[:PROFILE_SAMPLES]
-        batches = []
-        for number, start in enumerate(range(0, len(chosen), size)):
-            batch = collate([self.forget_dataset[i] for i in chosen[start : start + size]])
-            batches.append(self._with_draws(batch, self._generator("profile", number), forget=True, split=False))
-        return batches
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stock optimizer for retain steps, inside FastSlow with the forget optimizer that the method asks for."""
-        if self.fast_slow is not None:  # a second train() goes on with the same state, as stock Trainer does
-            self.optimizer = self.fast_slow
-            return self.optimizer
-        wishes = self.method.optimizer
-        base = super().create_optimizer(model)
-        base.param_groups[:] = [group for group in base.param_groups if group["params"]]
-        forget = None
-        if wishes["forget_optim"] == "separate":
-            rate = wishes["forget_learning_rate"] or self.args.learning_rate
-            groups = [{"params": group["params"]} for group in base.param_groups]
-            adam = {"betas": (self.args.adam_beta1, self.args.adam_beta2), "eps": self.args.adam_epsilon}
-            fused = base.defaults.get("fused") or None
-            forget = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=fused, **adam)
-        buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
-        slow = wishes["slow_rate"], wishes["slow_form"], buffers, self.args.offload
-        self.optimizer = self.fast_slow = FastSlow(base, forget, *slow)
-        if not self.is_fsdp_enabled:  # else once the weights are cut
-            self._bind_masks()
-        return self.optimizer
-
-    def _bind_masks(self) -> None:
-        if self.masks is not None:
-            aligned = zip(self._trainable(), self.masks.aligned(self.objective.network))
-            by_parameter = {id(p): mask for p, mask in aligned}
-            self._step_masks = [by_parameter[id(p)] for p in self.fast_slow.parameters]
-            if self.method.masks_every_step:
-                self.fast_slow.masks = self._step_masks
-
-    def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self.objective.network.parameters() if p.requires_grad]
-
-    # ---- streams ---------------------------------------------------------------------------------
     def get_train_dataloader(self) -> DataLoader:
-        """Each process reads its own part of a stream; accelerate would have the first one read for all."""
+        """Have each process read its own part of a stream; accelerate would have the first one read for all."""
         if not isinstance(self.train_dataset, StreamedPairs):
             return super().get_train_dataloader()
-        return DataLoader(
-            self.train_dataset,
-            batch_size=self._train_batch_size,
-            collate_fn=collate,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
+        return stream_loader(self.train_dataset, self._train_batch_size, self.args)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make FastSlow around the stock optimizer, which takes the retain steps."""
+        if self.step.fast_slow is None:  # else a second train() goes on with the same state, as stock Trainer does
+            buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
+            made = fast_slow_around(super().create_optimizer(model), self.method.optimizer, self.args, buffers)
+            for part in (self.step, self.guard, self.merge):
+                part.attach(made)
+            if not self.fsdp.enabled:  # else once the weights are sharded
+                self.step.bind_masks()
+        self.optimizer = self.step.weights
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """Called right after the weights were sharded: whatever goes with them is sharded too."""
+        if self.fsdp.sharded:
+            self.fsdp.relink(self.step.weights)
+            self.step.bind_masks()
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self.step.logged())
+        super().log(logs, start_time)
+
+    @property
+    def masks(self) -> Masks | None:
+        """The weight masks: those given, or those computed before the first step."""
+        return self.reference.masks
+
+    def prepare_masks(self, folder: str | Path) -> None:
+        """Compute now the masks that `train` would, if it would, or find them in `folder`."""
+        if self.reference.lacks_masks:
+            self.reference.find_masks(Path(folder), self.checkpointer.described())
+            self.accelerator.wait_for_everyone()
 
     def verify_mask(self) -> float | None:
-        """Largest drift of a masked-out weight seen in a verified forget step; exactly 0 with mask_mode="update".
+        """The largest drift of a masked-out weight that `verify_mask_steps` saw; None if nobody looked."""
+        return self.step.mask_drift
 
-        None if nobody looked: no mask, no training yet, or verify_mask_steps=0.
+    # ---- evaluation --------------------------------------------------------------------------------
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ):
+        """Measure losses on fixed draws, and from them the scores that `Evaluator` defines."""
+        if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
+            self.evaluator.restart()
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        with self.merge.averaged():
+            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+            scores = self.evaluator.add_drift(metrics, metric_key_prefix)
+            if scores and self.is_in_train:
+                self.log(dict(scores))
+                forget, drift = scores.values()
+                self.control.should_training_stop |= self.early_stop.update(forget, drift, self.state.global_step)
+        return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any):
+        """A network that is not sharded is evaluated as it is: transformers would shard it for that."""
+        with self.fsdp.evaluating(self):
+            output = super().evaluation_loop(*args, **kwargs)
+        if output.metrics is not None:
+            self.evaluator.add_score(output.metrics, kwargs.get("metric_key_prefix", "eval"), self.args.device)
+        return output
+
+    def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
+        return self.evaluator.losses(model, inputs).mean(), None, None
+
+    # ---- checkpoints, export, upload ---------------------------------------------------------------
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What the model was made to forget, oldest first, by this run too once it has taken a step."""
+        return self.publisher.history(self.state.global_step)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        stock = super()._save_checkpoint
+        self.checkpointer.write(folder, lambda: stock(model, trial), self.state.best_model_checkpoint)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.fsdp.sharded:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        self.fsdp.save(Path(output_dir), self.step.weights, self.lr_scheduler)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.fsdp.check_kind(Path(resume_from_checkpoint))
+        if not self.fsdp.sharded:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.fsdp.load_weights(Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.fsdp.sharded:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        self.fsdp.load_optimizer(Path(checkpoint), self.step.weights, self.lr_scheduler)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
+        folder = Path(output_dir or self.args.output_dir or ".")
+        if _internal_call:
+            self.checkpointer.save(folder)
+            return
+        self.publisher.write_history(self.state.global_step)
+        if self.args.should_save:
+            with self.merge.averaged():
+                export(self.objective, folder)
+        self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
+        if self.args.push_to_hub and folder == Path(self.args.output_dir or "."):
+            self.push_to_hub(include_masks=self.args.push_masks)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository before training, so that a wrong token costs nothing. Raises what `reserve` does."""
+        if self.is_world_process_zero():
+            self.hub_model_id = self.publisher.reserve(token, private)
+
+    def push_to_hub(  # type: ignore[override]  # stock uploads whatever lies in output_dir and returns a CommitInfo
+        self, commit_message: str = "Unlearned", token: str | None = None, include_masks: bool = False
+    ) -> Published | None:
+        """Publish what `save_model` exported to output_dir, never a checkpoint; None on all processes but the first.
+
+        Raises:
+            ValueError, OSError: what `publish` raises, or there are no masks to include.
         """
-        looked = self.masks is not None and self.fast_slow is not None and self.args.verify_mask_steps
-        return self.fast_slow.mask_drift if looked else None
+        if not self.is_world_process_zero():
+            return None
+        self.hub_model_id = self.hub_model_id or self.publisher.reserve(token)
+        return self.publisher.publish(self.hub_model_id, self.masks, include_masks, token, commit_message)

@@ -1,0 +1,148 @@
+"""What is kept of the original model, taken before any weight moves: a frozen copy, masks, its losses."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..common.keys import content_key
+from ..common.losses import spread
+from ..common.weights import weights_digest
+from ..data.pairs import collate
+from ..families import Baseline
+from ..families.base import Objective
+from ..methods import Method
+from ..saliency.masks import Masks, load_masks, masks_from
+from ..saving.adapters import base_copy
+from .config import UnlearnConfig
+from .draws import Draws
+from .offload import offload
+
+BASELINE_SAMPLES = 512  # forget samples that the original's losses are measured on
+
+
+class Reference:
+    """The part of the trainer that knows the original model.
+
+    Args:
+        objective, method, args, draws: of the run.
+        forget, retain: the training sets, or None.
+        masks: weight masks that were given (Masks, dict or path), or None: the method then computes them.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        method: Method,
+        args: UnlearnConfig,
+        draws: Draws,
+        forget: Any,
+        retain: Any,
+        masks: Masks | dict[str, Tensor] | str | None,
+    ):
+        self.objective, self.method, self.args, self.draws = objective, method, args, draws
+        self.forget, self.retain = forget, retain
+        self.masks = masks_from(masks, objective.network)
+        self.baseline_losses: Tensor | None = None  # see Objective.baseline_profile
+        self.original: nn.Module | None = None  # a frozen copy of the network, if the method needs one
+        self._digest = ""
+
+    @property
+    def lacks_masks(self) -> bool:
+        """Whether masks are to be computed before the first step."""
+        if self.objective.adapter is not None:  # which layers have factors was chosen instead (saliency.ranks)
+            return False
+        return self.masks is None and self.forget is not None and self.retain is not None
+
+    @property
+    def wants_baseline(self) -> bool:
+        """Whether the original's losses are to be measured before the first step."""
+        evaluates = self.args.eval_strategy != "no" and self.forget is not None
+        return self.method.needs_baseline or evaluates
+
+    @property
+    def measures_first(self) -> bool:
+        """Whether anything is measured on the network before training starts."""
+        return self.lacks_masks or self.wants_baseline or self.args.eval_strategy != "no"
+
+    def prepare(self) -> None:
+        """Keep the original, and compute masks and the original's losses.
+
+        What is there already is kept: a second `train()` goes on from the unlearned model, which is no original.
+        """
+        self.keep_original()
+        self.begin_method()
+        if self.lacks_masks:
+            self.compute_masks()
+        if self.wants_baseline and self.baseline_losses is None:
+            losses = self.objective.baseline_profile(self._baseline_batches())
+            if losses.isnan().any():
+                raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
+            self.baseline_losses = losses
+
+    def begin_method(self) -> None:
+        """Let the method keep what its steps need of the original weights."""
+        self.method.begin(self.objective, self.forget, self.retain, self.args.draws_seed)
+
+    def compute_masks(self) -> None:
+        """Have the method compute its masks from the weights as they are."""
+        self.masks = self.method.masks(self.objective, self.forget, self.retain, self.args.draws_seed)
+
+    def find_masks(self, folder: Path, described: dict[str, Any]) -> None:
+        """Read the masks from `folder`, by all that they depend on, or compute them and write them there.
+
+        Args:
+            described: what the run is made of (`Checkpointer.described`).
+        """
+        network = self.objective.network
+        content = {**described, "model": weights_digest(network), "seed": self.args.draws_seed}
+        path = folder / f"{content_key(content)}.safetensors"
+        if path.exists():
+            self.masks = load_masks(path, network)
+            return
+        self.compute_masks()
+        if self.masks is not None and self.args.should_save:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.masks.save(path)
+
+    def keep_original(self) -> None:
+        """Copy the network, if the method needs the original; weights that are not trained are shared."""
+        if not self.method.needs_original or self.original is not None:
+            return
+        network = self.objective.network
+        if self.objective.adapter is not None:  # the original is the network without it
+            self.original = base_copy(network).eval()
+            return
+        shared: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad}
+        self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
+
+    def place(self) -> None:
+        """Keep the original in host memory, if the arguments say so."""
+        if self.args.offload and self.original is not None:
+            offload(self.original, self.objective.network, self.args.device)
+
+    def digest(self) -> str | None:
+        """A digest of the original's weights, computed once, while they are not sharded; None without a copy."""
+        if self.original is None:
+            return None
+        self._digest = self._digest or weights_digest(self.original)
+        return self._digest
+
+    def baseline(self, batch: dict[str, Tensor]) -> Baseline:
+        """What the original model loses on these samples at these timesteps."""
+        if self.baseline_losses is None:
+            raise RuntimeError("the original's losses were not measured: the method must say needs_baseline")
+        return self.objective.baseline(self.baseline_losses, batch)
+
+    def _baseline_batches(self) -> list[dict[str, Tensor]]:
+        """Forget samples, met several times with fresh draws until there are BASELINE_SAMPLES."""
+        size = self.args.per_device_eval_batch_size
+        chosen = spread(len(self.forget), BASELINE_SAMPLES)
+        chosen = (chosen * -(-BASELINE_SAMPLES // len(chosen)))[:BASELINE_SAMPLES]
+        batches = []
+        for number, start in enumerate(range(0, len(chosen), size)):
+            batch = collate([self.forget[i] for i in chosen[start : start + size]])
+            generator = self.draws.generator("profile", number)
+            batches.append(self.draws.add(batch, generator, forget=True, split=False))
+        return batches
