@@ -16,10 +16,10 @@ from ..hub.upload import Published, publish, reserve
 from ..saving.checkpoints import discard, rotate, seal
 from ..saving.export import MASKS_FILE, STATE_FILE, check_checkpoint, export, load_checkpoint, save_checkpoint
 from ..saving.history import entry, write_history
-from .step import OuterStep
+from .step import SteppingTrainer
 
 
-class KeptRun(OuterStep):
+class KeptRun(SteppingTrainer):
     """The saving half of UnlearnTrainer, whose attributes it reads."""
 
     @property
@@ -118,6 +118,7 @@ class KeptRun(OuterStep):
         described = {"method": self.method.name, "options": asdict(self.method), "data": data}
         if self.original is not None:
             self._original_digest = self._original_digest or weights_digest(self.original)
+        if self._original_digest:
             described["model"] = self._original_digest
         return described
 
@@ -125,7 +126,7 @@ class KeptRun(OuterStep):
         self.masks, self.profile, state = load_checkpoint(folder)
         check_checkpoint(folder, self.objective)
         self._keep_original()  # the checkpoint's weights are loaded after this
-        self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
+        self._begin_method()
         described = self._described()
         kept = {"original_retain", "best", "first_retain", "first_forget", "stopped"}
         lacks = sorted({*described, *kept} - state.keys())

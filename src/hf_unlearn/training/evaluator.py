@@ -55,11 +55,11 @@ class ForgetRetainEvaluation(ShardedTrainer):
         return output
 
     def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
-        batch = self._with_draws(inputs, self._generator("eval", self._eval_batches), forget=True)
+        batch = self.step.with_draws(inputs, self.step.generator("eval", self._eval_batches), forget=True)
         self._eval_batches += 1
         with torch.no_grad():
             losses = model(**batch)
         if self.profile is not None:
-            self._known += int((losses < self.baseline(batch).other).sum())
+            self._known += int((losses < self.step.baseline(batch).other).sum())
             self._seen += len(losses)
         return losses.mean(), None, None

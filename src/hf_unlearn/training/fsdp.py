@@ -86,7 +86,7 @@ class ShardedTrainer(Trainer):
         uncut(self.objective)
         put_network(self.objective, network)
         self._skeleton, self.original = None, None
-        self.model = self.model_wrapped = self._wrapped = self.objective
+        self.model = self.model_wrapped = self.step.wrapped = self.objective
         self.accelerator._models.clear()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):

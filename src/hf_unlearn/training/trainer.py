@@ -34,6 +34,7 @@ from .config import UnlearnConfig
 from .guard import DivergenceGuard
 from .offload import offload
 from .optim import FastSlow
+from .step import OuterStep
 
 PROFILE_SAMPLES = 512
 
@@ -80,7 +81,7 @@ class UnlearnTrainer(KeptRun):
                 f"{self.method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 "
                 "and per_device_train_batch_size to the batch you want"
             )
-        self.method.prepare(self.objective)
+        self.step = OuterStep(self, self.method.resolved(self.objective))
         if self.objective.adapter is not None and (self.method.masks_every_step or not self.method.trains):
             raise ValueError(f"{self.method.name} works on weights, which an adapter leaves alone: do without LoRA")
         streams = {"forget": forget_dataset, "retain": retain_dataset}
@@ -125,12 +126,10 @@ class UnlearnTrainer(KeptRun):
         self.loss_is_scaled_for_ga = False
         self.check_launch()
         self.masks = masks_from(masks, self.objective.network)
-        self.profile: Tensor | None = None  # the original model's losses, see Objective.baseline_profile
+        self.profile: Tensor | None = None  # the original model's losses, see Objective.baseline_losses
         self.original: nn.Module | None = None  # frozen copy of the original network, if the method needs it
         self._original_digest = ""
         self.fast_slow: FastSlow | None = None
-        self._recorded: dict[str, list[Tensor]] = {}
-        self._wrapped: nn.Module = self.objective
 
     def _check_finite(self) -> None:
         broken = bad_weight(self.objective.network)
@@ -162,7 +161,7 @@ class UnlearnTrainer(KeptRun):
                 return TrainOutput(0, 0.0, {})
         else:
             self._resume(Path(checkpoint))
-        self._micro_step = (-1, 0)
+        self.step.restart()
         self._forget_evaluation()
         self._described()  # what it says of the original is computed once, while that is whole
         if self.args.offload and self.original is not None:
@@ -210,7 +209,8 @@ class UnlearnTrainer(KeptRun):
         return self.masks is None and self.forget_dataset is not None and self.retain_dataset is not None
 
     def _compute_masks(self) -> None:
-        self.masks = self.method.masks(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
+        method, seed = self.step.method, self.args.draws_seed
+        self.masks = method.compute_masks(self.objective, self.forget_dataset, self.retain_dataset, seed)
 
     def _prepare(self) -> None:
         """Masks, the table of original losses and the original retain loss, before any weight has moved.
@@ -218,15 +218,20 @@ class UnlearnTrainer(KeptRun):
         What is there already is kept: a second `train()` goes on from the unlearned model, which is no original.
         """
         self._keep_original()
-        self.method.begin(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
+        self._begin_method()
         if self._lacks_masks:
             self._compute_masks()
         if self._wants_profile and self.profile is None:
-            self.profile = self.objective.baseline_profile(self._profile_batches())
+            self.profile = self.objective.baseline_losses(self._profile_batches())
             if self.profile.isnan().any():
                 raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
         if self.args.eval_strategy != "no" and self.retain_dataset is not None:
             self.evaluate()
+
+    def _begin_method(self) -> None:
+        self.step.begin_run(self.forget_dataset, self.retain_dataset)
+        if self.step.state is not None and self.original is None:  # what it kept is of this original
+            self._original_digest = self._original_digest or weights_digest(self.objective.network)
 
     def _keep_original(self) -> None:
         if self.method.needs_original and self.original is None:
@@ -241,7 +246,7 @@ class UnlearnTrainer(KeptRun):
     @property
     def _wants_profile(self) -> bool:
         evaluates = self.args.eval_strategy != "no" and self.forget_dataset is not None
-        return self.method.needs_baseline or evaluates
+        return self.step.method.needs_baseline or evaluates
 
     def _profile_batches(self) -> list[dict[str, Tensor]]:
         """Forget samples, met several times with fresh draws until there are PROFILE_SAMPLES."""
@@ -251,7 +256,7 @@ class UnlearnTrainer(KeptRun):
         batches = []
         for number, start in enumerate(range(0, len(chosen), size)):
             batch = collate([self.forget_dataset[i] for i in chosen[start : start + size]])
-            batches.append(self._with_draws(batch, self._generator("profile", number), forget=True, split=False))
+            batches.append(self.step.with_draws(batch, self.step.generator("profile", number), forget=True, split=False))
         return batches
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -263,14 +268,14 @@ class UnlearnTrainer(KeptRun):
         base = super().create_optimizer(model)
         base.param_groups[:] = [group for group in base.param_groups if group["params"]]
         forget = None
-        if wishes["forget_optim"] == "separate":
-            rate = wishes["forget_learning_rate"] or self.args.learning_rate
+        if wishes.forget_optim == "separate":
+            rate = wishes.forget_learning_rate or self.args.learning_rate
             groups = [{"params": group["params"]} for group in base.param_groups]
             adam = {"betas": (self.args.adam_beta1, self.args.adam_beta2), "eps": self.args.adam_epsilon}
             fused = base.defaults.get("fused") or None
             forget = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=fused, **adam)
         buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
-        slow = wishes["slow_rate"], wishes["slow_form"], buffers, self.args.offload
+        slow = wishes.slow_rate, wishes.slow_form, buffers, self.args.offload
         self.optimizer = self.fast_slow = FastSlow(base, forget, *slow)
         if not self.is_fsdp_enabled:  # else once the weights are cut
             self._bind_masks()
@@ -280,9 +285,9 @@ class UnlearnTrainer(KeptRun):
         if self.masks is not None:
             aligned = zip(self._trainable(), self.masks.aligned(self.objective.network))
             by_parameter = {id(p): mask for p, mask in aligned}
-            self._step_masks = [by_parameter[id(p)] for p in self.fast_slow.parameters]
+            self.step.masks = [by_parameter[id(p)] for p in self.fast_slow.parameters]
             if self.method.masks_every_step:
-                self.fast_slow.masks = self._step_masks
+                self.fast_slow.masks = self.step.masks
 
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self.objective.network.parameters() if p.requires_grad]
