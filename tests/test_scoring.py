@@ -15,7 +15,7 @@ class Recording(UnlearnTrainer):
     def prediction_step(self, model, inputs, *args, **kwargs):
         number = self._eval_batches
         result = super().prediction_step(model, inputs, *args, **kwargs)
-        self.seen.append(self._with_draws(inputs, self._generator("eval", number), forget=True))
+        self.seen.append(self.step.with_draws(inputs, self.step.generator("eval", number), forget=True))
         return result
 
 

@@ -122,14 +122,17 @@ def test_micro_batches_draw_anew(tmp_path, images):
     """Two micro-batches of an accumulated step must not share noise."""
     seen = []
 
-    class Watch(UnlearnTrainer):
-        def _with_draws(self, batch, generator, forget, split=True):
-            made = super()._with_draws(batch, generator, forget, split)
-            seen.append(made["noise"])
-            return made
-
     values = config(tmp_path, gradient_accumulation_steps=2, max_steps=1)
-    Watch(tiny_pipeline(), values, FineTune(), None, split_by_label(images, 1)[1]).train()
+    trainer = UnlearnTrainer(tiny_pipeline(), values, FineTune(), None, split_by_label(images, 1)[1])
+    draw = trainer.step.with_draws
+
+    def watched(*args, **kwargs):
+        made = draw(*args, **kwargs)
+        seen.append(made["noise"])
+        return made
+
+    trainer.step.with_draws = watched
+    trainer.train()
     assert len(seen) == 2 and not torch.equal(*seen)
 
 

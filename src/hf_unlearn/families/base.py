@@ -87,7 +87,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
-        """Choose what forget samples are matched to; one for each of `samples` forget samples, never a label in `forgotten`."""
+        """Pick the anchor label of each of `samples` forget samples, never one in `forgotten`."""
         raise NotImplementedError
 
     def other_labels(self, batch: dict[str, Tensor]) -> Tensor:

@@ -159,7 +159,7 @@ class Method:
         """Fill in the preset and refuse words that are no choice. An own `__post_init__` begins with this one."""
         given = self.__dict__.pop("_given")
         if self.presets:
-            preset = getattr(self, "preset")
+            preset = self.preset
             if preset not in self.presets:
                 raise ValueError(f"preset {preset!r} is not one of {', '.join(self.presets)}")
             for name, value in self.presets[preset].items():
@@ -209,9 +209,7 @@ class Method:
             raise ValueError(f"{wrong[0]} must be a finite number, got {numbers[wrong[0]]}")
         return replace(self)
 
-    def compute_masks(
-        self, objective: Objective, forget: Dataset, retain: Dataset, seed: int
-    ) -> Masks | None:
+    def compute_masks(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Masks | None:
         """Weight masks computed from the original model before the first step, or None for all weights."""
         return None
 

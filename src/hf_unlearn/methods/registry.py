@@ -37,7 +37,8 @@ class Registry(Mapping[str, type[Method]]):
             for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, _package(point))):
                 wrong = self._take(point)
                 if wrong:
-                    warnings.warn(f"method {point.name!r} of package {_package(point)} is left out: {wrong}")
+                    text = f"method {point.name!r} of package {_package(point)} is left out: {wrong}"
+                    warnings.warn(text, stacklevel=2)
         return self._others
 
     def _take(self, point: EntryPoint) -> str:

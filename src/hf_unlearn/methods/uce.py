@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..data.pairs import labels_of
-from ..families import Objective, TextToImage
+from ..families import Objective
 from .base import EditMethod, Method, flag
 
 

@@ -256,7 +256,9 @@ class UnlearnTrainer(KeptRun):
         batches = []
         for number, start in enumerate(range(0, len(chosen), size)):
             batch = collate([self.forget_dataset[i] for i in chosen[start : start + size]])
-            batches.append(self.step.with_draws(batch, self.step.generator("profile", number), forget=True, split=False))
+            batches.append(
+                self.step.with_draws(batch, self.step.generator("profile", number), forget=True, split=False)
+            )
         return batches
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
