@@ -49,7 +49,7 @@ def unlearned(model: str, row: str, digit: int, seed: int, rate: float | None):
         data = split_by_label(encode_images(pipeline.vae, digits(), folder, flips=False, batch_size=256), digit)
         config = UnlearnConfig.quiet(
             output_dir=folder,
-            max_steps=max(1, int(BUDGET / method.gradients)),
+            max_steps=max(1, int(BUDGET / method.batch_gradients)),
             learning_rate=rate or own_rate,
             max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
             seed=seed,

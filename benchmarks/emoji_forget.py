@@ -80,7 +80,7 @@ def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float |
         add_lora(objective, choose_lora(objective, forget_set, retain_set, seed=seed, **LORA[row]), seed=seed)
     config = UnlearnConfig.quiet(
         output_dir=folder,
-        max_steps=max(1, int(BUDGET / method.gradients)),
+        max_steps=max(1, int(BUDGET / method.batch_gradients)),
         per_device_train_batch_size=BATCH,
         learning_rate=rate or own_rate or 1e-4,
         max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as

@@ -150,7 +150,7 @@ def test_every_row_has_a_space_of_its_own_options(row):
 def test_every_method_can_be_compared():
     classify = {name for name, method in METHODS.items() if method.family in ("", "classifier")}
     assert {row.partition(":")[0] for row in SPACES} == classify
-    costs = {name: METHODS[name]().gradients for name in METHODS}
+    costs = {name: METHODS[name]().batch_gradients for name in METHODS}
     assert costs["finetune"] == 1 and costs["neg_grad_plus"] == 2 and costs["sfron"] == 3 and costs["lur"] == 3
 
 

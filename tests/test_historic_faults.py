@@ -37,16 +37,18 @@ def test_a_mask_from_a_file_reaches_the_forget_step(tmp_path, images, optim, mod
     masks.save(tmp_path / "m.safetensors")
     method = SFRon(forget_optim=optim, mask_mode=mode)
 
-    class Watch(UnlearnTrainer):
-        def fast_step(self, loss, forget, max_norm=None, scale=1.0):
-            super().fast_step(loss, forget, max_norm, scale)
-            moved.append({n: (weights(self)[n] - p) for n, p in start.named_parameters()})
-
     moved = []
     sets = split_by_label(images, 1)
-    trainer = Watch(
+    trainer = UnlearnTrainer(
         tiny_pipeline(), config(tmp_path, max_steps=1), method, *sets, masks=str(tmp_path / "m.safetensors")
     )
+    fast_step = trainer.step.fast_step
+
+    def watched(*args, **kwargs):
+        fast_step(*args, **kwargs)
+        moved.append({n: (weights(trainer)[n] - p) for n, p in start.named_parameters()})
+
+    trainer.step.fast_step = watched
     trainer.train()
     inside = torch.cat([moved[0][n][m] for n, m in masks.tensors.items()])
     outside = torch.cat([moved[0][n][~m] for n, m in masks.tensors.items()])

@@ -61,20 +61,21 @@ def test_forget_samples_keep_their_labels(pipeline, images):
     assert batch_of(as_released, images, forget=True)["drop_labels"].all()
 
 
-def test_matching_losses_have_the_anchors_prediction_as_target(pipeline, images):
+def test_the_prediction_under_another_label_is_a_target(pipeline, images):
     objective = NoisePrediction(pipeline).eval()
     batch = batch_of(objective, images, forget=True)
     objective.anchors = {0: 2, 1: 3, 2: 3, 3: 0}
-    anchors = objective.match("anchor", batch, None)
-    assert anchors["anchor_labels"].tolist() == [2, 3, 3, 0, 2, 3]  # labels 0 1 2 3 0 1
+    anchors = objective.other_labels(batch)
+    assert anchors.tolist() == [2, 3, 3, 0, 2, 3]  # labels 0 1 2 3 0 1
     noisy = pipeline.scheduler.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
     own, other = (
-        pipeline.unet(noisy, batch["timesteps"], class_labels=labels).sample
-        for labels in (batch["labels"], anchors["anchor_labels"])
+        pipeline.unet(noisy, batch["timesteps"], class_labels=labels).sample for labels in (batch["labels"], anchors)
     )
-    assert torch.allclose(objective(**batch, **anchors), ((own - other) ** 2).mean((1, 2, 3)), atol=1e-7)
-    same = objective(**batch, anchor_labels=batch["labels"])
-    assert same.max() == 0 and objective(**batch, **anchors).min() > 0
+    target = objective(**{**batch, "labels": anchors}, predict=True)
+    assert torch.allclose(target, other, atol=1e-7)
+    assert torch.allclose(objective(**batch, target=target), ((own - other) ** 2).mean((1, 2, 3)), atol=1e-7)
+    same = objective(**batch, target=objective(**batch, predict=True))
+    assert same.max() == 0 and objective(**batch, target=target).min() > 0
 
 
 def test_a_target_replaces_the_noise(pipeline, images):
@@ -96,21 +97,21 @@ def test_anchors_are_the_next_retained_labels(pipeline):
     assert objective.anchors[0] == objective.anchors[1] == objective.anchors[3] == 2
     objective.choose_anchors({0, 1, 2, 3}, 6, 0)
     with pytest.raises(ValueError, match="none to match"):
-        objective.other_labels(torch.tensor([0]))
+        objective.other_labels({"labels": torch.tensor([0])})
 
 
 def test_baseline_is_the_mean_by_timestep_bin(pipeline, images):
     objective = NoisePrediction(pipeline, timestep_bins=2).eval()
     batch = batch_of(objective, images, count=20, forget=True)
     objective.choose_anchors(set(), 6, 0)
-    profile = objective.baseline_profile([batch])
+    table = objective.baseline_losses([batch])
     own = objective(**batch)
     early = batch["timesteps"] < 500
-    assert torch.allclose(profile[0], torch.stack([own[early].mean(), own[~early].mean()]), atol=1e-6)
+    assert torch.allclose(table[0], torch.stack([own[early].mean(), own[~early].mean()]), atol=1e-6)
     other = objective(**{**batch, "labels": (batch["labels"] + 1) % 4})
-    assert torch.allclose(profile[1], torch.stack([other[early].mean(), other[~early].mean()]), atol=1e-6)
-    rows = objective.baseline(profile, batch)
-    assert torch.equal(rows.own, profile[0][(~early).long()])
+    assert torch.allclose(table[1], torch.stack([other[early].mean(), other[~early].mean()]), atol=1e-6)
+    rows = objective.baseline(table, batch)
+    assert torch.equal(rows.own, table[0][(~early).long()])
 
 
 def test_only_the_denoiser_is_registered(pipeline):

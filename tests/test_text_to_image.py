@@ -10,6 +10,7 @@ from conftest import config, latents, tiny_sd, tiny_sdxl
 from hf_unlearn import METHODS, TextToImage, UnlearnTrainer, encode_prompts, split_by_label
 from hf_unlearn.families.pipelines import load_text_to_image_pipeline
 from hf_unlearn.families.text_to_image.objective import trained_names
+from hf_unlearn.methods import Batch
 
 TEXTS = ["a photo of a church", "a photo of a house", "a dog"]
 ANCHORS = {TEXTS[0]: TEXTS[1]}
@@ -66,7 +67,7 @@ def test_v_prediction_matches_the_scheduler():
         assert torch.allclose(objective(**batch), expected, atol=1e-5)
 
 
-def test_matching_the_anchor_and_negative_guidance_by_hand():
+def test_matching_the_anchor_and_negative_guidance_by_hand(tmp_path):
     pipeline = tiny_sd()
     objective = objective_of(pipeline, label_dropout=0.0).eval()
     batch = batch_of(objective)
@@ -74,10 +75,13 @@ def test_matching_the_anchor_and_negative_guidance_by_hand():
     assert batch["labels"].tolist() == [1, 2, 3] and objective.anchors == {1: 2, 2: 0, 3: 0}
     with torch.no_grad():
         own, anchor, null = (by_hand(pipeline, batch, texts) for texts in (TEXTS, [TEXTS[1], "", ""], [""] * 3))
-        matched = objective(**batch, **objective.match("anchor", batch, None))
+        method = METHODS["esd"](negative_guidance=2.0)
+        trainer = UnlearnTrainer(objective, config(tmp_path), method, latents(objective.prompts))
+        objective.anchors, trainer.reference.original = {1: 2, 2: 0, 3: 0}, pipeline.unet
+        matched = trainer.step.losses(batch, target=trainer.step.anchor(batch))
         assert torch.allclose(matched, (own - anchor).pow(2).mean((1, 2, 3)), atol=1e-6)
-        away = objective(**batch, **objective.match("negative_guidance", batch, pipeline.unet, 2.0))
-        assert torch.allclose(away, (own - (null - 2 * (own - null))).pow(2).mean((1, 2, 3)), atol=1e-6)
+        away = method.loss(trainer.step, Batch(forget=batch)).forget
+        assert away.item() == pytest.approx((own - (null - 2 * (own - null))).pow(2).mean().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_all_classes_forgotten_leaves_nothing_to_match(tmp_path, images):
     one = UnlearnTrainer(tiny_pipeline(), config(tmp_path), GradientAscent(), images)
     one.train()
     with pytest.raises(ValueError, match="none to match"):
-        one.step.matching_losses({"labels": torch.tensor([0])}, to="anchor")
+        one.step.anchor({"labels": torch.tensor([0])})
 
 
 def test_a_second_train_keeps_the_original(tmp_path, images):

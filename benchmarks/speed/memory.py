@@ -1,5 +1,6 @@
 """Peak memory of each mode over plain fine-tuning by hand, at the same batch, in fresh processes."""
 
+from dataclasses import replace
 from typing import Any
 
 from hf_unlearn import FineTune, SFRon
@@ -59,8 +60,8 @@ def peak(profile: Profile, mode: str, batch: int) -> dict[str, float]:
         trainer = trainer_for(model, method, batch, size, folder, 2, guard_steps=1, verify_mask_steps=1)
         if mode == PREPARATION:  # one batch of each set, of the default size
             forget_peak()
-            method.fisher_samples = method.fisher_batch_size
-            method.masks(trainer.objective, trainer.forget_dataset, trainer.retain_dataset, 0)
+            small = replace(method, fisher_samples=method.fisher_batch_size)
+            small.compute_masks(trainer.objective, trainer.forget_dataset, trainer.retain_dataset, 0)
         else:
             trainer.add_callback(ForgetPeak())
             trainer.train()

@@ -15,7 +15,9 @@ from hf_unlearn.training import step as loop
 
 BY_PART = ("forward", "target forward", "backward")
 PHASES = ("data", "draws", *(f"{part} {phase}" for part in ("forget", "retain") for phase in BY_PART))
-PHASES = tuple(phase for phase in PHASES if phase != "forget target forward")  # the objective does it in its forward
+PHASES = tuple(
+    phase for phase in PHASES if phase != "forget target forward"
+)  # an anchor is predicted by a forward of its own
 PHASES += ("mask", "clip", "optimizer", "merge", "guard", "logging")
 
 
@@ -49,11 +51,11 @@ class Phases(TrainerCallback):
     def hooked(self):
         """Inside, the trainer's steps are timed."""
         trainer = self.trainer
-        before, fast = trainer.step.method.before_step, trainer.step.fast_step
+        begin, fast = trainer.step.begin, trainer.step.fast_step
 
-        def before_step(*args: Any) -> None:
+        def begin_step(*args: Any) -> Any:
             self._part = "forget"
-            before(*args)
+            return begin(*args)
 
         def fast_step(*args: Any, **kwargs: Any) -> None:
             fast(*args, **kwargs)
@@ -63,7 +65,7 @@ class Phases(TrainerCallback):
             (trainer, "get_batch_samples", "data"),
             (trainer.step.draws, "add", "draws"),
             (trainer.step, "_forward", "forward"),
-            (trainer.objective, "match", "target forward"),
+            (trainer.objective, "predict", "target forward"),
             (trainer.accelerator, "backward", "backward"),
             (loop, "_mask_gradients", "mask"),
             (torch.nn.utils, "clip_grad_norm_", "clip"),
@@ -71,7 +73,7 @@ class Phases(TrainerCallback):
             *((trainer.guard, name, "guard") for name in ("check", "check_retain", "expect_retain", "_save")),
         ]
         with ExitStack() as self._stack:
-            self._stack.enter_context(patch.object(trainer.step.method, "before_step", before_step))
+            self._stack.enter_context(patch.object(trainer.step, "begin", begin_step))
             self._stack.enter_context(patch.object(trainer.step, "fast_step", fast_step))
             for owner, name, phase in found:
                 self._stack.enter_context(patch.object(owner, name, self.timed(phase, getattr(owner, name))))

@@ -75,13 +75,13 @@ def runs(profile: Profile, folder: str, steps: int, method: SFRon | None = None,
     twin = type(trainer.objective)(build(profile.width, profile.size)).train()
     published = Published(twin, trainer.masks.tensors, method, trainer.args.learning_rate)
     taken: dict[str, Any] = {}
-    before = method.before_step
+    begin = trainer.step.begin
 
-    def before_step(loop: Any, batch: dict[str, Any]) -> None:
-        taken.update(batch)
-        before(loop, batch)
+    def watched(*args: Any) -> dict[str, Any]:
+        taken.update(begin(*args))
+        return {**taken}
 
-    method.before_step = before_step
+    trainer.step.begin = watched
     return trainer, published, lambda: published.step(taken, method.forget_alpha)
 
 

@@ -36,7 +36,7 @@ def parts(images):
 
 
 def unlearn(tmp_path, parts, method):
-    objective = Classification(tiny_vit(), epsilon=0.3)
+    objective = Classification(tiny_vit())
     trainer = Recording(objective, config(tmp_path, max_steps=STEPS, adam_epsilon=EPS), method, *parts)
     trainer.seen = []
     trainer.train()
@@ -76,7 +76,7 @@ def step(adam, loss, masks=None):
 
 def others(trainer, batch):
     """The labels drawn once for the forget samples: other than their own, the same at every meeting."""
-    labels = trainer.objective.other_labels(batch["labels"], batch["index"])
+    labels = trainer.objective.other_labels(batch)
     assert (labels != batch["labels"]).all()
     return labels
 
@@ -112,12 +112,14 @@ def boundary_shrink(model, start, trainer, f, r, t):
     F.cross_entropy(start(pixel_values=x).logits, f["labels"]).backward()
     crossed = start(pixel_values=x + 0.3 * x.grad.sign()).logits.detach()
     crossed[range(len(crossed)), f["labels"]] = -math.inf
-    return ce(model, f, crossed.argmax(1))
+    nearest = crossed.argmax(1)
+    assert (nearest != f["labels"]).all()
+    return ce(model, f, nearest)
 
 
-def lur(model, start, trainer, f, r, t):
+def lur(model, start, trainer, f, r, t, form="first_order"):
     names, weights = zip(*model.named_parameters())
-    exact = trainer.method.form == "exact"
+    exact = form == "exact"
     retain = ce(model, r)
     gradient = torch.autograd.grad(retain, weights, create_graph=exact, retain_graph=True)
     ahead = {n: w - 0.01 * g for n, w, g in zip(names, weights, gradient)}
@@ -145,7 +147,8 @@ FOR_CLASSIFIERS = {name for name, method in METHODS.items() if method.family in 
 @pytest.mark.parametrize("name", sorted(FOR_CLASSIFIERS - OWN_TEST))
 def test_one_step_methods(tmp_path, parts, name):
     """A new method without an entry in HAND fails here."""
-    trainer = unlearn(tmp_path, parts, METHODS[name]())
+    options = {"epsilon": 0.3} if name == "boundary_shrink" else {}
+    trainer = unlearn(tmp_path, parts, METHODS[name](**options))
     model, start = tiny_vit().train(), tiny_vit().eval()
     masks = None
     if name == "salun":
@@ -165,11 +168,10 @@ def test_lur_exact_differs_from_first_order_and_is_its_stated_gradient(tmp_path,
     trainer = unlearn(tmp_path, parts, METHODS["lur"](form="exact"))
     results = []
     for form in ("exact", "first_order"):
-        trainer.method.form = form
         model = tiny_vit(attention="eager").train()
         adam = torch.optim.AdamW(model.parameters(), lr=LR, eps=EPS, weight_decay=0.0)
         for t, batch in enumerate(trainer.seen):
-            step(adam, lur(model, None, trainer, batch["forget"], batch["retain"][0], t))
+            step(adam, lur(model, None, trainer, batch["forget"], batch["retain"][0], t, form))
         results.append(model)
     agree(trainer, results[0])
     ours, other = trainer.objective.network.state_dict(), results[1].state_dict()
@@ -211,7 +213,9 @@ def test_sfron(tmp_path, parts):
     """Bounded ascent at chance, a separate Adam, the mask; retain steps match the original's logits."""
     method = METHODS["sfron"](retain_steps=2)
     trainer = unlearn(tmp_path, parts, method)
-    assert not method._match and method._bound == "other"
+    resolved = trainer.step.method
+    assert (resolved.forget_loss, resolved.bound, resolved.bound_margin) == ("ascent", "other", 1.0)
+    assert trainer.method is method and (method.forget_loss, method.bound) == ("auto", "auto")
     model, start = tiny_vit().train(), tiny_vit().eval()
     f, r = (fisher(Classification(tiny_vit()), part, forget=True, seed=42)[0] for part in parts)
     masks = {id(p): (f[n] > 1e-12) & (f[n] >= r[n]) for n, p in model.named_parameters()}
@@ -234,14 +238,6 @@ def test_sfron(tmp_path, parts):
         for r in batch["retain"]:
             step(retain_adam, kl(model, start, r))
     agree(trainer, model)
-
-
-def test_boundary_labels_are_across_the_boundary(images):
-    """Two classes on a line: the nearest other class is the other one, whatever ε."""
-    objective = Classification(tiny_vit(), epsilon=0.3)
-    batch = {"pixel_values": images.pixel_values[:8], "labels": images.label_tensor[:8]}
-    nearest = objective.nearest_labels(tiny_vit().eval(), batch)
-    assert (nearest != batch["labels"]).all()
 
 
 class Cosines(TrainerCallback):

@@ -18,33 +18,23 @@ from conftest import config, random_images, tiny_pipeline  # noqa: E402
 LR, STEPS, EPS = 1e-3, 4, 1e-4
 
 
-class Recording(UnlearnTrainer):
-    """Keeps the batches, with their draws, that the method is given."""
-
-    seen: list
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        draws = self.step.draws
-        add = draws.add
-
-        def recording(batch, generator, forget, split=True):
-            made = add(batch, generator, forget, split)
-            if split:
-                self.seen.append((forget, {k: v.clone() for k, v in made.items()}))
-            return made
-
-        draws.add = recording
-
-
 def unlearn(tmp_path, images, method, pipeline=None, **values):
-    trainer = Recording(
+    trainer = UnlearnTrainer(
         pipeline or tiny_pipeline(),
         config(tmp_path, max_steps=STEPS, adam_epsilon=EPS, **values),
         method,
         *split_by_label(images, 1),
     )
-    trainer.seen = []
+    trainer.seen, draw = [], trainer.step.draws.add
+
+    def watched(batch, generator, forget, split=True):
+        """Keep the batches, with their draws, that the method is given."""
+        made = draw(batch, generator, forget, split)
+        if split:
+            trainer.seen.append((forget, {k: v.clone() for k, v in made.items()}))
+        return made
+
+    trainer.step.draws.add = watched
     trainer.train()
     return trainer
 
@@ -81,8 +71,9 @@ def step(optimizer, loss, max_norm=1.0, masks=None):
 
 def sfron_hand(trainer, images, pipeline):
     """Algorithm 1: a masked forget step, K retain steps, the merge. Returns how many samples the bound stopped."""
-    unet, method = pipeline.unet.train(), trainer.method
-    match, bound, margin = method._match, method._bound, method.bound_margin or {"own": 2.0}.get(method._bound, 1.0)
+    unet, method = pipeline.unet.train(), trainer.step.method
+    match, bound, margin = method.forget_loss == "match", method.bound, method.bound_margin
+    assert trainer.method.bound_margin or margin == {"own": 2.0, "other": 1.0, "none": None}[bound]
     original = copy.deepcopy(pipeline)
     objective = NoisePrediction(copy.deepcopy(pipeline))
     sets = zip(split_by_label(images, 1), (True, False))

@@ -190,7 +190,7 @@ def unlearn(
     method = method_of(row, options)
     if recipe.fisher_samples is not None and "fisher_samples" in {f.name for f in fields(method)}:
         method = replace(method, fisher_samples=recipe.fisher_samples)
-    steps = max(1, int(recipe.budget / method.gradients)) if method.trains else 1
+    steps = max(1, int(recipe.budget / method.batch_gradients)) if method.trains else 1
     with tempfile.TemporaryDirectory() as folder:
         config = UnlearnConfig.quiet(
             output_dir=folder,

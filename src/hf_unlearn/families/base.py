@@ -38,6 +38,7 @@ class Objective(nn.Module):
     """Base class. A family implements `draw`, `forward`, `check` and the two pipeline methods.
 
     `forward(**batch)` returns per-sample losses `(B,)` in fp32 and is deterministic: the batch carries its draws.
+    With `target` the losses are distances to that, and with `predict=True` it returns what the network predicts.
     Its arguments are named, because transformers' Trainer scales losses differently for a `**kwargs` forward.
     """
 
@@ -46,6 +47,7 @@ class Objective(nn.Module):
 
     kinds: ClassVar[tuple[str, ...]] = ()  # what methods that work for some models only ask for
     adaptable: ClassVar[bool] = True  # whether there is a format in which an adapter of the network is loaded
+    labels_are_targets: ClassVar[bool] = False  # a label may be the `target` of `forward`
     distils: ClassVar[bool] = False  # `forward` takes a `temperature`: the targets are class logits
 
     @property
@@ -85,36 +87,35 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
-        """Choose what forget samples are matched to; `samples` of them, whose retained classes lose `forgotten`."""
+        """Pick the anchor label of each of `samples` forget samples, never one in `forgotten`."""
         raise NotImplementedError
 
-    def match(
-        self, to: str, batch: dict[str, Tensor], original: nn.Module | None, strength: float = 1.0
-    ) -> dict[str, Tensor]:
-        """Extra arguments of `forward` that turn its losses into distances to something else.
-
-        Every family knows "anchor" (another condition) and "original" (what the original network predicts).
-        `strength` is for what can be more or less of itself.
-
-        Raises:
-            ValueError: the family has no such thing to match.
-        """
+    def other_labels(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B,) for each forget sample its anchor: another label that is retained. ValueError if there is none."""
         raise NotImplementedError
+
+    def null_labels(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B,) the label that means "no label". ValueError where the model has none."""
+        raise ValueError("negative guidance needs a null label, which the model has not: use another method")
 
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """What `network`, of the same build, outputs for a batch, without gradient: a `target` of `forward`."""
         raise NotImplementedError
 
+    def input_gradient(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Gradient with respect to `pixel_values` of what `network` loses on a batch."""
+        raise ValueError(f"{type(self).__name__} gives no gradient of its images: use another method")
+
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         """Raise ValueError if `example` (one item, no batch axis) or the labels do not fit the model."""
         raise NotImplementedError
 
-    def baseline_profile(self, batches: list[dict[str, Tensor]]) -> Tensor:
+    def baseline_losses(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """Table of what the *original* model loses on forget data, measured once before the first step."""
         raise NotImplementedError(f"{type(self).__name__} has no baseline: set adaptive and bound options off")
 
-    def baseline(self, profile: Tensor, batch: dict[str, Tensor]) -> Baseline:
-        """Rows of `profile` that belong to the samples of `batch`."""
+    def baseline(self, table: Tensor, batch: dict[str, Tensor]) -> Baseline:
+        """Rows of the `table` of `baseline_losses` that belong to the samples of `batch`."""
         raise NotImplementedError
 
     def fresh_network(self, seed: int) -> nn.Module:

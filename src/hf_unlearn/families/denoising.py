@@ -24,7 +24,7 @@ class Denoising(Objective):
             to a forget sample unless `forget_label_dropout`: ascent on the null class hurts every class.
         null_class: the label that means "no class", or None.
         antithetic: draw timesteps in pairs (t, T-1-t), which lowers the variance of a batch.
-        timestep_bins: bins of the table of the original model's losses (`baseline_profile`).
+        timestep_bins: bins of the table of the original model's losses (`baseline_losses`).
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("diffusion",)
@@ -82,21 +82,19 @@ class Denoising(Objective):
         timesteps: Tensor,  # (B,) int64
         labels: Tensor | None = None,  # (B,) int64
         drop_labels: Tensor | None = None,  # (B,) bool
-        anchor_labels: Tensor | None = None,  # (B,) int64
         target: Tensor | None = None,  # (B, C, H, W)
+        predict: bool = False,
     ) -> Tensor:
-        """Per-sample losses (B,), fp32.
+        """Per-sample losses (B,), fp32: errors of the prediction against what was added, or against `target`.
 
-        With `anchor_labels` the target is what the network itself predicts for the same noisy image under that
-        label, without gradient: a matching loss (SFR-on's forget loss for text-to-image). With `target` it is that.
+        `predict`: the prediction (B, C, H, W) instead.
         """
         noisy = self._noisy(pixel_values, noise, timesteps)
-        if anchor_labels is not None:
-            with torch.no_grad():
-                target = self.denoise(self.network, noisy, timesteps, anchor_labels)
-        elif target is None:
-            target = self._target(pixel_values, noise, timesteps)
         prediction = self.denoise(self.network, noisy, timesteps, self._labels(labels, drop_labels))
+        if predict:
+            return prediction
+        if target is None:
+            target = self._target(pixel_values, noise, timesteps)
         return self.errors(prediction.float(), target.float(), pixel_values, noisy, timesteps)
 
     def errors(self, prediction: Tensor, target: Tensor, images: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -156,26 +154,13 @@ class Denoising(Objective):
             draws["drop_labels"] = torch.zeros_like(draws["drop_labels"])
         return draws
 
-    def match(
-        self, to: str, batch: dict[str, Tensor], original: nn.Module | None, strength: float = 1.0
-    ) -> dict[str, Tensor]:
-        """`anchor`: what the network predicts under another label. `original`: what the original predicts.
-        `negative_guidance`: what the original predicts for no label, minus `strength` times what the label adds.
-        """
-        if to == "anchor":
-            return {"anchor_labels": self.other_labels(batch["labels"])}
-        if to == "original":
-            return {"target": self.predict(original, batch)}
-        if to == "negative_guidance":
-            if self.null_class is None:
-                raise ValueError("negative guidance needs a null label, which the model has not: use another method")
-            null = {**batch, "labels": torch.full_like(batch["labels"], self.null_class)}
-            without, with_label = (self.predict(original, b) for b in (null, batch))
-            return {"target": without - strength * (with_label - without)}
-        raise ValueError(f"a diffusion model does not match {to!r}: choose another method")
+    def null_labels(self, batch: dict[str, Tensor]) -> Tensor:
+        if self.null_class is None:
+            return super().null_labels(batch)
+        return torch.full_like(batch["labels"], self.null_class)
 
-    def other_labels(self, labels: Tensor) -> Tensor:
-        """For each label its anchor: another label that a sample may carry and that is retained."""
+    def other_labels(self, batch: dict[str, Tensor]) -> Tensor:
+        labels = batch["labels"]
         if not self.anchors:
             raise ValueError("no label is retained, so there is none to match: set forget_loss='ascent', bound='own'")
         table = [self.anchors.get(label, -1) for label in range(self.num_classes)]
@@ -194,7 +179,7 @@ class Denoising(Objective):
         return timesteps * self.timestep_bins // self.num_timesteps
 
     @torch.no_grad()
-    def baseline_profile(self, batches: list[dict[str, Tensor]]) -> Tensor:
+    def baseline_losses(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """(2, bins): mean loss under the own label and under other labels, by timestep bin.
 
         "Other" is the next class label (c+1 modulo the classes); without classes it equals the own row, because an
@@ -206,15 +191,15 @@ class Denoising(Objective):
             own = self(**batch).double().cpu()
             other = own
             if self.conditional:
-                other = self(**{**batch, "labels": self.other_labels(batch["labels"])}).double().cpu()
+                other = self(**{**batch, "labels": self.other_labels(batch)}).double().cpu()
             for row, values in enumerate((own, other, torch.ones_like(own))):
                 sums[row].index_add_(0, bins, values)
         if (sums[2] == 0).any():
             raise ValueError("too few forget samples to fill every timestep bin: lower timestep_bins")
         return (sums[:2] / sums[2]).float()
 
-    def baseline(self, profile: Tensor, batch: dict[str, Tensor]) -> Baseline:
-        own, other = profile.to(batch["timesteps"].device)[:, self._bins(batch["timesteps"])]
+    def baseline(self, table: Tensor, batch: dict[str, Tensor]) -> Baseline:
+        own, other = table.to(batch["timesteps"].device)[:, self._bins(batch["timesteps"])]
         return Baseline(own=own, other=other)
 
     # ---- input check, export ---------------------------------------------------------------------

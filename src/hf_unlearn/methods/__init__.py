@@ -1,7 +1,7 @@
-"""Methods by name. A literal table: it also parametrises the tests and the scripts' --method."""
+"""Methods by name. A literal table, which parametrises the tests and --method; installed packages add to it."""
 
 from .bad_teacher import BadTeacher
-from .base import Loop, Method
+from .base import Batch, EditMethod, Losses, Method, OptimizerSpec, Step, flag
 from .boundary_shrink import BoundaryShrink
 from .concept_ablation import ConceptAblation
 from .esd import ESD
@@ -11,6 +11,7 @@ from .l1_sparse import L1Sparse
 from .lur import LUR
 from .neg_grad_plus import NegGradPlus
 from .random_label import RandomLabel
+from .registry import Registry
 from .salun import SalUn
 from .scrub import SCRUB
 from .selective_amnesia import SelectiveAmnesia
@@ -18,7 +19,7 @@ from .sfron import SFRon
 from .ssd import SSD
 from .uce import UCE
 
-METHODS: dict[str, type[Method]] = {
+_BUILT_IN: dict[str, type[Method]] = {
     "sfron": SFRon,
     "finetune": FineTune,
     "gradient_ascent": GradientAscent,
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "selective_amnesia": SelectiveAmnesia,
     "uce": UCE,
 }
+METHODS = Registry(_BUILT_IN)
 
 __all__ = [
     "ESD",
@@ -45,16 +47,22 @@ __all__ = [
     "SSD",
     "UCE",
     "BadTeacher",
+    "Batch",
     "BoundaryShrink",
     "ConceptAblation",
+    "EditMethod",
     "FineTune",
     "GradientAscent",
     "L1Sparse",
-    "Loop",
+    "Losses",
     "Method",
     "NegGradPlus",
+    "OptimizerSpec",
     "RandomLabel",
+    "Registry",
     "SFRon",
     "SalUn",
     "SelectiveAmnesia",
+    "Step",
+    "flag",
 ]

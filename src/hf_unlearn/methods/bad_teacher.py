@@ -1,14 +1,16 @@
 """BadTeacher: on forget data learn from a network that knows nothing, on retain data from the original."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from torch import nn
+from torch.utils.data import Dataset
 
-from .base import Loop, Method
+from ..families import Objective
+from .base import Batch, Losses, Method, Step, flag
 
 
-@dataclass
+@dataclass(frozen=True)
 class BadTeacher(Method):
     """L = mean KL(random || θ) on forget + mean KL(original || θ) on retain (Chundawat et al., arXiv 2205.08096).
 
@@ -19,12 +21,15 @@ class BadTeacher(Method):
     paper: ClassVar[str] = "2205.08096"
     needs_original: ClassVar[bool] = True
     family: ClassVar[str] = "classifier"
-    temperature: float = field(default=1.0, metadata={"help": "of both distillations"})
+    temperature: float = flag(1.0, "Temperature of both distillations.")
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        options = {"temperature": self.temperature}
-        forget = loop.matching_losses(batch["forget"], to="random", **options).mean()
-        retain = loop.matching_losses(batch["retain"][0], to="original", **options).mean()
-        loop.record("forget_loss", forget.detach())
-        loop.record("retain_loss", retain.detach())
-        return forget + retain
+    def begin(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> nn.Module:
+        """The random network."""
+        return objective.fresh_network(0).requires_grad_(False)
+
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        retain = batch.retain[0]
+        random = step.predict(batch.forget, network=step.state)
+        forget_losses = step.losses(batch.forget, target=random, temperature=self.temperature)
+        retain_losses = step.losses(retain, target=step.original(retain), temperature=self.temperature)
+        return Losses(forget=forget_losses.mean(), retain=retain_losses.mean())

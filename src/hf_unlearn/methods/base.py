@@ -1,63 +1,177 @@
-"""The contract between a method and the loop: two functions, and seven names of the loop that they may use."""
+"""The contract between a method and the trainer: what a method says of itself, and what a step gives it."""
 
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Final, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from typing_extensions import Self
 
-from ..families import Baseline
+from ..families import Baseline, Objective
+from ..saliency.masks import Masks
 
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-    from ..families import Objective
-    from ..saliency.masks import Masks
+OWN: Final = "own"  # each sample's own label
+Samples = dict[str, Tensor]
 
 
-class Loop(Protocol):
+def flag(default: Any, text: str) -> Any:
+    """A hyper-parameter: `text`, a whole sentence, is its help on the command line."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The data of one outer step, with everything random drawn. What a method does not take is empty."""
+
+    forget: Samples = field(default_factory=dict)
+    retain: list[Samples] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a step returns. All are scalars.
+
+    forget, retain: logged as forget_loss and retain_loss, and watched by the divergence guard. Their sum is
+        differentiated if there is no `total`.
+    extra: further numbers for the log, by name; they are not differentiated.
+    total: what is differentiated, for a method that weighs its terms.
+    """
+
+    forget: Tensor | None = None
+    retain: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    total: Tensor | None = None
+
+    @property
+    def scalar(self) -> Tensor:
+        """The tensor that is differentiated."""
+        if self.total is not None:
+            return self.total
+        given = [loss for loss in (self.forget, self.retain) if loss is not None]
+        if not given:
+            raise ValueError("Losses has nothing to differentiate: give forget, retain or total")
+        return given[0] if len(given) == 1 else given[0] + given[1]
+
+    @property
+    def logged(self) -> dict[str, Tensor]:
+        """The numbers for the log, by name, without gradient."""
+        named = {"forget_loss": self.forget, "retain_loss": self.retain, **self.extra}
+        return {name: value.detach() for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """What a method asks of the optimizer.
+
+    forget_optim: whether forget steps have an Adam of their own or share that of the retain steps.
+    forget_learning_rate: of a separate Adam; None is the learning rate of the retain steps.
+    slow_rate, slow_form: how an outer step is merged into the slow weights; a rate of 1 keeps none.
+    hard_mask: masked-out weights stay bit-identical; otherwise the mask acts on the gradient alone.
+    """
+
+    forget_optim: Literal["shared", "separate"] = "shared"
+    forget_learning_rate: float | None = None
+    slow_rate: float = 1.0
+    slow_form: Literal["lookahead", "ema"] = "lookahead"
+    hard_mask: bool = True
+
+
+class Step(Protocol):
     """All that a method sees of the trainer."""
 
-    progress: float  # share of the outer steps already done, in [0, 1)
-    parameters: list[Tensor]  # the trained weights
+    @property
+    def state(self) -> Any:
+        """What the method's `begin` returned."""
 
-    def losses(self, batch: dict[str, Tensor], shift: list[Tensor] | None = None) -> Tensor:
-        """Per-sample losses (B,) of the trained model, with gradient; `shift`: at the weights minus these tensors."""
+    @property
+    def progress(self) -> float:
+        """Share of the outer steps already done, in [0, 1)."""
 
-    def matching_losses(self, batch: dict[str, Tensor], to: str, strength: float = 1.0, **options: Any) -> Tensor:
-        """(B,) distance to something without gradient: to the sample's "anchor" (another label), to what the
-        "original" model predicts (declare `needs_original`), or what else `Objective.match` knows. `options` go to
-        the objective's forward (a classifier takes `temperature`)."""
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The trained weights."""
+
+    def losses(
+        self, batch: Samples, target: Tensor | None = None, shift: list[Tensor] | None = None, **options: Any
+    ) -> Tensor:
+        """Per-sample losses (B,) of the trained model, with gradient.
+
+        target: a prediction, or a classifier's labels, in place of what the data says; it has no gradient.
+        shift: take the losses at the weights minus these tensors.
+        options: further arguments of the objective's forward; a classifier takes `temperature`.
+        """
+
+    def predict(
+        self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN, network: nn.Module | None = None
+    ) -> Tensor:
+        """What the trained model, or another `network` of its build, predicts now, without gradient.
+
+        labels: other labels (B,) for the same samples; None is the null label. ValueError where the model has none.
+        """
+
+    def original(self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN) -> Tensor:
+        """What the frozen original predicts; declare `needs_original`. `labels` as in `predict`."""
+
+    def original_gradient(self, batch: Samples) -> Tensor:
+        """Gradient of the original's losses with respect to `pixel_values`; declare `needs_original`."""
+
+    def anchor_labels(self, batch: Samples) -> Tensor:
+        """(B,) the retained label that each forget sample is matched to."""
+
+    def anchor(self, batch: Samples) -> Tensor:
+        """The target that stands for the anchor label: that label for a classifier, else what the trained model
+        predicts now under it."""
+
+    def baseline(self, batch: Samples) -> Baseline:
+        """What the original model loses on these samples at these timesteps; declare `needs_baseline`."""
 
     def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
         """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate."""
 
-    def baseline(self, batch: dict[str, Tensor]) -> Baseline:
-        """What the original model loses on these samples at these timesteps."""
 
-    def record(self, name: str, value: Tensor) -> None:
-        """Average `value` into the log until the next log line."""
-
-
-@dataclass
+@dataclass(frozen=True)
 class Method:
-    """Base of all methods. A subclass is a dataclass: its fields are the CLI flags and the card's entries.
+    """Base of all methods. A subclass is a frozen dataclass: its fields are the CLI flags and the card's entries.
 
-    Class attributes say what the trainer must prepare; SFRon overrides them by fields.
+    Class attributes say what the trainer must prepare. What a run adds is returned by `begin` and kept by the step,
+    so that one method object may be used for many runs.
     """
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     streams: ClassVar[tuple[str, ...]] = ("forget", "retain")  # data that the batches must hold
     fast_steps: ClassVar[bool] = False  # takes optimizer steps of its own before the final one
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # values of the fields, by what the field `preset` says
 
     trains: ClassVar[bool] = True  # False: `edit` is all there is, no step is taken
     masks_every_step: ClassVar[bool] = False  # the masks hold for the final step too, not only for forget steps
-    needs_original: ClassVar[bool] = False  # a frozen copy of the original network stays in memory, no more than that
     shards: ClassVar[bool] = True  # works where each process holds a part of every weight; False: it reads them whole
     family: ClassVar[str] = ""  # the only kind of model it works for, one of `Objective.kinds`; "" is all
     forget_images: ClassVar[str] = "concept"  # what forget images are synthesised from: the concept or its anchor
+
+    def __new__(cls, *args: Any, **values: Any) -> Self:
+        """Note which fields are given: a preset fills the others only."""
+        made = super().__new__(cls)
+        object.__setattr__(made, "_given", {*[f.name for f in fields(cls)][: len(args)], *values})
+        return made
+
+    def __post_init__(self) -> None:
+        """Fill in the preset and refuse words that are no choice. An own `__post_init__` begins with this one."""
+        given = self.__dict__.pop("_given")
+        if self.presets:
+            preset = self.preset
+            if preset not in self.presets:
+                raise ValueError(f"preset {preset!r} is not one of {', '.join(self.presets)}")
+            for name, value in self.presets[preset].items():
+                if name not in given:
+                    object.__setattr__(self, name, value)
+        for name, allowed in _choices(type(self)).items():
+            if getattr(self, name) not in allowed:
+                words = ", ".join(str(word) for word in allowed if word is not None)
+                raise ValueError(f"{name} must be one of {words}, got {getattr(self, name)!r}")
 
     @property
     def retain_batches(self) -> int:
@@ -65,47 +179,81 @@ class Method:
         return 1
 
     @property
-    def gradients(self) -> float:
+    def batch_gradients(self) -> float:
         """Batch gradients (a forward and backward of one batch) that an outer step takes, for budgets."""
         return len(self.streams)
 
     @property
-    def optimizer(self) -> dict[str, Any]:
-        """`forget_optim`, `forget_learning_rate`, `slow_rate`, `slow_form` and `hard_mask` for the trainer."""
-        return {
-            "forget_optim": "shared",
-            "forget_learning_rate": None,
-            "slow_rate": 1.0,
-            "slow_form": "lookahead",
-            "hard_mask": True,
-        }
+    def optimizer(self) -> OptimizerSpec:
+        """What the trainer builds its optimizer from."""
+        return OptimizerSpec()
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether a frozen copy of the original network stays in memory."""
+        return False
 
     @property
     def needs_baseline(self) -> bool:
+        """Whether the original's losses on forget data are measured before the first step."""
         return False
 
-    def prepare(self, objective: "Objective") -> None:
-        """Raise ValueError, with what to set, if the options do not fit the model. Called once, at construction."""
+    def resolved(self, objective: Objective) -> "Method":
+        """This method for one model: a copy in which every "auto" is decided.
+
+        Raises:
+            ValueError: the options do not fit the model; it says what to set.
+        """
         if self.family and self.family not in objective.kinds:
             raise ValueError(f"{self.name} works for {self.family} models only: choose another method")
         numbers = {f.name: getattr(self, f.name) for f in fields(self)}
         wrong = [n for n, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)]
         if wrong:
             raise ValueError(f"{wrong[0]} must be a finite number, got {numbers[wrong[0]]}")
+        return replace(self)
 
-    def masks(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> "Masks | None":
+    def compute_masks(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Masks | None:
         """Weight masks computed from the original model before the first step, or None for all weights."""
         return None
 
-    def edit(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> None:
-        """Change the original weights in place before the first step (or instead of any, with `trains = False`)."""
+    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
+        """Change the original weights in place before the first step (or instead of any, see `EditMethod`)."""
 
-    def begin(self, objective: "Objective", forget: "Dataset", retain: "Dataset", seed: int) -> None:
-        """Keep what the steps need of the original weights. Called before they move, and again on resume."""
+    def begin(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Any:
+        """Return what the steps need of the original weights: they find it in `step.state`.
 
-    def before_step(self, loop: Loop, batch: dict[str, Any]) -> None:
-        """Fast optimizer steps ahead of the final one."""
+        Called before the weights move, and again on resume.
+        """
+        return None
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        """Scalar loss of the final step. `batch["forget"]` is a batch, `batch["retain"]` a list of them."""
-        raise NotImplementedError
+    def before_step(self, step: Step, batch: Batch) -> Losses | None:
+        """Take fast optimizer steps ahead of the final one, and return what to log of them."""
+        return None
+
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        """Losses of the final step, whose `scalar` is differentiated."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss: define it, or derive from EditMethod")
+
+
+@dataclass(frozen=True)
+class EditMethod(Method):
+    """Base of methods that change the weights once, by `edit`, and take no step."""
+
+    trains: ClassVar[bool] = False
+
+    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it edits the weights: define edit")
+
+
+@cache
+def _choices(cls: type[Method]) -> dict[str, tuple[Any, ...]]:
+    """The words that each field annotated as `Literal[...]`, or as that or None, may hold."""
+    found = {}
+    annotations = get_type_hints(cls)
+    for name in (f.name for f in fields(cls)):
+        kind = annotations[name]
+        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        if words:
+            found[name] = (*words, None) if type(None) in parts else tuple(words)
+    return found

@@ -1,14 +1,12 @@
 """Concept ablation: the concept's prompt draws what its anchor's does."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
-
-from .base import Loop, Method
+from .base import Batch, Losses, Method, Step, flag
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConceptAblation(Method):
     """L = mean ‖ε_θ(x_t, c) - sg ε_θ(x_t, c*)‖² + a mean l(retain),   c* the anchor of c
 
@@ -20,15 +18,15 @@ class ConceptAblation(Method):
     paper: ClassVar[str] = "2303.13516"
     family: ClassVar[str] = "diffusion"
     forget_images: ClassVar[str] = "anchor"
-    retain_weight: float = field(default=1.0, metadata={"help": "a, weight of the retain data's own loss"})
+    retain_weight: float = flag(1.0, "Weight a of the retain data's own loss.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.retain_weight < 0:
             raise ValueError(f"retain_weight must not be negative, got {self.retain_weight}")
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        forget = loop.matching_losses(batch["forget"], to="anchor").mean()
-        retain = loop.losses(batch["retain"][0]).mean()
-        loop.record("forget_loss", forget.detach())
-        loop.record("retain_loss", retain.detach())
-        return forget + self.retain_weight * retain
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        target = step.predict(batch.forget, labels=step.anchor_labels(batch.forget))
+        forget = step.losses(batch.forget, target=target).mean()
+        retain = step.losses(batch.retain[0]).mean()
+        return Losses(forget=forget, retain=retain, total=forget + self.retain_weight * retain)

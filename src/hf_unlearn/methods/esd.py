@@ -1,14 +1,12 @@
 """ESD: where the concept's prompt led, away from it."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
-
-from .base import Loop, Method
+from .base import Batch, Losses, Method, Step, flag
 
 
-@dataclass
+@dataclass(frozen=True)
 class ESD(Method):
     """L = mean ‖ε_θ(x_t, c) - [ε_0(x_t) - η (ε_0(x_t, c) - ε_0(x_t))]‖²,   ε_0 the original model, c the label
 
@@ -22,13 +20,14 @@ class ESD(Method):
     streams: ClassVar[tuple[str, ...]] = ("forget",)
     family: ClassVar[str] = "diffusion"
     needs_original: ClassVar[bool] = True
-    negative_guidance: float = field(default=1.0, metadata={"help": "η, how far away from the concept"})
+    negative_guidance: float = flag(1.0, "Strength η of the negative guidance: how far away from the concept.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.negative_guidance < 0:
             raise ValueError(f"negative_guidance must not be negative, got {self.negative_guidance}")
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        losses = loop.matching_losses(batch["forget"], to="negative_guidance", strength=self.negative_guidance)
-        loop.record("forget_loss", losses.detach().mean())
-        return losses.mean()
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        null, labelled = step.original(batch.forget, labels=None), step.original(batch.forget)
+        target = null - self.negative_guidance * (labelled - null)
+        return Losses(forget=step.losses(batch.forget, target=target).mean())

@@ -1,21 +1,17 @@
 """Fine-tuning on the retain set, the baseline that only hopes to forget."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
-from .base import Loop, Method
+from .base import Batch, Losses, Method, Step
 
 
-@dataclass
+@dataclass(frozen=True)
 class FineTune(Method):
     """Descent on the retain loss: L = mean l(retain). Forgets only by catastrophic forgetting."""
 
     name: ClassVar[str] = "finetune"
     streams: ClassVar[tuple[str, ...]] = ("retain",)
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        losses = loop.losses(batch["retain"][0])
-        loop.record("retain_loss", losses.detach().mean())
-        return losses.mean()
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        return Losses(retain=step.losses(batch.retain[0]).mean())

@@ -1,14 +1,12 @@
 """Gradient ascent on the forget set, the baseline that forgets everything."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
-from .base import Loop, Method
+from .base import Batch, Losses, Method, Step
 
 
-@dataclass
+@dataclass(frozen=True)
 class GradientAscent(Method):
     """Ascent on the forget loss: L = -mean l(forget) (Graves et al., arXiv 2010.10981; Thudi et al., 2109.13398)."""
 
@@ -16,7 +14,6 @@ class GradientAscent(Method):
     paper: ClassVar[str] = "2109.13398"
     streams: ClassVar[tuple[str, ...]] = ("forget",)
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        losses = loop.losses(batch["forget"])
-        loop.record("forget_loss", losses.detach().mean())
-        return -losses.mean()
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        forget = step.losses(batch.forget).mean()
+        return Losses(forget=forget, total=-forget)

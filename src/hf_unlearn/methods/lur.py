@@ -1,19 +1,20 @@
 """LUR: forget from where a retain step would lead, so that the two gradients learn to agree."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import Dataset
 
+from ..families import Objective
 from ..saliency.fisher import forget_gradient
 from ..saliency.masks import top_masks
-from .base import Loop, Method
+from .base import Batch, Losses, Method, Step, flag
 
 
-@dataclass
+@dataclass(frozen=True)
 class LUR(Method):
     """min a_r L_r(θ) + a_u L_u(θ - η ∇L_r(θ)),   L_u = -mean l(forget)
 
@@ -28,25 +29,26 @@ class LUR(Method):
     name: ClassVar[str] = "lur"
     paper: ClassVar[str] = "2503.06339"
     shards: ClassVar[bool] = False
-    form: str = field(default="first_order", metadata={"help": "exact (second derivatives) or first_order"})
-    look_ahead: float = field(default=0.01, metadata={"help": "η, the retain step that is looked ahead"})
-    retain_weight: float = field(default=1.0, metadata={"help": "a_r"})
-    forget_weight: float = field(default=0.1, metadata={"help": "a_u"})
-    reinit_share: float = field(default=0.0, metadata={"help": "share of the weights that start anew; 0 is none"})
+    form: Literal["first_order", "exact"] = flag(
+        "first_order", "Take the look-ahead's retain gradient as a constant, or differentiate through it."
+    )
+    look_ahead: float = flag(0.01, "Size η of the retain step that is looked ahead.")
+    retain_weight: float = flag(1.0, "Weight a_r of the retain loss.")
+    forget_weight: float = flag(0.1, "Weight a_u of the ascent on the forget loss.")
+    reinit_share: float = flag(0.0, "Share of the weights that start anew; 0 keeps all.")
 
-    def __post_init__(self):
-        if self.form not in ("exact", "first_order"):
-            raise ValueError(f"form must be exact or first_order, got {self.form!r}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.look_ahead < 0:
             raise ValueError(f"look_ahead must not be negative, got {self.look_ahead}")
         if not 0 <= self.reinit_share < 1:
             raise ValueError(f"reinit_share must lie in [0, 1), got {self.reinit_share}")
 
     @property
-    def gradients(self) -> float:
+    def batch_gradients(self) -> float:
         return 3  # the retain gradient is taken twice: to look ahead, and for the step
 
-    def edit(self, objective: Any, forget: Any, retain: Any, seed: int) -> None:
+    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
         if not self.reinit_share:
             return
         gradient, _ = forget_gradient(objective, forget, seed=seed)
@@ -57,13 +59,11 @@ class LUR(Method):
             for name, mask in chosen.items():
                 parameters[name].copy_(torch.where(mask, fresh[name], parameters[name]))
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
+    def loss(self, step: Step, batch: Batch) -> Losses:
         exact = self.form == "exact"
         with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():  # fused attention has no second derivative
-            retain = loop.losses(batch["retain"][0]).mean()
-        gradient = torch.autograd.grad(retain, loop.parameters, create_graph=exact, retain_graph=True)
+            retain = step.losses(batch.retain[0]).mean()
+        gradient = torch.autograd.grad(retain, step.parameters, create_graph=exact, retain_graph=True)
         shift = [self.look_ahead * (g if exact else g.detach()) for g in gradient]
-        forget = loop.losses(batch["forget"], shift=shift).mean()
-        loop.record("forget_loss", forget.detach())
-        loop.record("retain_loss", retain.detach())
-        return self.retain_weight * retain - self.forget_weight * forget
+        forget = step.losses(batch.forget, shift=shift).mean()
+        return Losses(forget=forget, retain=retain, total=self.retain_weight * retain - self.forget_weight * forget)

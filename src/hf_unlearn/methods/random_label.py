@@ -1,14 +1,12 @@
 """RandomLabel: learn other labels for the forget samples while the retain samples keep theirs."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
-
-from .base import Loop, Method
+from .base import Batch, Losses, Method, Step, flag
 
 
-@dataclass
+@dataclass(frozen=True)
 class RandomLabel(Method):
     """L = mean l(retain) + a mean l(forget, y'), y' a random other label, drawn once for each sample.
 
@@ -18,20 +16,19 @@ class RandomLabel(Method):
 
     name: ClassVar[str] = "random_label"
     paper: ClassVar[str] = "2010.10981"
-    forget_weight: float = field(default=1.0, metadata={"help": "a, the weight of the forget term"})
+    forget_weight: float = flag(1.0, "Weight a of the forget term.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.forget_weight <= 0:
             raise ValueError(f"forget_weight must be positive, got {self.forget_weight}")
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        return relabelled(loop, batch, self.forget_weight)
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        return relabelled(step, batch, self.forget_weight)
 
 
-def relabelled(loop: Loop, batch: dict[str, Any], weight: float) -> Tensor:
+def relabelled(step: Step, batch: Batch, weight: float) -> Losses:
     """mean l(retain) + weight mean l(forget, anchor)."""
-    forget = loop.matching_losses(batch["forget"], to="anchor").mean()
-    retain = loop.losses(batch["retain"][0]).mean()
-    loop.record("forget_loss", forget.detach())
-    loop.record("retain_loss", retain.detach())
-    return retain + weight * forget
+    forget = step.losses(batch.forget, target=step.anchor(batch.forget)).mean()
+    retain = step.losses(batch.retain[0]).mean()
+    return Losses(forget=forget, retain=retain, total=retain + weight * forget)

@@ -1,17 +1,18 @@
 """SalUn: RandomLabel on the weights with the largest forget gradient only."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from torch.utils.data import Dataset
 
+from ..families import Objective
 from ..saliency.fisher import forget_gradient
 from ..saliency.masks import Masks, top_masks
-from .base import Loop, Method
+from .base import Batch, Losses, Method, Step, flag
 from .random_label import relabelled
 
 
-@dataclass
+@dataclass(frozen=True)
 class SalUn(Method):
     """RandomLabel under a mask: S = the `mask_density` share of all weights with the largest |Σ_i ∂l_i/∂θ_j|.
 
@@ -22,19 +23,20 @@ class SalUn(Method):
     name: ClassVar[str] = "salun"
     paper: ClassVar[str] = "2310.12508"
     masks_every_step: ClassVar[bool] = True
-    mask_density: float = field(default=0.5, metadata={"help": "share of all weights that may move"})
-    forget_weight: float = field(default=1.0, metadata={"help": "weight of the forget term"})
-    gradient_samples: int = field(default=0, metadata={"help": "forget samples for the gradient; 0 is all"})
+    mask_density: float = flag(0.5, "Share of all weights that may move.")
+    forget_weight: float = flag(1.0, "Weight of the forget term.")
+    gradient_samples: int = flag(0, "Number of forget samples whose gradients are summed; 0 takes all.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.mask_density <= 1:
             raise ValueError(f"mask_density must lie in (0, 1], got {self.mask_density}")
         if self.forget_weight <= 0:
             raise ValueError(f"forget_weight must be positive, got {self.forget_weight}")
 
-    def masks(self, objective: Any, forget: Any, retain: Any, seed: int) -> Masks:
+    def compute_masks(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Masks:
         gradient, about = forget_gradient(objective, forget, max_samples=self.gradient_samples, seed=seed)
         return Masks(top_masks(gradient, self.mask_density), {"density": str(self.mask_density), **about})
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        return relabelled(loop, batch, self.forget_weight)
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        return relabelled(step, batch, self.forget_weight)

@@ -1,14 +1,15 @@
 """SCRUB: away from the teacher on forget data, towards it on retain data."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from torch.utils.data import Dataset
 
-from .base import Loop, Method
+from ..families import Objective
+from .base import Batch, Losses, Method, Step, flag
 
 
-@dataclass
+@dataclass(frozen=True)
 class SCRUB(Method):
     """Alternate max steps on forget and min steps on retain data; the teacher is the original model.
 
@@ -23,35 +24,35 @@ class SCRUB(Method):
     paper: ClassVar[str] = "2302.09880"
     fast_steps: ClassVar[bool] = True
     needs_original: ClassVar[bool] = True
-    distill_weight: float = field(default=0.001, metadata={"help": "kd, weight of the distillation on retain data"})
-    data_weight: float = field(default=0.99, metadata={"help": "ce, weight of the retain data's own loss"})
-    temperature: float = field(default=4.0, metadata={"help": "T of the distillation (classifiers)"})
-    max_share: float = field(default=0.5, metadata={"help": "share of the run in which max steps are taken"})
+    distill_weight: float = flag(0.001, "Weight kd of the distillation on retain data.")
+    data_weight: float = flag(0.99, "Weight ce of the retain data's own loss.")
+    temperature: float = flag(4.0, "Temperature T of the distillation; a diffusion model has none.")
+    max_share: float = flag(0.5, "Share of the run in which max steps are taken.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.max_share <= 1:
             raise ValueError(f"max_share must lie in (0, 1], got {self.max_share}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
-        self._options: dict[str, float] = {}
 
     @property
-    def gradients(self) -> float:
+    def batch_gradients(self) -> float:
         return 1 + self.max_share
 
-    def prepare(self, objective: Any) -> None:
-        super().prepare(objective)
-        self._options = {"temperature": self.temperature} if objective.distils else {}
+    def begin(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> dict[str, float]:
+        """Options of the distance to the original."""
+        return {"temperature": self.temperature} if objective.distils else {}
 
-    def before_step(self, loop: Loop, batch: dict[str, Any]) -> None:
-        if loop.progress < self.max_share:
-            distance = loop.matching_losses(batch["forget"], to="original", **self._options).mean()
-            loop.record("forget_loss", distance.detach())
-            loop.fast_step(-distance, forget=True, max_norm=1.0)
+    def before_step(self, step: Step, batch: Batch) -> Losses | None:
+        if step.progress >= self.max_share:
+            return None
+        distance = step.losses(batch.forget, target=step.original(batch.forget), **step.state).mean()
+        step.fast_step(-distance, forget=True, max_norm=1.0)
+        return Losses(forget=distance)
 
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        retain = batch["retain"][0]
-        distance = loop.matching_losses(retain, to="original", **self._options).mean()
-        own = loop.losses(retain).mean()
-        loop.record("retain_loss", own.detach())
-        return self.distill_weight * distance + self.data_weight * own
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        retain = batch.retain[0]
+        distance = step.losses(retain, target=step.original(retain), **step.state).mean()
+        own = step.losses(retain).mean()
+        return Losses(retain=own, total=self.distill_weight * distance + self.data_weight * own)

@@ -1,28 +1,18 @@
 """SFR-on: a masked forget step on adaptively weighted losses, fast retain steps, merge into slow weights."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..common.limits import check_limits
 from ..common.losses import adaptive_mean
+from ..families import Objective
 from ..saliency.fisher import fisher
 from ..saliency.masks import Masks, ratio_masks
-from .base import Loop, Method
-
-CHOICES = {
-    "forget_loss": ("auto", "match", "ascent"),
-    "retain_loss": ("match", "data"),
-    "alpha_on": ("step", "loss"),
-    "forget_schedule": ("cosine", "constant"),
-    "bound": ("auto", "other", "own", "none"),
-    "forget_optim": ("separate", "shared"),
-    "mask_mode": ("update", "gradient"),
-    "fisher": ("sample", "batch"),
-    "slow_form": ("lookahead", "ema"),
-}
+from .base import Batch, Losses, Method, OptimizerSpec, Samples, Step, flag
 
 # What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
 REFERENCE = {
@@ -52,11 +42,7 @@ PAPER = {
 }
 
 
-def _flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
+@dataclass(frozen=True)
 class SFRon(Method):
     """One outer step t of T (Huang et al., NeurIPS 2024, arXiv 2409.19732, algorithm 1):
 
@@ -82,36 +68,52 @@ class SFRon(Method):
     fast_steps: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {"reference": REFERENCE, "paper": PAPER, "stable": {}}
 
-    preset: str = _flag("stable", "starting values: reference (released code), paper, stable")
-    forget_loss: str = _flag("auto", "match (another label's prediction), ascent, or auto: match if there are labels")
-    retain_loss: str = _flag("match", "match (the original's prediction; a frozen copy in memory) or data")
-    retain_steps: int = _flag(2, "K, retain steps after each forget step")
-    forget_alpha: float = _flag(2.0, "alpha. On the loss it hardly acts under Adam with clipping: use the step")
-    alpha_on: str = _flag("step", "alpha multiplies the forget 'step' or the 'loss'")
-    forget_schedule: str = _flag("cosine", "alpha_t: cosine to 0 over the run, or constant")
-    adaptive_exponent: float = _flag(0.5, "lambda of the adaptive weights of the ascent; 0 is the plain mean")
-    loss_floor: float = _flag(1e-4, "lower bound under the (normalised) losses in the adaptive weights")
-    timestep_normalise: bool = _flag(True, "weigh losses relative to the original's mean at the timestep")
-    bound: str = _flag("auto", "where ascent stops: the original's loss under other or own label; auto, or none")
-    bound_margin: float | None = _flag(None, "the bound is this many times that loss; default 1 for other, 2 for own")
-    forget_max_norm: float = _flag(1.0, "clip of the forget gradient's norm; 0 is none")
-    forget_optim: str = _flag("separate", "separate Adam for the forget step, or shared with the retain steps")
-    forget_learning_rate: float | None = _flag(None, "of the separate optimizer; default learning_rate")
-    use_mask: bool = _flag(True, "restrict the forget step to salient weights")
-    mask_threshold: float = _flag(1.0, "gamma: salient where F_forget >= gamma F_retain")
-    mask_mode: str = _flag("update", "update (masked-out weights stay bit-identical) or gradient")
-    fisher: str = _flag("sample", "whose gradients are squared: each sample's, or each batch's")
-    fisher_samples: int = _flag(512, "samples of each set for the Fisher; 0 is all")
-    fisher_batch_size: int = _flag(32, "samples a chunk in the Fisher pass")
-    slow_rate: float = _flag(1.0, "beta, the slow rate; 1 is no slow weights")
-    slow_form: str = _flag("lookahead", "lookahead or ema")
+    preset: Literal["stable", "reference", "paper"] = flag(
+        "stable", "Start from these values: the package's own, the released code's, or the paper's."
+    )
+    forget_loss: Literal["auto", "match", "ascent"] = flag(
+        "auto", "Match another label's prediction, or ascend the loss; auto matches if the model has labels."
+    )
+    retain_loss: Literal["match", "data"] = flag(
+        "match", "Match the original's prediction, which keeps a frozen copy in memory, or take the training loss."
+    )
+    retain_steps: int = flag(2, "Number K of retain steps after each forget step.")
+    forget_alpha: float = flag(2.0, "Strength alpha of the forget step.")
+    alpha_on: Literal["step", "loss"] = flag(
+        "step", "Multiply the forget step or its loss by alpha; under Adam with clipping the loss hardly feels it."
+    )
+    forget_schedule: Literal["cosine", "constant"] = flag(
+        "cosine", "Let alpha fall to 0 over the run, or keep it constant."
+    )
+    adaptive_exponent: float = flag(0.5, "Exponent lambda of the adaptive weights; 0 takes the plain mean.")
+    loss_floor: float = flag(1e-4, "Lower bound of the (normalised) losses in the adaptive weights.")
+    timestep_normalise: bool = flag(True, "Weigh losses relative to the original's mean at the timestep.")
+    bound: Literal["auto", "other", "own", "none"] = flag(
+        "auto", "Stop ascent at the original's loss under another label, or under its own; auto takes what there is."
+    )
+    bound_margin: float | None = flag(
+        None, "The bound is this many times that loss; by default 1 for another label and 2 for its own."
+    )
+    forget_max_norm: float = flag(1.0, "Clip the forget gradient to this norm; 0 does not clip.")
+    forget_optim: Literal["separate", "shared"] = flag(
+        "separate", "Give the forget steps an Adam of their own, or the one of the retain steps."
+    )
+    forget_learning_rate: float | None = flag(
+        None, "Learning rate of the separate optimizer; by default learning_rate."
+    )
+    use_mask: bool = flag(True, "Restrict the forget step to salient weights.")
+    mask_threshold: float = flag(1.0, "A weight is salient where F_forget is at least gamma times F_retain.")
+    mask_mode: Literal["update", "gradient"] = flag(
+        "update", "Mask the update, so that masked-out weights stay bit-identical, or only the gradient."
+    )
+    fisher: Literal["sample", "batch"] = flag("sample", "Square the gradient of each sample, or of each batch.")
+    fisher_samples: int = flag(512, "Number of samples of each set for the Fisher; 0 takes all.")
+    fisher_batch_size: int = flag(32, "Samples in one chunk of the Fisher pass.")
+    slow_rate: float = flag(1.0, "Slow rate beta of the merge; 1 keeps no slow weights.")
+    slow_form: Literal["lookahead", "ema"] = flag("lookahead", "How an outer step is merged into the slow weights.")
 
-    def __post_init__(self):
-        if self.preset not in self.presets:
-            raise ValueError(f"preset {self.preset!r} is not one of {', '.join(self.presets)}")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_limits(
             self,
             retain_steps="[1, inf)",
@@ -126,90 +128,89 @@ class SFRon(Method):
             fisher_batch_size="[1, inf)",
             slow_rate="(0, 1]",
         )
-        # Resolved by `prepare`, when the model is known.
-        self._match, self._bound = self.forget_loss == "match", self.bound
 
     @classmethod
     def from_preset(cls, preset: str = "stable", **overrides: Any) -> "SFRon":
-        """An SFRon with the preset's values, then `overrides`."""
-        if preset not in cls.presets:
-            raise ValueError(f"preset {preset!r} is not one of {', '.join(cls.presets)}")
-        return cls(preset=preset, **{**cls.presets[preset], **overrides})
+        """The same as SFRon(preset=preset, **overrides)."""
+        return cls(preset=preset, **overrides)  # type: ignore[arg-type]
 
-    def prepare(self, objective: Any) -> None:
-        super().prepare(objective)
+    def resolved(self, objective: Objective) -> Method:
+        super().resolved(objective)
         if self.forget_loss == "match" and not objective.conditional:
             raise ValueError("forget_loss='match' needs a model with labels: set forget_loss='ascent'")
-        self._match = (objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss) == "match"
         if self.bound == "other" and not objective.conditional:
             raise ValueError("bound='other' needs a model with labels: set bound='own' or 'none'")
-        if self.bound == "auto":
-            self._bound = "other" if objective.conditional else "own"
+        auto_loss, auto_bound = objective.auto_forget_loss, "other" if objective.conditional else "own"
+        bound = auto_bound if self.bound == "auto" else self.bound
+        return replace(
+            self,
+            forget_loss=auto_loss if self.forget_loss == "auto" else self.forget_loss,
+            bound=bound,
+            bound_margin=self.bound_margin or {"other": 1.0, "own": 2.0, "none": None}[bound],
+        )
 
     @property
     def retain_batches(self) -> int:
         return self.retain_steps
 
     @property
-    def gradients(self) -> float:
+    def batch_gradients(self) -> float:
         return 1 + self.retain_steps
 
     @property
-    def optimizer(self) -> dict[str, Any]:
-        return {
-            "forget_optim": self.forget_optim,
-            "forget_learning_rate": self.forget_learning_rate,
-            "slow_rate": self.slow_rate,
-            "slow_form": self.slow_form,
-            "hard_mask": self.mask_mode == "update",
-        }
+    def optimizer(self) -> OptimizerSpec:
+        return OptimizerSpec(
+            forget_optim=self.forget_optim,
+            forget_learning_rate=self.forget_learning_rate,
+            slow_rate=self.slow_rate,
+            slow_form=self.slow_form,
+            hard_mask=self.mask_mode == "update",
+        )
 
     @property
     def needs_baseline(self) -> bool:
-        return not self._match and (self.timestep_normalise or self._bound != "none")
+        return self.forget_loss == "ascent" and (self.timestep_normalise or self.bound != "none")
 
     @property
     def needs_original(self) -> bool:
         return self.retain_loss == "match"
 
-    def masks(self, objective: Any, forget: Any, retain: Any, seed: int) -> Masks | None:
+    def compute_masks(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Masks | None:
         if not self.use_mask:
             return None
-        options = dict(estimator=self.fisher, max_samples=self.fisher_samples, batch_size=self.fisher_batch_size)
-        return ratio_masks(
-            fisher(objective, forget, forget=True, seed=seed, **options),
-            fisher(objective, retain, forget=False, seed=seed, **options),
-            gamma=self.mask_threshold,
-        )
+        options = (self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
+        ours, theirs = fisher(objective, forget, True, *options), fisher(objective, retain, False, *options)
+        return ratio_masks(ours, theirs, gamma=self.mask_threshold)
 
-    def before_step(self, loop: Loop, batch: dict[str, Any]) -> None:
+    def before_step(self, step: Step, batch: Batch) -> Losses:
         alpha = self.forget_alpha
         if self.forget_schedule == "cosine":
-            alpha *= (1 + math.cos(math.pi * loop.progress)) / 2
-        forget = batch["forget"]
-        loss = loop.matching_losses(forget, to="anchor").mean() if self._match else self._ascent(loop, forget)
-        loop.record("forget_loss", loss.detach())
+            alpha *= (1 + math.cos(math.pi * step.progress)) / 2
+        loss = self._matched(step, batch.forget) if self.forget_loss == "match" else self._ascent(step, batch.forget)
         on_loss, on_step = (alpha, 1.0) if self.alpha_on == "loss" else (1.0, alpha)
-        loop.fast_step(on_loss * loss, forget=True, max_norm=self.forget_max_norm or None, scale=on_step)
-        for retain in batch["retain"][:-1]:
-            loop.fast_step(self._retain(loop, retain).mean(), forget=False)
+        step.fast_step(on_loss * loss, forget=True, max_norm=self.forget_max_norm or None, scale=on_step)
+        for retain in batch.retain[:-1]:
+            step.fast_step(self._retain(step, retain), forget=False)
+        return Losses(forget=loss)
 
-    def _retain(self, loop: Loop, retain: dict[str, Tensor]) -> Tensor:
-        return loop.losses(retain) if self.retain_loss == "data" else loop.matching_losses(retain, to="original")
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        return Losses(retain=self._retain(step, batch.retain[-1]))
 
-    def _ascent(self, loop: Loop, forget: dict[str, Tensor]) -> Tensor:
+    def _retain(self, step: Step, retain: Samples) -> Tensor:
+        target = step.original(retain) if self.retain_loss == "match" else None
+        return step.losses(retain, target=target).mean()
+
+    def _matched(self, step: Step, forget: Samples) -> Tensor:
+        return step.losses(forget, target=step.anchor(forget)).mean()
+
+    def _ascent(self, step: Step, forget: Samples) -> Tensor:
         """-Σ_i w_i l_i; samples that have reached the bound are left alone."""
-        losses = loop.losses(forget)
+        losses = step.losses(forget)
         scale = active = None
         if self.needs_baseline:
-            baseline = loop.baseline(forget)
+            baseline = step.baseline(forget)
             scale = baseline.own if self.timestep_normalise else None
-            if self._bound != "none":
-                margin = self.bound_margin or (1.0 if self._bound == "other" else 2.0)
-                active = losses.detach() < margin * getattr(baseline, self._bound)
+            if self.bound != "none":
+                assert self.bound_margin is not None  # resolved
+                active = losses.detach() < self.bound_margin * getattr(baseline, self.bound)
         return -adaptive_mean(losses, self.adaptive_exponent, floor=self.loss_floor, scale=scale, active=active)
-
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        losses = self._retain(loop, batch["retain"][-1])
-        loop.record("retain_loss", losses.detach().mean())
-        return losses.mean()

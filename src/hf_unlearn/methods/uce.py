@@ -1,17 +1,18 @@
 """UCE: one linear solve for each key and value of the cross attention. No training."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..data.pairs import labels_of
-from .base import Loop, Method
+from ..families import Objective
+from .base import EditMethod, Method, flag
 
 
-@dataclass
-class UCE(Method):
+@dataclass(frozen=True)
+class UCE(EditMethod):
     """W' = (e Σ_c (W c*) cᵀ + p Σ_r W r rᵀ + λ W) (e Σ_c c cᵀ + p Σ_r r rᵀ + λ I)⁻¹   for every attn2 to_k and to_v
 
     Gandikota et al., WACV 2024, arXiv 2308.14761. c are the embeddings of the forget prompts, c* those of their
@@ -24,28 +25,27 @@ class UCE(Method):
     name: ClassVar[str] = "uce"
     paper: ClassVar[str] = "2308.14761"
     family: ClassVar[str] = "text to image"
-    trains: ClassVar[bool] = False
-    erase_weight: float = field(default=1.0, metadata={"help": "e"})
-    preserve_weight: float = field(default=1.0, metadata={"help": "p"})
-    stay_weight: float = field(default=0.5, metadata={"help": "λ, how much all other directions stay"})
-    tokens: str = field(default="last", metadata={"help": "edited: each prompt's last token, or all after it too"})
+    erase_weight: float = flag(1.0, "Weight e of the forget prompts.")
+    preserve_weight: float = flag(1.0, "Weight p of the retain prompts.")
+    stay_weight: float = flag(0.5, "Weight λ that keeps all other directions where they are.")
+    tokens: Literal["last", "after"] = flag("last", "Edit each prompt's last token, or all tokens after it too.")
 
-    def __post_init__(self):
-        if self.tokens not in ("last", "after"):
-            raise ValueError(f"tokens must be last or after, got {self.tokens!r}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("erase_weight", "stay_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.preserve_weight < 0:
             raise ValueError(f"preserve_weight must not be negative, got {self.preserve_weight}")
 
-    def prepare(self, objective: Any) -> None:
-        super().prepare(objective)
+    def resolved(self, objective: Objective) -> Method:
+        ready = super().resolved(objective)
         if not any("attn2" in name for name, _ in objective.network.named_parameters()):
             raise ValueError("uce edits the UNet's cross attention: choose another train_method")
+        return ready
 
     @torch.no_grad()
-    def edit(self, objective: Any, forget: Any, retain: Any, seed: int) -> None:
+    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
         erased = sorted(set(labels_of(forget)))
         kept = sorted(set(labels_of(retain)) - set(erased))
         tokens = objective.last_tokens(self.tokens == "after").double()  # (P, n, D)
@@ -58,6 +58,3 @@ class UCE(Method):
         for name, p in objective.network.named_parameters():
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
                 p.copy_(p.double() @ change.to(p.device))
-
-    def loss(self, loop: Loop, batch: dict[str, Any]) -> Tensor:
-        raise RuntimeError("uce takes no steps")

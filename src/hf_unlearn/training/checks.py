@@ -13,16 +13,21 @@ from ..methods import Method
 from .config import UnlearnConfig
 
 
-def check_method(objective: Objective, method: Method, args: UnlearnConfig) -> None:
-    """Raise ValueError, with what to set, if the method cannot run with these arguments on this model."""
+def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -> Method:
+    """The method for this model, with every "auto" decided.
+
+    Raises:
+        ValueError: it cannot run with these arguments on this model; it says what to set.
+    """
     if method.fast_steps and args.gradient_accumulation_steps != 1:
         raise ValueError(
             f"{method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 "
             "and per_device_train_batch_size to the batch you want"
         )
-    method.prepare(objective)
+    resolved = method.resolved(objective)
     if objective.adapter is not None and (method.masks_every_step or not method.trains):
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without LoRA")
+    return resolved
 
 
 @dataclass

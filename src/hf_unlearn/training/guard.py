@@ -96,7 +96,8 @@ class DivergenceGuard(TrainerCallback):
 
     def expect_retain(self, loss: Tensor) -> None:
         """Take the original's loss on a retain batch, once a run: later retain losses are compared with it."""
-        self.first_retain = global_sum(loss).item() / world_size()
+        if self.first_retain is None:
+            self.first_retain = global_sum(loss).item() / world_size()
 
     def check_retain(self, loss: Tensor) -> None:
         """Compare a retain loss with the original's."""
@@ -107,14 +108,15 @@ class DivergenceGuard(TrainerCallback):
         if not value <= limit:
             self._fail(f"retain_loss {value:.4g} is over {limit:.4g}, max_loss_ratio times the original's")
 
-    def check_forget(self, loss: Tensor) -> None:
-        """For methods without retain data: compare a forget loss with the original's; 1 is what noise costs."""
+    def check_forget(self, loss: Tensor, name: str = "forget_loss") -> None:
+        """For methods without a retain loss: compare a forget loss, or that of the step, with the original's; 1 is
+        what noise costs."""
         value = global_sum(loss).item() / world_size()
         if self.first_forget is None:
             self.first_forget = value
         limit = self.args.max_loss_ratio * max(self.first_forget, self.objective.chance_loss, 1.0)
         if not abs(value) <= limit:
-            self._fail(f"forget_loss {value:.4g} is over {limit:.4g}, max_loss_ratio times the original's or 1")
+            self._fail(f"{name} {value:.4g} is over {limit:.4g}, max_loss_ratio times the original's or 1")
 
     # ---- snapshots -----------------------------------------------------------------------------------
     def on_train_begin(self, args, state, control, **kwargs):

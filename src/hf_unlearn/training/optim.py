@@ -11,13 +11,14 @@ evaluated and saved is then the slow copy (`averaged`).
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..common.sharding import largest_of_shards, local, locals_of
+from ..methods.base import OptimizerSpec
 from .config import UnlearnConfig
 
 
@@ -270,7 +271,7 @@ class FastSlow(Optimizer):
 
 
 def fast_slow_around(
-    base: Optimizer, wishes: dict[str, Any], args: UnlearnConfig, buffers: Iterable[Tensor]
+    base: Optimizer, wishes: OptimizerSpec, args: UnlearnConfig, buffers: Iterable[Tensor]
 ) -> FastSlow:
     """FastSlow around the stock optimizer of the retain steps, with the forget optimizer that a method asks for.
 
@@ -281,8 +282,8 @@ def fast_slow_around(
     """
     base.param_groups[:] = [group for group in base.param_groups if group["params"]]
     forget = None
-    if wishes["forget_optim"] == "separate":
-        rate = wishes["forget_learning_rate"] or args.learning_rate
+    if wishes.forget_optim == "separate":
+        rate = wishes.forget_learning_rate or args.learning_rate
         groups = [{"params": group["params"]} for group in base.param_groups]
         fused = base.defaults.get("fused") or None
         forget = torch.optim.AdamW(
@@ -293,4 +294,4 @@ def fast_slow_around(
             weight_decay=0.0,
             fused=fused,
         )
-    return FastSlow(base, forget, wishes["slow_rate"], wishes["slow_form"], buffers, args.offload)
+    return FastSlow(base, forget, wishes.slow_rate, wishes.slow_form, buffers, args.offload)

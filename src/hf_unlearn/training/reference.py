@@ -26,7 +26,8 @@ class Reference:
     """The part of the trainer that knows the original model.
 
     Args:
-        objective, method, args, draws: of the run.
+        objective, args, draws: of the run.
+        method: resolved for the objective.
         forget, retain: the training sets, or None.
         masks: weight masks that were given (Masks, dict or path), or None: the method then computes them.
     """
@@ -44,8 +45,9 @@ class Reference:
         self.objective, self.method, self.args, self.draws = objective, method, args, draws
         self.forget, self.retain = forget, retain
         self.masks = masks_from(masks, objective.network)
-        self.baseline_losses: Tensor | None = None  # see Objective.baseline_profile
+        self.baseline_losses: Tensor | None = None  # see Objective.baseline_losses
         self.original: nn.Module | None = None  # a frozen copy of the network, if the method needs one
+        self.method_state: Any = None  # what `method.begin` returned
         self._digest = ""
 
     @property
@@ -76,18 +78,22 @@ class Reference:
         if self.lacks_masks:
             self.compute_masks()
         if self.wants_baseline and self.baseline_losses is None:
-            losses = self.objective.baseline_profile(self._baseline_batches())
+            losses = self.objective.baseline_losses(self._baseline_batches())
             if losses.isnan().any():
                 raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
             self.baseline_losses = losses
 
     def begin_method(self) -> None:
         """Let the method keep what its steps need of the original weights."""
-        self.method.begin(self.objective, self.forget, self.retain, self.args.draws_seed)
+        if self.method_state is not None:  # a second run goes on with what the first one kept
+            return
+        self.method_state = self.method.begin(self.objective, self.forget, self.retain, self.args.draws_seed)
+        if self.method_state is not None and self.original is None:  # what it kept is of this original
+            self._digest = weights_digest(self.objective.network)
 
     def compute_masks(self) -> None:
         """Have the method compute its masks from the weights as they are."""
-        self.masks = self.method.masks(self.objective, self.forget, self.retain, self.args.draws_seed)
+        self.masks = self.method.compute_masks(self.objective, self.forget, self.retain, self.args.draws_seed)
 
     def find_masks(self, folder: Path, described: dict[str, Any]) -> None:
         """Read the masks from `folder`, by all that they depend on, or compute them and write them there.
@@ -123,11 +129,10 @@ class Reference:
             offload(self.original, self.objective.network, self.args.device)
 
     def digest(self) -> str | None:
-        """A digest of the original's weights, computed once, while they are not sharded; None without a copy."""
-        if self.original is None:
-            return None
-        self._digest = self._digest or weights_digest(self.original)
-        return self._digest
+        """A digest of the original's weights, taken once, before they are sharded; None if nothing is kept of it."""
+        if self.original is not None and not self._digest:
+            self._digest = weights_digest(self.original)
+        return self._digest or None
 
     def baseline(self, batch: dict[str, Tensor]) -> Baseline:
         """What the original model loses on these samples at these timesteps."""

@@ -1,6 +1,6 @@
 """One outer step: draws, the method's fast steps, the stock final step, and what a method may use of it."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -11,7 +11,7 @@ from ..common.sharding import local, whole
 from ..data.numerics import gradient_norm
 from ..families import Baseline
 from ..families.base import Objective
-from ..methods import Method
+from ..methods.base import OWN, Batch, Losses, Method, Samples
 from .config import UnlearnConfig
 from .draws import Draws
 from .guard import DivergenceGuard
@@ -20,10 +20,11 @@ from .reference import Reference
 
 
 class Step:
-    """The part of the trainer that methods see; it implements `methods.base.Loop`.
+    """The part of the trainer that methods see; it implements `methods.base.Step`.
 
     Args:
-        objective, method, args: of the run.
+        objective, args: of the run.
+        method: resolved for the objective.
         draws: they make what is random in a batch.
         reference: the original model, its masks and losses.
         guard: it checks every loss and gradient.
@@ -47,7 +48,8 @@ class Step:
         self.model: nn.Module = objective  # the objective as accelerate has wrapped it
         self.progress = 0.0
         self.number = 0  # the outer steps already taken
-        self.recorded: dict[str, list[Tensor]] = {}
+        self._recorded: dict[str, list[Tensor]] = {}
+        self._losses: dict[str, Tensor] = {}  # of the present step, for the guard
         self._drawn = (-1, 0)  # (outer step, micro-batch) last drawn for
 
     def attach(self, fast_slow: FastSlow) -> None:
@@ -102,7 +104,10 @@ class Step:
                     self.guard.expect_retain(self.losses(batch["retain"][0]).mean())
         self.guard.batch = batch
         self.weights.begin()
-        self.method.before_step(self, batch)
+        self._losses = {}
+        found = self.method.before_step(self, Batch(**batch))
+        if found is not None:
+            self._take("before_step", found)
         return batch
 
     def _batch_number(self, number: int) -> int:
@@ -114,52 +119,108 @@ class Step:
         return number * accumulated + micro
 
     def final_loss(self, batch: dict[str, Any]) -> Tensor:
-        """The scalar loss of the stock step."""
-        return self.method.loss(self, batch)
+        """The scalar of the final step, which is differentiated."""
+        return self._take("loss", self.method.loss(self, Batch(**batch))).scalar
 
     def end(self, loss: Tensor) -> None:
-        """Check the final loss and its gradient, and what the method said of its parts."""
+        """Have the guard look at what the step returned, whatever the method made of its losses."""
         self.guard.check("loss", loss, gradient_norm(self.parameters))
-        if "retain_loss" in self.recorded:
-            self.guard.check_retain(self.recorded["retain_loss"][-1])
-        elif "forget_loss" in self.recorded:
-            self.guard.check_forget(self.recorded["forget_loss"][-1])
+        if "retain_loss" in self._losses:
+            self.guard.check_retain(self._losses["retain_loss"])
+        elif "forget_loss" in self._losses:
+            self.guard.check_forget(self._losses["forget_loss"])
+        else:
+            self.guard.check_forget(loss.detach(), "loss")
+
+    def _take(self, source: str, losses: Losses) -> Losses:
+        """Record what the method returned."""
+        if not isinstance(losses, Losses):
+            name = f"{type(self.method).__name__}.{source}"
+            raise TypeError(f"{name} returned {type(losses).__name__}: return Losses(forget=..., retain=...)")
+        self._losses |= losses.logged
+        for name, value in losses.logged.items():
+            self._recorded.setdefault(name, []).append(value)
+        return losses
 
     def logged(self) -> dict[str, float]:
         """The means, over steps and processes, of what was recorded since the last call."""
         gather = self.accelerator.gather
-        means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in self.recorded.items()}
-        self.recorded = {}
+        means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in self._recorded.items()}
+        self._recorded = {}
         return means
 
-    # ---- what a method may use (methods.base.Loop) -----------------------------------------------
+    # ---- what a method may use (methods.base.Step) -------------------------------------------------
+    @property
+    def state(self) -> Any:
+        return self.reference.method_state
+
     @property
     def parameters(self) -> list[Tensor]:
         return self.weights.parameters
 
-    def losses(self, batch: dict[str, Tensor], shift: list[Tensor] | None = None) -> Tensor:
+    def losses(
+        self, batch: Samples, target: Tensor | None = None, shift: list[Tensor] | None = None, **options: Any
+    ) -> Tensor:
+        given = {**_inputs(batch), **options}
+        if target is not None:
+            given["target"] = target
         if shift is None:
-            return self._forward(batch)
+            return self._forward(**given)
         names = {id(p): name for name, p in self.objective.named_parameters()}
         weights = {names[id(p)]: p - s for p, s in zip(self.parameters, shift, strict=True)}
-        return functional_call(self.objective, weights, kwargs=_inputs(batch))
+        return functional_call(self.objective, weights, kwargs=given)
 
-    def matching_losses(self, batch: dict[str, Tensor], to: str, strength: float = 1.0, **options: Any) -> Tensor:
+    def predict(
+        self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN, network: nn.Module | None = None
+    ) -> Tensor:
+        batch = self._under(batch, labels)
+        if network is not None:
+            with self.accelerator.autocast():
+                return self.objective.predict(network, batch)
+        with torch.no_grad():  # through the wrapper, which alone may hold whole weights
+            return self._forward(**_inputs(batch), predict=True)
+
+    def original(self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN) -> Tensor:
+        return self.predict(batch, labels, self._original)
+
+    def original_gradient(self, batch: Samples) -> Tensor:
         with self.accelerator.autocast():
-            match = self.objective.match(to, batch, self.reference.original, strength)
-        return self._forward(batch, **match, **options)
+            return self.objective.input_gradient(self._original, batch)
 
-    def _forward(self, batch: dict[str, Tensor], **extra: Any) -> Tensor:
-        return self.model(**_inputs(batch), **extra)
+    @property
+    def _original(self) -> nn.Module:
+        if self.reference.original is None:
+            raise ValueError(f"{self.method.name} uses the original: set needs_original = True on its class")
+        return self.reference.original
 
-    def baseline(self, batch: dict[str, Tensor]) -> Baseline:
+    def anchor_labels(self, batch: Samples) -> Tensor:
+        return self.objective.other_labels(batch)
+
+    def anchor(self, batch: Samples) -> Tensor:
+        labels = self.anchor_labels(batch)
+        return labels if self.objective.labels_are_targets else self.predict(batch, labels)
+
+    def baseline(self, batch: Samples) -> Baseline:
+        if self.reference.baseline_losses is None:
+            raise ValueError(f"{self.method.name} uses the baseline: set needs_baseline = True on its class")
         return self.reference.baseline(batch)
+
+    def _forward(self, **given: Any) -> Tensor:
+        return self.model(**given)
+
+    def _under(self, batch: Samples, labels: Tensor | Literal["own"] | None) -> Samples:
+        """The same samples under other labels, none of which is dropped."""
+        if isinstance(labels, str):
+            return batch
+        if labels is None:
+            labels = self.objective.null_labels(batch)
+        return {**{k: v for k, v in batch.items() if k != "drop_labels"}, "labels": labels}
 
     def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
         parameters = self.parameters
-        masks, hard = (self.masks, self.method.optimizer["hard_mask"]) if forget else (None, False)
+        masks, hard = (self.masks, self.method.optimizer.hard_mask) if forget else (None, False)
         if masks is not None and not hard:  # as released code: the mask acts on the gradient that is then clipped
             _mask_gradients(parameters, masks)
         norm = max_norm if forget else (self.args.max_grad_norm or None)
@@ -176,12 +237,9 @@ class Step:
             self.optimizer.step()
         self.weights.zero_grad()
 
-    def record(self, name: str, value: Tensor) -> None:
-        self.recorded.setdefault(name, []).append(value.detach())
 
-
-def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the network takes: `index`, the position of a forget sample, is for `match`; no loss depends on it."""
+def _inputs(batch: Samples) -> Samples:
+    """What the network takes: `index`, the position of a forget sample, is for anchors; no loss depends on it."""
     return {k: v for k, v in batch.items() if k != "index"}
 
 

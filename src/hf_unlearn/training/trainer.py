@@ -25,7 +25,7 @@ from ..saving.checkpoints import find_checkpoint
 from ..saving.export import export
 from .callbacks import MergeSlowWeights, TwoSidedStop, UnlearnProgress
 from .checkpointer import Checkpointer, Stateful
-from .checks import check_method, checked_sets
+from .checks import checked_sets, resolved_method
 from .config import UnlearnConfig
 from .draws import Draws, stream_loader
 from .evaluator import Evaluator
@@ -76,17 +76,17 @@ class UnlearnTrainer(Trainer):
     ):
         args = args or UnlearnConfig()
         objective, method = objective_for(model), method or SFRon()
-        check_method(objective, method, args)
+        resolved = resolved_method(objective, method, args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
         sets = checked_sets(objective, method, args, *given)
-        self.objective, self.method = objective, method  # the method as it was given
-        self.forget_dataset, self.retain_dataset = sets.forget, sets.retain
+        self.objective: Objective = objective
+        self.method, self.forget_dataset, self.retain_dataset = method, sets.forget, sets.retain
         self.forgotten = forgotten or f"{len(sets.forget or [])} samples"
         self.merge, self.early_stop = MergeSlowWeights(), TwoSidedStop(objective, args)
         self.guard = DivergenceGuard(objective, args, sets.named, self.merge.averaged, self.gather)
         super().__init__(
-            model=objective,
-            args=args,
+            objective,
+            args,
             data_collator=collate,
             train_dataset=sets.pairs,
             eval_dataset=sets.evaluated,
@@ -101,8 +101,8 @@ class UnlearnTrainer(Trainer):
         launcher = self.guard.accelerator = self.accelerator
         check_launch(objective, method, args, launcher, self.is_deepspeed_enabled, self.is_fsdp_enabled)
         draws = Draws(objective, args, self._prepare_input)
-        self.reference = Reference(objective, method, args, draws, sets.forget, sets.retain, masks)
-        self.step = Step(objective, method, args, draws, self.reference, self.guard, launcher)
+        self.reference = Reference(objective, resolved, args, draws, sets.forget, sets.retain, masks)
+        self.step = Step(objective, resolved, args, draws, self.reference, self.guard, launcher)
         self.evaluator = Evaluator(draws, self.reference)
         self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
         parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop]
@@ -126,7 +126,7 @@ class UnlearnTrainer(Trainer):
                 self.reference.prepare()
                 if self.args.eval_strategy != "no" and self.retain_dataset is not None:
                     self.evaluate()
-            self.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
+            self.step.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
             if not self.method.trains:
                 self.publisher.write_history(self.state.global_step)
                 return TrainOutput(0, 0.0, {})

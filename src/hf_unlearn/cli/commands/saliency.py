@@ -95,7 +95,7 @@ def compute(objective: "Objective", forget: "Dataset", retain: "Dataset", given:
         config = UnlearnConfig.quiet(output_dir=scratch, seed=given["seed"])
         UnlearnTrainer(objective, config, method, forget, retain)
     if "mask_density" not in given:
-        return method.masks(objective, forget, retain, given["seed"])
+        return method.compute_masks(objective, forget, retain, given["seed"])
     sizes = dict(estimator=method.fisher, max_samples=method.fisher_samples, batch_size=method.fisher_batch_size)
     fishers = [fisher(objective, part, part is forget, seed=given["seed"], **sizes) for part in (forget, retain)]
     return density_masks(*fishers, given["mask_density"])

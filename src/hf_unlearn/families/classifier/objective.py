@@ -25,24 +25,21 @@ class Classification(Objective):
     Args:
         model: a transformers image classifier; its label maps and configuration are saved with it.
         processor: the image processor to save beside it, if any.
-        epsilon: step of the signed gradient that looks for the nearest other class (`boundary` matching), in units
-            of `pixel_values`.
     """
 
     auto_forget_loss: ClassVar[str] = "ascent"
     kinds: ClassVar[tuple[str, ...]] = ("classifier",)
+    labels_are_targets: ClassVar[bool] = True
     distils: ClassVar[bool] = True
 
-    def __init__(self, model: PreTrainedModel, processor: Any = None, epsilon: float = 0.1):
+    def __init__(self, model: PreTrainedModel, processor: Any = None):
         super().__init__()
         self.network = model
         self.processor = processor
-        self.epsilon = epsilon
         self.num_classes = model.config.num_labels
         self.draws_of_anchor: Tensor | None = None  # (F,) in [0, 1), one for each forget sample
         self.kept: list[int] = list(range(self.num_classes))
         self._shape: tuple[int, ...] | None = None
-        self._random: nn.Module | None = None
 
     @property
     def conditional(self) -> bool:
@@ -63,13 +60,17 @@ class Classification(Objective):
         labels: Tensor,  # (B,) int64
         target: Tensor | None = None,  # (B, classes) logits, or (B,) labels
         temperature: float = 1.0,
+        predict: bool = False,
     ) -> Tensor:
         """Per-sample losses (B,), fp32: cross entropy with `labels`, or with what `target` says instead.
 
         Integer targets are labels. Logits are a teacher's: T² KL(softmax(target / T) || softmax(logits / T)), the
-        distillation loss of arXiv 1503.02531.
+        distillation loss of arXiv 1503.02531. `predict`: the logits (B, classes) instead.
         """
-        logits = self.network(pixel_values=pixel_values).logits.float()
+        logits = self.network(pixel_values=pixel_values).logits
+        if predict:
+            return logits
+        logits = logits.float()
         if target is None or target.ndim == 1:
             return F.cross_entropy(logits, labels if target is None else target, reduction="none")
         teacher = F.log_softmax(target.float() / temperature, dim=1)
@@ -80,22 +81,6 @@ class Classification(Objective):
         return {}  # nothing random: images are not augmented
 
     # ---- what a batch may be matched to ------------------------------------------------------------
-    def match(
-        self, to: str, batch: dict[str, Tensor], original: nn.Module | None, strength: float = 1.0
-    ) -> dict[str, Tensor]:
-        """`anchor`: a random other label, drawn once for each forget sample. `original`: the original's logits.
-        `boundary`: the class across the nearest boundary. `random`: logits of a freshly initialised network.
-        """
-        if to == "anchor":
-            return {"target": self.other_labels(batch["labels"], batch["index"])}
-        if to == "original":
-            return {"target": self.predict(original, batch)}
-        if to == "boundary":
-            return {"target": self.nearest_labels(original, batch)}
-        if to == "random":
-            return {"target": self.predict(self._random_teacher(), batch)}
-        raise ValueError(f"a classifier matches anchor, original, boundary or random, not {to!r}")
-
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Logits (B, classes) of `network`."""
@@ -105,8 +90,11 @@ class Classification(Objective):
         self.kept = [label for label in self.class_labels if label not in forgotten]
         self.draws_of_anchor = torch.rand(samples, generator=torch.Generator().manual_seed(seed))
 
-    def other_labels(self, labels: Tensor, index: Tensor) -> Tensor:
+    def other_labels(self, batch: dict[str, Tensor]) -> Tensor:
         """(B,) a retained label other than its own for each sample, the same one whenever the sample is met."""
+        labels, index = batch["labels"], batch["index"]
+        if self.draws_of_anchor is None:
+            raise ValueError("the anchors are not chosen yet: call choose_anchors")
         draws = self.draws_of_anchor.to(labels.device)[index]
         kept = torch.tensor(self.kept, device=labels.device)
         own = kept == labels[:, None]  # (B, kept)
@@ -117,27 +105,18 @@ class Classification(Objective):
         position = own.int().argmax(1)
         return kept[place + (own.any(1) & (place >= position)).long()]
 
-    def nearest_labels(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """(B,) class that x + ε sign(∂l/∂x) is read as, or the runner-up where that is still the own label."""
+    def input_gradient(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         images = batch["pixel_values"].detach().clone().requires_grad_(True)
         loss = F.cross_entropy(network(pixel_values=images).logits, batch["labels"], reduction="sum")
         (gradient,) = torch.autograd.grad(loss, images)
-        with torch.no_grad():
-            logits = network(pixel_values=images + self.epsilon * gradient.sign()).logits
-        return logits.scatter(1, batch["labels"][:, None], -math.inf).argmax(1)
-
-    def _random_teacher(self) -> nn.Module:
-        """A network of the same build that has learnt nothing, seeded; made at its first use, never trained."""
-        if self._random is None:
-            object.__setattr__(self, "_random", self.fresh_network(0).requires_grad_(False))
-        return self._random
+        return gradient
 
     def _build(self) -> nn.Module:
         return type(self.network)(copy.deepcopy(self.network.config))
 
     # ---- the original model's losses -------------------------------------------------------------
     @torch.no_grad()
-    def baseline_profile(self, batches: list[dict[str, Tensor]]) -> Tensor:
+    def baseline_losses(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """(2,): the mean loss on forget data, and chance, log(classes): a sample that loses more is forgotten."""
         training = self.training
         self.eval()
@@ -145,8 +124,8 @@ class Classification(Objective):
         self.train(training)
         return torch.stack([losses.mean(), torch.tensor(self.chance_loss)])
 
-    def baseline(self, profile: Tensor, batch: dict[str, Tensor]) -> Baseline:
-        own, other = profile.to(batch["labels"].device)
+    def baseline(self, table: Tensor, batch: dict[str, Tensor]) -> Baseline:
+        own, other = table.to(batch["labels"].device)
         return Baseline(own=own.expand(len(batch["labels"])), other=other.expand(len(batch["labels"])))
 
     # ---- input check, export ---------------------------------------------------------------------
