@@ -22,7 +22,10 @@ def distance(value: float | None) -> dict[str, Any]:
 
 
 def run_record(**changes: Any) -> RunRecord:
-    """The record of a file with these fields. Class 3 of four forgotten: forget accuracy 1.0 -> 0.01, retain accuracy 0.99 -> 0.98, a retrained model."""
+    """The record of a file with these fields.
+
+    Class 3 of four forgotten: forget accuracy 1.0 -> 0.01, retain accuracy 0.99 -> 0.98, a retrained model.
+    """
     values: dict[str, Any] = dict(
         family="NoisePrediction",
         library_name="diffusers",

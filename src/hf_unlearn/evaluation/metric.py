@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 
 class Role(NamedTuple):
-    """What a metric is about: "forget", "retain", "privacy" or "other"; and whether less is better, None if neither."""
+    """What a metric is about (one of PARTS), and whether less is better; None if neither direction is."""
 
     part: str
     less_is_better: bool | None

@@ -17,7 +17,7 @@ class Description:
 
     train_method: Annotated[
         str | None,
-        "which weights of a text-to-image pipeline are trained: `full`, `xattn`, `noxattn`, `selfattn`, `text_encoder`",
+        "weights of a text-to-image model that are trained: `full`, `xattn`, `noxattn`, `selfattn` or `text_encoder`",
     ] = None
     label_dropout: Annotated[float | None, "share of the retain samples that get the null label"] = None
     forget_label_dropout: Annotated[bool | None, "whether forget samples get it too"] = None

@@ -17,8 +17,8 @@ nothing else. From Python, `hf_unlearn.report.reading.read_record(folder)` gives
 
 `schema_version` grows when a field changes its meaning or goes. A new field does not raise it, and readers pass over
 fields that they do not know. A reader refuses a file with a newer version and converts one with an older version:
-schema 1 wrote `{{}}` for `adapter` where there was none, and had neither `weights` nor `objective`. Numbers that are not
-finite are `null`. Paths of folders are cut to their last part.
+schema 1 wrote `{{}}` for `adapter` where there was none, and had neither `weights` nor `objective`. Numbers that are
+not finite are `null`. Paths of folders are cut to their last part.
 
 """
 TAIL = """
