@@ -12,10 +12,10 @@ class Sampler:
     """How samples were generated, from the details of a metric; None where they do not say."""
 
     num_inference_steps: int
-    samples: int
     scheduler: str | None = None
     guidance_scale: float | None = None
     seed: int | None = None
+    samples_per_class: int | None = None
 
 
 def how_it_was_made(record: RunRecord) -> list[str]:
@@ -26,7 +26,8 @@ def how_it_was_made(record: RunRecord) -> list[str]:
     if record.objective is not None:
         said += draws(record.objective)
         if record.objective.anchor_rule:
-            said.append(f"Anchor, for losses that match a forget sample to one: {record.objective.anchor_rule}.")
+            rule = record.objective.anchor_rule
+            said.append(f"Where a loss matches a forget sample to an anchor, the anchor is {rule}.")
     sampler = sampler_of(record)
     if sampler is not None:
         said.append(generation(sampler))
@@ -41,8 +42,7 @@ def sampler_of(record: RunRecord) -> Sampler | None:
     """
     for name, metric in record.figures.get("after", {}).items():
         if "num_inference_steps" in metric.details:
-            settings = {**metric.details, "samples": metric.samples}
-            return from_json(Sampler, settings, f"figures.after.{name}.details")
+            return from_json(Sampler, metric.details, f"figures.after.{name}.details")
     return None
 
 
@@ -84,7 +84,7 @@ def generation(sampler: Sampler) -> str:
         f"{sampler.num_inference_steps} inference steps",
         *([f"guidance scale {sampler.guidance_scale:g}"] if sampler.guidance_scale is not None else []),
         *([f"seed {sampler.seed}"] if sampler.seed is not None else []),
-        f"{sampler.samples} samples",
+        *([f"{sampler.samples_per_class} samples of each class"] if sampler.samples_per_class is not None else []),
     ]
     return f"Samples for the metrics were generated with {', '.join(parts)}."
 

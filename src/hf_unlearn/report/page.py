@@ -13,7 +13,7 @@ from .. import __version__
 from ..saliency.layers import by_prefix
 from .charts import bars, line_chart
 from .made import how_it_was_made
-from .record import HistoryEntry, RunRecord
+from .record import EnvironmentRecord, HistoryEntry, RunRecord
 from .verdict import LIMITS, headline_metric, in_words, shown, verdict
 
 Points = list[tuple[float, float | None]]
@@ -148,8 +148,8 @@ def picture_data(record: RunRecord, folder: str | Path) -> dict[str, Any] | None
     return {"address": address, "width": width, "height": height}
 
 
-def _facts(entry: HistoryEntry) -> list[tuple[str, Any]]:
-    """(name, value) of what an entry of the history says."""
+def _facts(entry: HistoryEntry | EnvironmentRecord) -> list[tuple[str, Any]]:
+    """(name, value) of the fields that say something."""
     return [(name, value) for name, value in asdict(entry).items() if value not in ("", None)]
 
 
