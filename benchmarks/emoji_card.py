@@ -26,7 +26,8 @@ def metrics(figures: dict, kind: str, count: int) -> dict:
     def metric(value: float, text: str, prompts: int) -> Metric:
         drawn = f"Pictures of {prompts} prompts, {count} each, read by the emoji judge"
         about = f"{drawn}; {steps} DDIM steps, guidance {guidance}."
-        return Metric(value, f"{text}. {about}", prompts * count, library)
+        details = {"scheduler": "DDIMScheduler", **DRAWING, "seed": 0}
+        return Metric(value, f"{text}. {about}", prompts * count, library, details)
 
     kept = every - gone
     texts = {
@@ -53,7 +54,7 @@ def main() -> None:
     from hf_unlearn.evaluation.emoji import EMOJI_SD
     from hf_unlearn.evaluation.tables import metric_table
     from hf_unlearn.families.pipelines import load_text_to_image_pipeline
-    from hf_unlearn.report.record import record_run
+    from hf_unlearn.report.recording import record_run
 
     model, target, count = str(EMOJI_SD), STYLE if options.forget == "style" else THING, options.samples_per_prompt
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from hf_unlearn.evaluation.classifier_rows import classifier_figures, evaluation
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.families import Classification
 from hf_unlearn.families.classifier.load import ProcessedImages, check_same_build, load_image_classifier
-from hf_unlearn.report.record import record_run
+from hf_unlearn.report.recording import record_run
 from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images

@@ -32,7 +32,7 @@ from hf_unlearn.evaluation import (
     retrained_digits_ddpm,
     strength_picture,
 )
-from hf_unlearn.report.record import record_run
+from hf_unlearn.report.recording import record_run
 
 
 @dataclass

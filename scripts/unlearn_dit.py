@@ -27,7 +27,7 @@ from hf_unlearn.evaluation import (
     picture,
 )
 from hf_unlearn.families.pipelines import load_dit_pipeline
-from hf_unlearn.report.record import record_run
+from hf_unlearn.report.recording import record_run
 
 
 @dataclass

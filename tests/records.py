@@ -3,6 +3,7 @@
 from typing import Any
 
 from hf_unlearn.evaluation.metric import Metric
+from hf_unlearn.report.reading import record_from_json
 from hf_unlearn.report.record import RunRecord
 
 
@@ -11,11 +12,20 @@ def share(value: float | None, samples: int = 100) -> dict[str, Any]:
 
 
 def distance(value: float | None) -> dict[str, Any]:
-    return Metric(value, "Frechet distance", 900, "torchmetrics 1.9", {"num_inference_steps": 10}).as_dict()
+    return Metric(
+        value,
+        "Frechet distance",
+        900,
+        "torchmetrics 1.9",
+        {"scheduler": "DDIMScheduler", "num_inference_steps": 10, "guidance_scale": 1.5, "seed": 0},
+    ).as_dict()
 
 
 def run_record(**changes: Any) -> RunRecord:
-    """Class 3 of four forgotten: forget accuracy 1.0 -> 0.01, retain accuracy 0.99 -> 0.98, a retrained model."""
+    """The record of a file with these fields.
+
+    Class 3 of four forgotten: forget accuracy 1.0 -> 0.01, retain accuracy 0.99 -> 0.98, a retrained model.
+    """
     values: dict[str, Any] = dict(
         family="NoisePrediction",
         library_name="diffusers",
@@ -46,6 +56,15 @@ def run_record(**changes: Any) -> RunRecord:
             {"name": str(c), "forget": c == 3, "before": 1.0, "after": float(c != 3), "retrained": 0.5}
             for c in range(4)
         ],
+        weights={"network": "UNet2DModel", "total": 40, "trained": "all", "trained_share": 1.0, "moved_share": 0.75},
+        objective={
+            "label_dropout": 0.1,
+            "forget_label_dropout": False,
+            "null_class": 4,
+            "antithetic": True,
+            "anchor_rule": "the next retained class",
+            "anchors": [["3", "0"]],
+        },
         log=[
             {"step": s, "loss": 0.1 / s, "retain_loss": 0.1 / s, "forget_loss": 1.0 / s, "grad_norm": 1.0}
             for s in range(1, 11)
@@ -56,4 +75,4 @@ def run_record(**changes: Any) -> RunRecord:
         environment={"hf_unlearn": "0.1.0", "python": "3.11.7"},
         created="2026-11-21",
     )
-    return RunRecord(**{**values, **changes})
+    return record_from_json({**values, **changes})

@@ -1,4 +1,4 @@
-"""The shipped cards: each is valid, and its figures are those that its run recorded."""
+"""The shipped cards: each is valid, and its metrics are those that its run recorded."""
 
 import importlib.util
 import json
@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard, metadata_load
 
 from hf_unlearn.evaluation import DIGITS_DDPM
 from hf_unlearn.evaluation.judge import ASSETS
-from hf_unlearn.report.record import RECORD_FILE, RunRecord, read_record
+from hf_unlearn.report.reading import read_record
+from hf_unlearn.report.record import RECORD_FILE, RunRecord
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/README.md"))
@@ -35,7 +36,7 @@ def test_the_table_is_the_recorded_results(folder):
     """Read back number by number, without the code that wrote it."""
     recorded = json.loads((folder / RECORD_FILE).read_text())["figures"]
     lines = [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("|")]
-    start = next(i for i, line in enumerate(lines) if line.startswith("| figure"))
+    start = next(i for i, line in enumerate(lines) if line.startswith("| metric"))
     header, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:])
     models, names = header[1:], list(dict.fromkeys(name for row in recorded.values() for name in row))
     assert models == [model for model in ("before", "after", "retrained") if model in recorded] and len(models) > 1
@@ -80,7 +81,7 @@ def test_every_card_is_valid(path):
     assert "hf-unlearn" in data["tags"] and all(isinstance(tag, str) for tag in data["tags"])
     for result in card.data.eval_results or []:
         recorded: RunRecord = read_record(path.parent)
-        assert result.metric_value == recorded.figure("after", result.metric_name.replace(" ", "_"))
+        assert result.metric_value == recorded.value("after", result.metric_name.replace(" ", "_"))
 
 
 def test_the_shipped_base_model_has_a_card():

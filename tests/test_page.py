@@ -11,7 +11,7 @@ from records import run_record, share
 from hf_unlearn.__main__ import main
 from hf_unlearn.report.charts import bars, line_chart, ticks
 from hf_unlearn.report.page import class_sections, loss_curves, page
-from hf_unlearn.report.verdict import headline_figure, shown, verdict
+from hf_unlearn.report.verdict import headline_metric, shown, verdict
 from hf_unlearn.saliency.layers import by_module, by_prefix
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -43,7 +43,7 @@ def seen(record, folder) -> Seen:
     return Seen(page(record, folder))
 
 
-def test_the_verdict_holds_the_figures():
+def test_the_verdict_holds_the_metrics():
     assert verdict(run_record()) == (
         "After unlearning class 3, forget accuracy fell from 100.0% to 1.0% (100 samples; a model retrained without "
         "that data: 2.0%) and retain accuracy fell from 99.0% to 98.0% (900 samples; the retrained one: 99.0%)."
@@ -77,8 +77,8 @@ def test_the_verdict_says_no_more_than_was_measured(figures, sentence):
 def test_a_share_speaks_before_a_loss():
     after = {"forget_loss": share(0.1), "forget_accuracy": share(0.2), "retain_loss": share(0.3)}
     record = run_record(figures={"after": after})
-    assert headline_figure(record, "forget") == "forget_accuracy"
-    assert headline_figure(record, "retain") == "retain_loss"
+    assert headline_metric(record, "forget") == "forget_accuracy"
+    assert headline_metric(record, "retain") == "retain_loss"
     assert [shown("forget_accuracy", v) for v in (0.005, None)] == ["0.5%", "–"]
     assert shown("forget_loss", 0.00123456) == "0.001235"
 
@@ -88,18 +88,18 @@ def test_the_page_shows_every_section(tmp_path):
     found = seen(run_record(picture="before_after.png"), tmp_path)
     assert found.headings == [
         "Before and after",
-        "Figures",
+        "Metrics",
         "Class by class",
-        "Losses while training",
+        "Losses during training",
         "Which weights could move",
-        "Recipe",
+        "How it was made",
         "Data",
         "What this model was made to forget",
         "Cost",
         "Environment",
     ]
     text = " ".join(found.text.split())
-    assert "The mask holds 40.0% of 40 weights." in text and "an outer step2.00 s" in text
+    assert "The mask holds 40.0% of 40 weights." in text and "one outer step2.00 s" in text
     assert "forgotten: class 5 · method: ssd" in text and "1,234" in text
     assert [text.count(aim) for aim in ("lower forgets more", "higher is better", "lower is better")] == [1, 1, 1]
     image = next(attrs for tag, attrs in found.tags if tag == "img")
@@ -112,9 +112,9 @@ def test_the_page_shows_every_section(tmp_path):
 
 def test_an_adapter_has_its_section(tmp_path):
     adapter = {"rank": 4, "scale": 2.0, "merged": False, "weights": 1234, "layers": [["mid.to_q", 8], ["mid.to_v", 2]]}
-    base = {"name": "a", "licence": {"license": "mit"}}
+    base = {"name": "a", "on_hub": False, "licence": {"license": "mit"}}
     text = " ".join(seen(run_record(adapter=adapter, base_model=base, loads_with=["X", "Y"]), tmp_path).text.split())
-    assert "trained weights1,234 rank of the uniform one4 alpha over rank2 mergedno" in text
+    assert "trained weights1,234 rank4 alpha over rank2 mergedno" in text
     assert "mid.to_q8 mid.to_v2" in text and "its licencemit loads withX, Y" in text
     assert "40 weights of the adapter, which is no mask on the weights of the model." in text
     assert "Adapter" not in seen(run_record(), tmp_path).headings
@@ -122,7 +122,7 @@ def test_an_adapter_has_its_section(tmp_path):
 
 def test_what_is_missing_has_no_section(tmp_path):
     nothing = dict(figures={}, per_class=[], log=[], mask={}, data={}, history=[], cost={}, environment={})
-    assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == ["Recipe"]
+    assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == ["How it was made"]
 
 
 def test_nothing_of_the_record_is_markup(tmp_path):
@@ -132,15 +132,24 @@ def test_nothing_of_the_record_is_markup(tmp_path):
         method={"name": EVIL, "paper": EVIL, "options": {EVIL: EVIL, "list": [EVIL]}},
         data={EVIL: {"samples": 1, "fingerprint": EVIL, "source": EVIL}},
         figures={
-            m: {EVIL: {**share(0.5), "definition": EVIL, "library": EVIL, "details": {EVIL: EVIL}}}
+            m: {
+                EVIL: {
+                    **share(0.5),
+                    "definition": EVIL,
+                    "library": EVIL,
+                    "details": {EVIL: EVIL, "num_inference_steps": 3, "scheduler": EVIL},
+                }
+            }
             for m in ("before", "after", EVIL)
         },
         per_class=[{"name": EVIL, "forget": f, "before": 1.0, "after": 0.5} for f in (True, False)],
         log=[{"step": step, f"{EVIL}_loss": 0.5} for step in (1, 2)],
         mask={"density": 0.5, "drift": 0.0, "layers": [[EVIL, 3, 0.5]]},
         cost={"seconds": 1.0, "device": EVIL},
-        history=[{EVIL: EVIL}],
-        environment={EVIL: EVIL},
+        history=[dict.fromkeys(("forgotten", "method", "date", "hf_unlearn", "base_model"), EVIL)],
+        weights={"network": EVIL, "total": 3, "trained": "part", "trained_share": 0.5},
+        objective={"train_method": EVIL, "anchor_rule": EVIL, "anchors": [[EVIL, EVIL]]},
+        environment=dict.fromkeys(("hf_unlearn", "packages", "python"), EVIL),
         created=EVIL,
     )
     html = page(record, tmp_path)

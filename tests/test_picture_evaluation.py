@@ -76,6 +76,8 @@ def test_figures_before_and_after(tmp_path, monkeypatch):
     assert [figures[name]["unsafe_share"].value for name in ("before", "after")] == [0.5, 0.5]
     assert figures["before"]["unsafe_share"].samples == 2 and len(seen) == 8
     assert figures["before"]["unsafe_share"].details["num_inference_steps"] == 2
+    details = figures["before"]["unsafe_share"].details
+    assert details["scheduler"].endswith("Scheduler") and details["seed"] == 0
     pairs = [measured.pictures(name, "retain") for name in ("before", "after")]
     expected = feature_distance(EfficientNetLite(), *pairs).value
     distance = figures["after"]["frechet_distance_efficientnet_lite0"]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_unlearn.report.cards import CARD_FILE, model_card
-from hf_unlearn.report.record import RECORD_FILE, read_record
+from hf_unlearn.report.reading import read_record
+from hf_unlearn.report.record import RECORD_FILE
 
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "model_cards"

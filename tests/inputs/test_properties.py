@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import string
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from hf_unlearn.compare.recipe import Recipe, load_recipe
 from hf_unlearn.evaluation.prompt_files import PromptRow, read_prompts
 from hf_unlearn.report.cards import model_card, split_card
 from hf_unlearn.report.page import page
-from hf_unlearn.report.record import RECORD_FILE, RunRecord, read_record
+from hf_unlearn.report.reading import read_record
+from hf_unlearn.report.record import RECORD_FILE, RunRecord
 from hf_unlearn.report.verdict import verdict
 from hf_unlearn.saliency.masks import Masks
 
@@ -104,7 +106,7 @@ def places(value, path: tuple = ()) -> list[tuple]:
     return [path, *(place for key, part in inner for place in places(part, (*path, key)))][bool(not path) :]
 
 
-RECORD = json.loads(json.dumps(vars(RUN)))
+RECORD = json.loads(json.dumps(asdict(RUN)))
 
 
 def record_with(folder: Path, place: tuple, value) -> RunRecord | None:

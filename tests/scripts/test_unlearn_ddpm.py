@@ -17,7 +17,7 @@ from PIL import Image
 from hf_unlearn import METHODS, load_adapter, load_ddpm_pipeline
 from hf_unlearn.evaluation import DIGITS_DDPM
 from hf_unlearn.report.card_text import card_table
-from hf_unlearn.report.record import read_record
+from hf_unlearn.report.reading import read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_ddpm.py"
 PLAIN = ["--max_train_steps", "2", "--train_batch_size", "8", "--eval_samples_per_class", "4"]
@@ -72,13 +72,13 @@ def test_default_run_ends_in_table_picture_card_and_a_pipeline(tmp_path):
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     assert figures["before"]["per_class"]["3"] == 1.0 and set(figures) == {"before", "after", "retrained"}
     record = read_record(tmp_path / "out")
-    assert record.figure("before", "forget_accuracy") == 1.0 and record.training["outer_steps"] == 2
-    assert [row["forget"] for row in record.per_class] == [digit == 3 for digit in range(10)]
-    assert record.per_class[3]["before"] == 1.0 and record.per_class[3]["name"] == "3"
+    assert record.value("before", "forget_accuracy") == 1.0 and record.training.outer_steps == 2
+    assert [row.forget for row in record.per_class] == [digit == 3 for digit in range(10)]
+    assert record.per_class[3].before == 1.0 and record.per_class[3].name == "3"
     width, height = Image.open(tmp_path / "out/before_after.png").size
     assert width > 1000 and height > 300
-    assert [e["forgotten"] for e in record.history] == ["class 3"] and record.base_model["name"] == "digits_ddpm"
-    samples = {name: figure["samples"] for name, figure in record.figures["after"].items()}
+    assert [e.forgotten for e in record.history] == ["class 3"] and record.base_model.name == "digits_ddpm"
+    samples = {name: metric.samples for name, metric in record.figures["after"].items()}
     assert samples == {"forget_accuracy": 4, "retain_accuracy": 36, "frechet_distance": 36}
     card = ModelCard.load(tmp_path / "out/README.md")
     assert card_table(record) in card.text and "method:sfron" in card.data.tags
@@ -109,7 +109,7 @@ def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_fol
     assert figures["after"]["forget"] != figures["before"]["forget"]
     record = read_record(tmp_path / "out")
     assert record.figure("after", "forget_loss") == figures["after"]["forget"]
-    assert record.data["forget"]["source"] == "cat" and record.data["forget"]["samples"] == 4
+    assert record.data["forget"].source == "cat" and record.data["forget"].samples == 4
     assert (tmp_path / "out/before_after.png").exists()
 
 
@@ -117,7 +117,7 @@ def test_an_adapter_is_all_that_is_saved_and_its_strengths_are_shown(tmp_path):
     run(*FAST, "--use_lora", "--rank", "2", "--output_dir", tmp_path)
     assert not (tmp_path / "unet").exists()
     record = read_record(tmp_path)
-    assert record.library_name == "peft" and record.adapter["rank"] == 2 and not record.adapter["merged"]
+    assert record.library_name == "peft" and record.adapter.rank == 2 and not record.adapter.merged
     assert "PeftModel.from_pretrained" in (tmp_path / "README.md").read_text()
     pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
     load_adapter(pipeline, tmp_path)

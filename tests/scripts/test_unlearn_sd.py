@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from hf_unlearn.report.record import read_record
+from hf_unlearn.report.reading import read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_sd.py"
 TINY = ["--num_forget_images", "4", "--num_retain_images", "4", "--num_inference_steps", "2", "--max_train_steps", "2"]
@@ -59,8 +59,8 @@ def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
         assert Image.open(out / name).size == (384, 384)
     assert len(list((out / "cache/pictures").rglob("*.png"))) == 16
     record = read_record(out)
-    assert (record.forgotten, record.training["outer_steps"]) == ("nudity", 2)
-    assert record.figures == figures
+    assert (record.forgotten, record.training.outer_steps) == ("nudity", 2)
+    assert {model: {n: m.as_dict() for n, m in row.items()} for model, row in record.figures.items()} == figures
     assert "StableDiffusionPipeline.from_pretrained" in (out / "README.md").read_text()
     picture = np.asarray(Image.open(out / "before_after.png").convert("L"), dtype=float)
     assert picture.std() > 5

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..hub.upload import reserve
 from ..report.cards import BEGIN, CARD_FILE, write_card
-from ..report.record import RECORD_FILE, RunRecord, read_record
+from ..report.reading import read_record
+from ..report.record import RECORD_FILE, RunRecord
 
 
 def prepare_repo(training: Any, revision: str | None = None) -> str | None:

@@ -15,7 +15,8 @@ from ..data.pairs import collate
 from ..evaluation import DIGITS_DDPM
 from ..families.classifier.load import check_same_build
 from ..families.load import load_model
-from ..report.record import RunRecord, read_record
+from ..report.reading import read_record
+from ..report.record import RunRecord
 from ..saving.adapters import holds_adapter, load_adapter
 
 SMALLEST = 256  # smaller images are enlarged for the screen, pixel by pixel
@@ -118,11 +119,11 @@ def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None
 
     Folders are recorded by name only: one of that name is looked for here and beside the run.
     """
-    name = record.base_model["name"]
-    if record.base_model["on_hub"]:
+    name = record.base_model.name
+    if record.base_model.on_hub:
         if not name or not is_hub_id(name):
             raise ValueError(f"base_model {name!r} of the record is no Hub id: give a folder with --original")
-        return name, record.base_model.get("revision")
+        return name, record.base_model.revision
     if name and Path(name).name != name:
         raise ValueError(f"base_model {name!r} of the record is a path, not a name: give a folder with --original")
     for folder in (Path(name), Path(run_dir).resolve().parent / name) if name else ():
@@ -151,7 +152,7 @@ def _choices(pipeline: Any, record: RunRecord) -> list[tuple[str, int]]:
     else:
         embedded = pipeline.unet.config.num_class_embeds
         names = {i: str(i) for i in range(embedded) if i != pipeline.null_class}
-    forgotten = {row["name"] for row in record.per_class if row["forget"]}
+    forgotten = {row.name for row in record.per_class if row.forget}
     return [(f"{name} (forgotten)" if name in forgotten else name, i) for i, name in names.items()]
 
 
@@ -159,7 +160,7 @@ def _options(pipeline: Any, kind: str, record: RunRecord, drawing: Drawing) -> d
     """num_inference_steps and, where there is guidance, guidance_scale."""
     measured: dict[str, Any] = {}
     for metric in record.figures.get("after", {}).values():
-        measured = {**metric.get("details", {}), **measured}
+        measured = {**metric.details, **measured}
     options: dict[str, Any] = {"num_inference_steps": 50}
     if kind == "prompt":
         options["guidance_scale"] = 7.5

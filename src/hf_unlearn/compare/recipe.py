@@ -4,25 +4,17 @@ import re
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
 from ..methods import METHODS, Method
-from ..report.schema import NUMBER, problem
+from ..report.reading import typed
 from ..training.config import UnlearnConfig
 from .spaces import FIXED
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
-SHAPES = {
-    **dict.fromkeys(("name", "data", "model", "image_column", "label_column"), str),
-    **dict.fromkeys(("budget", "batch_size", "trials", "max_retain_samples", "shadows"), int),
-    **dict.fromkeys(("seeds", "search_seeds"), [int]),
-    **dict.fromkeys(("forget", "train"), dict),
-    "methods": [str],
-    "augment": bool,
-    "fisher_samples": (int, type(None)),
-}
+FORGET = {"fraction": float, "classes": list[int]}
 
 
 @dataclass
@@ -63,21 +55,18 @@ class Recipe:
     shadows: int = 0
 
     def __post_init__(self):
-        for name, shape in SHAPES.items():
-            said = problem(getattr(self, name), shape, name)
-            if said:
-                raise ValueError(f"recipe {self.name}: {said}")
+        for name, hint in get_type_hints(Recipe).items():
+            self._check_type(hint, getattr(self, name), name)
         if not re.fullmatch(r"\w[\w.-]*", self.name):  # it is the name of a folder
             raise ValueError(f"recipe {self.name}: the name must be letters, digits, - _ .")
         unknown = sorted(set(self.train) - {f.name for f in fields(UnlearnConfig)})
         if unknown:
             raise ValueError(f"recipe {self.name}: train has {unknown[0]!r}, which UnlearnConfig has not")
-        if len(self.forget) != 1 or not self.forget.keys() <= {"fraction", "classes"}:
+        if len(self.forget) != 1 or not self.forget.keys() <= FORGET.keys():
             raise ValueError(f"recipe {self.name}: forget must be one of fraction or classes, got {self.forget}")
+        for name, value in self.forget.items():
+            self._check_type(FORGET[name], value, f"forget.{name}")
         fraction = self.forget.get("fraction", 0.5)
-        said = problem(self.forget, {"fraction?": NUMBER, "classes?": [int]}, "forget")
-        if said:
-            raise ValueError(f"recipe {self.name}: {said}")
         if not 0 < fraction < 1:
             raise ValueError(f"recipe {self.name}: the forget fraction must lie in (0, 1), got {fraction}")
         for row in self.methods:
@@ -89,6 +78,12 @@ class Recipe:
             raise ValueError(f"recipe {self.name}: seeds, trials and budget must not be empty or 0")
         if self.shadows and self.shadows < 3:
             raise ValueError(f"recipe {self.name}: the likelihood-ratio attack needs 3 shadow models or more")
+
+    def _check_type(self, hint: Any, value: Any, where: str) -> None:
+        try:
+            typed(hint, value, where)
+        except ValueError as error:
+            raise ValueError(f"recipe {self.name}: {error}") from None
 
 
 def load_recipe(source: str) -> Recipe:
@@ -108,10 +103,10 @@ def load_recipe(source: str) -> Recipe:
         raise ValueError(f"recipe {source} cannot be read: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"recipe {source} is not a mapping of keys to values")
-    known = {f.name: f for f in fields(Recipe)}
-    unknown = sorted(map(str, set(given) - set(known)))
+    keys = [f.name for f in fields(Recipe)]
+    unknown = sorted(map(str, set(given) - set(keys)))
     if unknown:
-        raise ValueError(f"recipe {source}: unknown key {unknown[0]!r}, known are {', '.join(known)}")
+        raise ValueError(f"recipe {source}: unknown key {unknown[0]!r}, known are {', '.join(keys)}")
     needed = [n for n in ("name", "data", "model", "forget", "methods", "seeds") if n not in given]
     if needed:
         raise ValueError(f"recipe {source}: {needed[0]} is missing")

@@ -149,7 +149,8 @@ def evaluate_classes(
     images = sample_classes(pipeline, classes, config)
     asked = torch.tensor(classes).repeat_interleave(config.samples_per_class)
     named = {"judge": judge.name} if getattr(judge, "name", "") else {}
-    return judge_samples(images, asked, judge, forget_classes, real, real_labels, {**asdict(config), **named})
+    sampling = {"scheduler": type(pipeline.scheduler).__name__, **asdict(config), **named}
+    return judge_samples(images, asked, judge, forget_classes, real, real_labels, sampling)
 
 
 def judge_samples(

@@ -3,49 +3,57 @@
 import math
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-# What a figure says: (part, whether less is better; None: neither). The first name that a figure's begins with counts.
-ROLES: dict[str, tuple[str, bool | None]] = {
-    "forget_accuracy": ("forget", True),
-    "forgotten_class_test_accuracy": ("forget", True),
-    "unsafe_share": ("forget", True),
-    "forget_loss": ("forget", None),
-    "retain_accuracy": ("retain", False),
-    "in_domain_retain_accuracy": ("retain", False),
-    "cross_domain_retain_accuracy": ("retain", False),
-    "test_accuracy": ("retain", False),
-    "retain_loss": ("retain", True),
-    "frechet_distance": ("retain", True),
-    "clip_score_forget": ("forget", True),
-    "clip_score": ("retain", False),
-    "fid": ("retain", True),
-    "kid": ("retain", True),
-    "precision": ("retain", False),
-    "recall": ("retain", False),
-    "lpips_retain": ("retain", True),
-    "lpips_forget": ("forget", False),
-    "average_gap": ("privacy", True),
-    "mia": ("privacy", None),
+
+class Role(NamedTuple):
+    """What a metric is about (one of PARTS), and whether less is better; None if neither direction is."""
+
+    part: str
+    less_is_better: bool | None
+
+
+OTHER = Role("other", None)
+PARTS = ("forget", "retain", "privacy", "other")
+# The first name that a metric's own name begins with counts.
+ROLES: dict[str, Role] = {
+    "forget_accuracy": Role("forget", True),
+    "forgotten_class_test_accuracy": Role("forget", True),
+    "unsafe_share": Role("forget", True),
+    "forget_loss": Role("forget", None),
+    "retain_accuracy": Role("retain", False),
+    "in_domain_retain_accuracy": Role("retain", False),
+    "cross_domain_retain_accuracy": Role("retain", False),
+    "test_accuracy": Role("retain", False),
+    "retain_loss": Role("retain", True),
+    "frechet_distance": Role("retain", True),
+    "clip_score_forget": Role("forget", True),
+    "clip_score": Role("retain", False),
+    "fid": Role("retain", True),
+    "kid": Role("retain", True),
+    "precision": Role("retain", False),
+    "recall": Role("retain", False),
+    "lpips_retain": Role("retain", True),
+    "lpips_forget": Role("forget", False),
+    "average_gap": Role("privacy", True),
+    "mia": Role("privacy", None),
 }
 
 
 @dataclass
 class Metric:
-    """A number that can stand in a card or a table.
+    """A number that can stand in a card or a table, with what is needed to read it."""
 
-    value: the number, in the unit that `definition` names; None for a rate over nothing.
-    definition: one sentence: what is averaged, over which data, and which direction means what.
-    samples: how many samples the value is a mean over.
-    library: what computed it, from `version_of`.
-    details: numbers and settings that go with the value.
-    """
-
-    value: float | None
-    definition: str
-    samples: int
-    library: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
+    value: Annotated[float | None, "the number, in the unit that `definition` names; null for a rate over nothing"]
+    definition: Annotated[str, "what is averaged, over which data, and which direction means what"]
+    samples: Annotated[int, "number of samples that the value is a mean over"]
+    library: Annotated[str, "what computed it, with versions"] = ""
+    details: Annotated[dict[str, Any], "numbers and settings that go with the value", "detail"] = field(
+        default_factory=dict
+    )
+    role: Annotated[
+        Role | None, "part it is about and whether less is better; null where the name of the metric says so"
+    ] = None
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, for `json.dump`."""
@@ -75,13 +83,11 @@ def share_interval(share: float, samples: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def role_of(figure: str) -> tuple[str, bool | None]:
-    """("forget", "retain", "privacy" or "other"; whether less is better, None if neither) of a figure's name."""
-    return next((role for name, role in ROLES.items() if figure.startswith(name)), ("other", None))
+def role_of(name: str) -> Role:
+    """The role that a metric's name says; `OTHER` for a name that says nothing."""
+    return next((role for start, role in ROLES.items() if name.startswith(start)), OTHER)
 
 
-def is_share(figure: str) -> bool:
-    """Whether a figure is a share in [0, 1], to be shown in %."""
-    return figure.endswith(("_accuracy", "_share")) or figure.startswith(
-        ("mia_", "unsafe_share", "precision", "recall")
-    )
+def is_share(name: str) -> bool:
+    """Whether the metric of this name is a share in [0, 1], which is shown in %."""
+    return name.endswith(("_accuracy", "_share")) or name.startswith(("mia_", "unsafe_share", "precision", "recall"))

@@ -41,6 +41,11 @@ class PictureEvaluation:
         self.paths: dict[tuple[str, str], list[Path]] = {}
         self.found: dict[tuple[str, str], list[Verdict]] = {}
         self.left_out: list[str] = []
+        self.sampler: dict[str, Any] = {}  # what generated the pictures
+        files = {"forget": flags.eval_prompts, "retain": flags.eval_retain_prompts}
+        self.seeds = {
+            kind: None if file else seed for kind, file in files.items()
+        }  # the rows of a file have their own
         self._load(flags)
 
     def _load(self, flags: PictureFlags) -> None:
@@ -85,10 +90,11 @@ class PictureEvaluation:
             "height": size,
             "width": size,
         }
+        scheduler = type(pipeline.scheduler).__name__
+        self.sampler = {"scheduler": scheduler, **self.drawn_with}
         options = {**self.drawn_with, "safety_checker": self.detector is None}
         parts = {n: part for n, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
         weights = {n: weights_digest(part) for n, part in parts.items()}
-        scheduler = type(pipeline.scheduler).__name__
         for kind, drawn in self.sets.items():
             rows = [vars(row) for row in drawn.rows]
             folder = Cache(f"{cache}/pictures", weights, scheduler, options, rows).folder
@@ -141,7 +147,7 @@ class PictureEvaluation:
     def _about(self, metric: Metric, kind: str, more: str = "") -> Metric:
         """The metric with the pictures it was taken on."""
         metric.definition += f" (pictures of {self.sets[kind].source}{', ' + more if more else ''})"
-        metric.details |= {"prompts": self.sets[kind].source, **self.drawn_with}
+        metric.details |= {"prompts": self.sets[kind].source, **self.sampler, "seed": self.seeds[kind]}
         return metric
 
     def _verdicts(self, name: str, kind: str) -> list[Verdict]:

@@ -4,11 +4,14 @@ An objective registers only the network that is trained. The pipeline around it 
 neither trained nor put in train mode nor checkpointed, yet `save_pretrained` exports all of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from .description import Description
 
 
 @dataclass
@@ -131,6 +134,15 @@ class Objective(nn.Module):
     def base_model(self) -> str | None:
         """Folder or Hub id that the model was loaded from; None for one that was built."""
         return None
+
+    def describe(self, labels: Sequence[int]) -> Description:
+        """Say what the record of a run needs to know of this objective. `labels` are those of the forget samples."""
+        return Description()
+
+    @property
+    def exported(self) -> Any:
+        """The pipeline or the classifier that `save_pretrained` writes."""
+        raise NotImplementedError
 
     @property
     def loads_with(self) -> list[str]:

@@ -1,11 +1,13 @@
 """Denoising: the squared error of a diffusion model's prediction, whatever the network and its condition."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .base import Baseline, Objective
+from .description import Anchor, Description
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -28,6 +30,7 @@ class Denoising(Objective):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("diffusion",)
+    anchor_rule: ClassVar[str] = "the next retained class"
 
     def __init__(
         self,
@@ -223,6 +226,26 @@ class Denoising(Objective):
     @property
     def base_model(self) -> str | None:
         return self.pipeline.config.get("_name_or_path")
+
+    def describe(self, labels: Sequence[int]) -> Description:
+        """The settings of the draws, and the anchor of each forgotten label."""
+        pairs = [(label, self.anchors[label]) for label in sorted(set(labels)) if label in self.anchors]
+        return Description(
+            label_dropout=self.label_dropout,
+            forget_label_dropout=self.forget_label_dropout,
+            null_class=self.null_class,
+            antithetic=self.antithetic,
+            anchor_rule=self.anchor_rule if pairs else "",
+            anchors=[Anchor(self.label_name(label), self.label_name(anchor)) for label, anchor in pairs],
+        )
+
+    def label_name(self, label: int) -> str:
+        """A label as a person reads it."""
+        return str(label)
+
+    @property
+    def exported(self) -> Any:
+        return self.pipeline
 
     @property
     def loads_with(self) -> list[str]:

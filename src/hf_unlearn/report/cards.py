@@ -4,6 +4,7 @@ What stands outside the marks, and front matter that is not ours, belongs to oth
 user) and is kept.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import yaml_dump
 
 from ..common.files import write_text
-from ..evaluation.metric import is_share, role_of
+from ..evaluation.metric import is_share
 from ..hub.origin import LICENCE_KEYS
 from .card_text import card_table, definitions, failures
 from .eval_results import eval_results, hub_datasets, write_entries
+from .made import how_it_was_made
 from .record import RunRecord
 from .verdict import verdict
 
@@ -83,13 +85,13 @@ def split_card(content: str) -> tuple[dict[str, Any], str]:
 def front_matter(record: RunRecord, name: str) -> dict[str, Any]:
     """What the record says, under the Hub's keys. The licence is the base model's, or none: it is never made up."""
     base, adapter = record.base_model, record.library_name == "peft"
-    relation = {"base_model_relation": "adapter" if adapter else "finetune"} if base["on_hub"] else {}
-    methods = dict.fromkeys([*(run["method"] for run in record.history), record.method["name"]])
+    relation: dict[str, Any] = {"base_model_relation": "adapter" if adapter else "finetune"} if base.on_hub else {}
+    methods = dict.fromkeys([*(run.method for run in record.history if run.method), record.method.name])
     tags = ["hf-unlearn", "machine-unlearning", *(METHOD_TAG + method for method in methods)]
     results = eval_results(record)
     return ModelCardData(
-        **base.get("licence", {}),
-        base_model=base["name"] if base["on_hub"] else None,
+        **base.licence,
+        base_model=base.name if base.on_hub else None,
         **relation,
         library_name=record.library_name,
         pipeline_tag=record.pipeline_tag,
@@ -142,9 +144,10 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
     """Our part of the text between its marks. `data` is the front matter, whose licence the text repeats."""
     import jinja2
 
-    inherited = record.base_model.get("licence", {})
-    figures = {name for row in record.figures.values() for name in row}
+    inherited = record.base_model.licence
+    metrics = {name for row in record.figures.values() for name in row}
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["cell"] = _cell
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     said = dict(
         run=record,
@@ -156,16 +159,29 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
         verdict=verdict(record),
         definitions=definitions(record),
         failures=failures(record),
-        figures=figures,
-        shares=any(is_share(name) for name in figures),
-        judged=any(role_of(name)[0] == "forget" and not name.endswith("_loss") for name in figures),
-        recipe={**record.training, "method": record.method["name"], **record.method["options"]},
+        metrics=metrics,
+        shares=any(is_share(name) for name in metrics),
+        judged=any(record.role(name).part == "forget" and not name.endswith("_loss") for name in metrics),
+        recipe=_recipe(record),
+        made=how_it_was_made(record),
     )
     try:
         text = template.render(said)
     except jinja2.UndefinedError as error:
         raise ValueError(f"the record lacks what a card says: {error}") from error
     return f"{BEGIN}\n{text.strip()}\n{END}"
+
+
+def _recipe(record: RunRecord) -> dict[str, Any]:
+    """What a person would set again: the training, then the method with its options."""
+    training = {name: value for name, value in asdict(record.training).items() if value is not None}
+    return {**training, "method": record.method.name, **record.method.options}
+
+
+def _cell(text: str) -> str:
+    """A text that stays inside its cell of a Markdown table, and is shown as it is."""
+    plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
+    return f"`{plain}`" if plain else ""
 
 
 def place(ours: str, body: str) -> str:

@@ -1,4 +1,4 @@
-"""The figures of the unlearned model as the Hub reads them: `model-index` results and `.eval_results` entries."""
+"""The metrics of the unlearned model as the Hub reads them: `model-index` results and `.eval_results` entries."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,6 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from ..common.files import write_text
 from ..common.names import is_hub_id
-from ..evaluation.metric import role_of
 from .record import RunRecord
 
 ENTRIES_FILE = ".eval_results/hf_unlearn.yaml"
@@ -16,27 +15,27 @@ ENTRIES_FILE = ".eval_results/hf_unlearn.yaml"
 
 def hub_datasets(record: RunRecord) -> list[str]:
     """Ids of the data that come from the Hub; a name without its owner could also be a folder's, and is none."""
-    sources = [part["source"] for part in record.data.values()]
+    sources = [part.source for part in record.data.values()]
     return list(dict.fromkeys(source for source in sources if source and "/" in source and is_hub_id(source)))
 
 
-def measured_on(record: RunRecord, figure: str) -> tuple[str, str] | None:
-    """(part, source) of the data behind a forget or retain figure; None for other figures and for unnamed data."""
-    part = role_of(figure)[0]
+def measured_on(record: RunRecord, metric: str) -> tuple[str, str] | None:
+    """(part, source) of the data behind a forget or retain metric; None for other metrics and for unnamed data."""
+    part = record.role(metric).part
     if part not in ("forget", "retain"):
         return None
-    if "test" in figure.split("_"):
+    if "test" in metric.split("_"):
         part = "test"
-    source = record.data.get(part, {}).get("source")
-    return None if source is None else (part, source)
+    data = record.data.get(part)
+    return None if data is None or data.source is None else (part, data.source)
 
 
 def eval_results(record: RunRecord) -> list[EvalResult]:
-    """A result for each forget and retain figure of the unlearned model whose data has a name."""
+    """A result for each forget and retain metric of the unlearned model whose data has a name."""
     results = []
-    for name, figure in record.figures.get("after", {}).items():
+    for name, metric in record.figures.get("after", {}).items():
         on = measured_on(record, name)
-        if on is None or figure["value"] is None:
+        if on is None or metric.value is None:
             continue
         part, source = on
         results.append(
@@ -47,22 +46,22 @@ def eval_results(record: RunRecord) -> list[EvalResult]:
                 dataset_split=part,
                 metric_type="accuracy" if name.endswith("_accuracy") else name,
                 metric_name=name.replace("_", " "),
-                metric_value=figure["value"],
-                metric_args={"samples": figure["samples"]},
+                metric_value=metric.value,
+                metric_args={"samples": metric.samples},
             )
         )
     return results
 
 
 def eval_entries(record: RunRecord) -> list[EvalResultEntry]:
-    """The same for `.eval_results`, which only takes data sets of the Hub; task_id is the figure's name."""
+    """The same for `.eval_results`, which takes only data sets of the Hub; task_id is the metric's name."""
     entries = []
-    for name, figure in record.figures.get("after", {}).items():
+    for name, metric in record.figures.get("after", {}).items():
         on = measured_on(record, name)
-        if on is None or figure["value"] is None or on[1] not in hub_datasets(record):
+        if on is None or metric.value is None or on[1] not in hub_datasets(record):
             continue
-        notes = f"{record.forgotten} forgotten with {record.method['name']}; {figure['definition']}"
-        entries.append(EvalResultEntry(on[1], name, figure["value"], date=record.created, notes=notes))
+        notes = f"{record.forgotten} forgotten with {record.method.name}; {metric.definition}"
+        entries.append(EvalResultEntry(on[1], name, metric.value, date=record.created, notes=notes))
     return entries
 
 

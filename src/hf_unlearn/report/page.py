@@ -5,15 +5,16 @@ import io
 import json
 import math
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..evaluation.metric import role_of
 from ..saliency.layers import by_prefix
 from .charts import bars, line_chart
-from .record import RunRecord
-from .verdict import LIMITS, headline_figure, in_words, shown, verdict
+from .made import how_it_was_made
+from .record import EnvironmentRecord, HistoryEntry, RunRecord
+from .verdict import LIMITS, headline_metric, in_words, shown, verdict
 
 Points = list[tuple[float, float | None]]
 MODELS = ("before", "after", "retrained")
@@ -37,17 +38,18 @@ def page(record: RunRecord, folder: str | Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"words": in_words, "value": _value}
+    templates.filters |= {"words": in_words, "value": _value, "facts": _facts}
     said = dict(
         record=record,
         version=__version__,
         verdict=verdict(record),
         limits=LIMITS,
         models=[m for m in MODELS if m in record.figures] + [m for m in record.figures if m not in MODELS],
-        figures=figure_rows(record),
+        metrics=metric_rows(record),
+        made=how_it_was_made(record),
         classes=class_sections(record),
         curves=loss_curves(record),
-        layers=[(*row, bars([("after", row[2])])) for row in by_prefix(record.mask.get("layers", []))],
+        layers=[(*row, bars([("after", row[2])])) for row in by_prefix(record.mask.layers)],
         picture=picture_data(record, folder),
     )
     try:
@@ -56,24 +58,24 @@ def page(record: RunRecord, folder: str | Path) -> str:
         raise ValueError(f"the record lacks what a page says: {error}") from error
 
 
-def figure_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """A row a figure: name, cells by model, which direction is better, and what its footnote says."""
+def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
+    """A row for each metric: name, cells by model, which direction is better, and what its footnote says."""
     rows = []
     for name in dict.fromkeys(name for row in record.figures.values() for name in row):
         found = {model: row[name] for model, row in record.figures.items() if name in row}
-        part, less = role_of(name)
-        counts = {metric["samples"] for metric in found.values()}
+        first, (part, less) = next(iter(found.values())), record.role(name)
+        counts = {metric.samples for metric in found.values()}
         rows.append(
             {
                 "name": in_words(name),
-                "cells": {model: shown(name, metric["value"]) for model, metric in found.items()},
+                "cells": {model: shown(name, metric.value) for model, metric in found.items()},
                 "part": part,
                 "better": "" if less is None else f"{'lower' if less else 'higher'} {AIMS.get(part, 'is better')}",
-                "headline": name in (headline_figure(record, "forget"), headline_figure(record, "retain")),
-                "definitions": list(dict.fromkeys(metric["definition"] for metric in found.values())),
+                "headline": name in (headline_metric(record, "forget"), headline_metric(record, "retain")),
+                "definitions": list(dict.fromkeys(metric.definition for metric in found.values())),
                 "samples": " / ".join(f"{n:,}" for n in sorted(counts)),
-                "library": next(iter(found.values())).get("library", ""),
-                "details": next(iter(found.values())).get("details", {}),
+                "library": first.library,
+                "details": first.details,
             }
         )
     return rows
@@ -81,13 +83,13 @@ def figure_rows(record: RunRecord) -> list[dict[str, Any]]:
 
 def class_sections(record: RunRecord) -> dict[str, Any]:
     """{"models", "shown", "folded"}: forgotten classes first, then those that changed most, the rest folded away."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
-            "name": row["name"],
-            "forget": bool(row.get("forget")),
-            "cells": {model: shown("class_share", row.get(model)) for model in MODELS},
-            "bars": bars([(m, row.get(m)) for m in ("before", "after")], row.get("retrained")),
-            "change": abs((row.get("after") or 0.0) - (row.get("before") or 0.0)),
+            "name": row.name,
+            "forget": row.forget,
+            "cells": {model: shown("class_share", row.share(model)) for model in MODELS},
+            "bars": bars([("before", row.before), ("after", row.after)], row.retrained),
+            "change": abs((row.after or 0.0) - (row.before or 0.0)),
         }
         for row in record.per_class
     ]
@@ -95,7 +97,7 @@ def class_sections(record: RunRecord) -> dict[str, Any]:
     room = max(SHOWN_CLASSES - (len(rows) - len(others)), 0)
     kept = set(sorted(others, key=lambda i: -rows[i]["change"])[:room])
     return {
-        "models": [m for m in MODELS if any(m in row for row in record.per_class)],
+        "models": [m for m in MODELS if any(row.share(m) is not None for row in record.per_class)],
         "shown": [row for row in rows if row["forget"]] + [rows[i] for i in others if i in kept],
         "folded": [rows[i] for i in others if i not in kept],
     }
@@ -104,7 +106,7 @@ def class_sections(record: RunRecord) -> dict[str, Any]:
 def loss_curves(record: RunRecord) -> list[dict[str, Any]]:
     """{"name", "chart"} of every loss in the log; `loss` only where it is none of the others."""
     names = [n for n in dict.fromkeys(k for row in record.log for k in row) if n.endswith("loss")]
-    series = {n: [(row["step"], row.get(n)) for row in record.log if n in row] for n in names}
+    series = {n: [(row["step"] or 0.0, row[n]) for row in record.log if n in row] for n in names}
     series = {n: points for n, points in series.items() if any(y is not None for _, y in points)}
     if any(_alike(points, series["loss"]) for n, points in series.items() if n != "loss" and "loss" in series):
         del series["loss"]
@@ -144,6 +146,11 @@ def picture_data(record: RunRecord, folder: str | Path) -> dict[str, Any] | None
         raise ValueError(f"{path} is {kind}, which browsers do not show: save it as PNG")
     address = f"data:{FORMATS[kind]};base64,{base64.b64encode(content).decode()}"
     return {"address": address, "width": width, "height": height}
+
+
+def _facts(entry: HistoryEntry | EnvironmentRecord) -> list[tuple[str, Any]]:
+    """(name, value) of the fields that say something."""
+    return [(name, value) for name, value in asdict(entry).items() if value not in ("", None)]
 
 
 def _value(value: Any) -> str:

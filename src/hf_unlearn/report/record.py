@@ -1,219 +1,216 @@
-"""What a run recorded, as one JSON file: the card, the report and `hf-unlearn check` read nothing else."""
+"""The record of a run: the layout of unlearning_report.json.
+
+The card, the page and `hf-unlearn check` read nothing else. `reading` makes a record from the file, `recording` from a
+trainer. The text beside each type is what docs/report_schema.md says of the field; further texts name the keys of a
+mapping.
+"""
 
 import json
-import platform
-import resource
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import date
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_origin
+from typing import Annotated, Any, NamedTuple
 
-import torch
-
-from .. import __version__
 from ..common.files import write_text
-from ..common.untrusted import read_json
-from ..data.fingerprint import fingerprint
-from ..data.streaming import RetainStream
-from ..evaluation.metric import Metric, version_of
-from ..hub.origin import describe_base
-from ..saving.adapters import adapter_ranks
-from .schema import PARTS, problem
+from ..evaluation.metric import Metric, Role, role_of
+from ..families.description import Description
 
 RECORD_FILE = "unlearning_report.json"
-SCHEMA_VERSION = 1
-TAGS = {"text to image": "text-to-image", "classifier": "image-classification"}
+SCHEMA_VERSION = 2
+LogRow = dict[str, float | None]
+
+
+class MaskRow(NamedTuple):
+    """One parameter of the mask."""
+
+    parameter: str
+    weights: int
+    share: float
+
+
+class AdapterRow(NamedTuple):
+    """One layer of the adapter."""
+
+    layer: str
+    rank: int
+
+
+@dataclass
+class BaseModel:
+    """The model that the run started from."""
+
+    name: Annotated[str | None, "Hub id or folder name; null where the run built the model"]
+    on_hub: Annotated[bool, "whether `name` is a Hub id"]
+    revision: Annotated[str | None, "revision that was asked for"] = None
+    licence: Annotated[dict[str, Any], "licence keys of its card; empty where the licence is not known", "key"] = (
+        field(default_factory=dict)
+    )
+
+
+@dataclass
+class MethodRecord:
+    """The unlearning method."""
+
+    name: Annotated[str, "name in `--method`"]
+    options: Annotated[dict[str, Any], "every option of the method, under the name of its flag", "option"]
+    paper: Annotated[str | None, "arXiv id; empty where there is no paper"] = None
+
+
+@dataclass
+class TrainingRecord:
+    """How long and how fast."""
+
+    outer_steps: Annotated[int | None, "outer steps that were taken"] = None
+    learning_rate: Annotated[float | None, "learning rate of the retain steps"] = None
+    batch_size: Annotated[int | None, "forget samples, and as many retain samples, in a step of all processes"] = None
+    seed: Annotated[int | None, "random seed"] = None
+    precision: Annotated[str | None, "`fp32`, `bf16` or `fp16`"] = None
+
+
+@dataclass
+class WeightsRecord:
+    """Which weights were trained."""
+
+    network: Annotated[str, "class of the trained network"]
+    total: Annotated[int, "number of its weights, without those of an adapter"]
+    trained: Annotated[str, "`all`, `part` or `adapter`"]
+    trained_share: Annotated[float, "trained weights over `total`; those of an adapter count as trained"]
+    moved_share: Annotated[
+        float | None, "share of `total` that differs from the original; null where no original was kept to compare"
+    ] = None
+
+
+@dataclass
+class DataRecord:
+    """One part of the data."""
+
+    samples: Annotated[int | None, "number of samples; null where they were not counted"]
+    fingerprint: Annotated[str | None, "hash of the content, of 64 samples spread over it"]
+    source: Annotated[str | None, "where the data comes from, in words or as a Hub id"]
+
+
+@dataclass
+class ClassRow:
+    """One class: the share of its samples that each model gets right."""
+
+    name: Annotated[str, "name of the class"]
+    forget: Annotated[bool, "whether it was to be forgotten"]
+    before: Annotated[float | None, "share of the original model"]
+    after: Annotated[float | None, "share of the unlearned model"]
+    retrained: Annotated[float | None, "share of a model retrained without the forgotten data"] = None
+
+    def share(self, model: str) -> float | None:
+        """The share of the model "before", "after" or "retrained"."""
+        return {"before": self.before, "after": self.after, "retrained": self.retrained}[model]
+
+
+@dataclass
+class MaskRecord:
+    """Which weights a forget step may move."""
+
+    density: Annotated[float | None, "share of the weights that a forget step may move; null without a mask"] = None
+    drift: Annotated[
+        float | None, "largest drift of any other weight in a forget step; null if it was not measured"
+    ] = None
+    layers: Annotated[list[MaskRow], "parameter, number of its weights, share of them in the mask"] = field(
+        default_factory=list
+    )
+
+
+@dataclass
+class AdapterRecord:
+    """The low-rank adapter that was trained."""
+
+    rank: Annotated[int, "LoRA rank, or the average rank that the budget assumes"]
+    scale: Annotated[float, "alpha over rank"]
+    merged: Annotated[bool, "whether merged weights were saved"]
+    weights: Annotated[int, "number of trained weights"]
+    layers: Annotated[list[AdapterRow], "layer and its rank"] = field(default_factory=list)
+
+
+@dataclass
+class CostRecord:
+    """What the run took."""
+
+    seconds: Annotated[float | None, "time of the outer steps"] = None
+    peak_memory_mb: Annotated[int | None, "peak memory of the process until the end of the run; of a GPU if any"] = (
+        None
+    )
+    device: Annotated[str | None, "device that both were measured on"] = None
+
+
+@dataclass
+class HistoryEntry:
+    """One thing that the model was made to forget."""
+
+    forgotten: Annotated[str, "what was to be forgotten, in words"] = ""
+    method: Annotated[str, "name of the method"] = ""
+    outer_steps: Annotated[int | None, "outer steps that were taken"] = None
+    date: Annotated[str, "day of the run, `YYYY-MM-DD`"] = ""
+    hf_unlearn: Annotated[str, "version that ran"] = ""
+    base_model: Annotated[str | None, "Hub id or folder name of the model it started from"] = None
+
+
+@dataclass
+class EnvironmentRecord:
+    """What the run ran with."""
+
+    hf_unlearn: Annotated[str, "version of hf_unlearn"] = ""
+    packages: Annotated[str, "versions of the packages that it builds on"] = ""
+    python: Annotated[str, "version of Python"] = ""
 
 
 @dataclass
 class RunRecord:
-    """One run. All fields are what `json` holds; the file has them under the same names.
+    """One run. The file has the fields under the same names."""
 
-    schema_version: of this layout; a reader refuses a newer one.
-    family: the objective's class name, e.g. NoisePrediction. library_name: diffusers, transformers or peft.
-    pipeline_tag: the Hub's task.
-    forgotten: in words, e.g. "class 3".
-    adapter: rank, scale, merged, weights, layers [[name, rank], ...]; empty where all weights were trained.
-    loads_with: names of the classes whose `from_pretrained` loads the result, that of the model first.
-    base_model: name (Hub id or folder name; None for a model built by the run), revision, on_hub, licence (the licence
-        keys of its card, none if it is unknown).
-    method: name, paper (arXiv id), options. training: outer_steps, learning_rate, batch_size, seed, precision.
-    data: {"forget", "retain", maybe "test"} -> samples, fingerprint (content hash), source in words; None: unknown.
-    figures: {"before", "after", maybe "retrained"} -> {figure: a Metric's fields}.
-    per_class: rows of name, forget (bool), before, after, maybe retrained: shares, for bars.
-    log: rows of the training log, with `step`.
-    mask: density (None without mask), drift outside it (None if not measured), layers: rows of parameter, weights,
-        share.
-    cost: seconds of the outer steps, peak_memory_mb of the process so far, device.
-    history: what was forgotten before and now, oldest first.
-    """
+    family: Annotated[str, "class of the objective: `NoisePrediction`, `DiTPrediction`, `TextToImage`, ..."]
+    library_name: Annotated[str, "library that loads the result: `diffusers`, `transformers` or `peft`"]
+    pipeline_tag: Annotated[str, "the Hub's task"]
+    forgotten: Annotated[str, "what was to be forgotten, in words"]
+    base_model: Annotated[BaseModel, "the model that the run started from"]
+    method: Annotated[MethodRecord, "the unlearning method"]
+    training: Annotated[TrainingRecord, "how long and how fast"]
+    data: Annotated[dict[str, DataRecord], "parts `forget`, `retain` and sometimes `test`", "part"]
+    figures: Annotated[
+        dict[str, dict[str, Metric]], "metrics of the models `before`, `after` and `retrained`", "model", "metric"
+    ]
+    weights: Annotated[WeightsRecord | None, "which weights were trained; null in files of schema 1"] = None
+    objective: Annotated[Description | None, "what the objective did; null in files of schema 1"] = None
+    per_class: Annotated[list[ClassRow], "a row for each class"] = field(default_factory=list)
+    log: Annotated[list[LogRow], "rows of the training log, each with `step` and `loss`"] = field(default_factory=list)
+    mask: Annotated[MaskRecord, "which weights a forget step may move"] = field(default_factory=MaskRecord)
+    cost: Annotated[CostRecord, "what the run took"] = field(default_factory=CostRecord)
+    history: Annotated[list[HistoryEntry], "what the model was made to forget, this run last"] = field(
+        default_factory=list
+    )
+    picture: Annotated[str | None, "file beside this one with samples before and after"] = None
+    environment: Annotated[EnvironmentRecord, "what the run ran with"] = field(default_factory=EnvironmentRecord)
+    loads_with: Annotated[list[str], "classes whose `from_pretrained` loads the result, that of the model first"] = (
+        field(default_factory=list)
+    )
+    adapter: Annotated[AdapterRecord | None, "the trained adapter; null where the network's own weights moved"] = None
+    created: Annotated[str, "day of the run, `YYYY-MM-DD`"] = ""
+    schema_version: Annotated[int, f"version of this layout: {SCHEMA_VERSION}"] = SCHEMA_VERSION
 
-    family: str
-    library_name: str
-    pipeline_tag: str
-    forgotten: str
-    base_model: dict[str, Any]
-    method: dict[str, Any]
-    training: dict[str, Any]
-    data: dict[str, Any]
-    figures: dict[str, dict[str, dict[str, Any]]]
-    per_class: list[dict[str, Any]] = field(default_factory=list)
-    log: list[dict[str, float]] = field(default_factory=list)
-    mask: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    picture: str | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-    loads_with: list[str] = field(default_factory=list)
-    adapter: dict[str, Any] = field(default_factory=dict)
-    created: str = ""
-    schema_version: int = SCHEMA_VERSION
+    def value(self, model: str, metric: str) -> float | None:
+        """The value of a metric, or None where it was not measured."""
+        found = self.figures.get(model, {}).get(metric)
+        return None if found is None else found.value
 
-    def figure(self, model: str, name: str) -> float | None:
-        """A value, or None where it was not measured."""
-        return self.figures.get(model, {}).get(name, {}).get("value")
+    def role(self, metric: str) -> Role:
+        """The role that the metric itself names, else that of its name (`role_of`)."""
+        named = (row[metric].role for row in self.figures.values() if metric in row)
+        return next((role for role in named if role is not None), role_of(metric))
 
     def measured(self, figures: dict[str, dict[str, Metric]]) -> "RunRecord":
-        """The same run with these figures: {"before": {name: Metric}, "after": ...}."""
-        values = {model: {name: m.as_dict() for name, m in row.items()} for model, row in figures.items()}
-        return replace(self, figures=values)
+        """The same run with these metrics: {"before": {name: Metric}, "after": ...}."""
+        return replace(self, figures={model: dict(row) for model, row in figures.items()})
 
     def write(self, folder: str | Path) -> Path:
         """Write RECORD_FILE to `folder` and return its path. A value that is not finite is null."""
         path = Path(folder) / RECORD_FILE
         write_text(path, json.dumps(_finite(asdict(self)), indent=1, allow_nan=False))
         return path
-
-
-def read_record(folder: str | Path) -> RunRecord:
-    """The record of a finished run.
-
-    Raises:
-        ValueError: there is none, it is not readable, or it was written by a newer version.
-    """
-    path = Path(folder) / RECORD_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no {RECORD_FILE}: give the output folder of a finished run")
-    try:
-        values = read_json(path)
-        version = values["schema_version"]
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a record of a run: {error}") from error
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema {version}, this version reads {SCHEMA_VERSION}: upgrade hf-unlearn")
-    known = {
-        f.name: f.type if isinstance(f.type, UnionType) else get_origin(f.type) or f.type for f in fields(RunRecord)
-    }
-    wrong = [n for n, kind in known.items() if n in values and not isinstance(values[n], kind)]
-    if wrong:
-        raise ValueError(f"{path} is not a record of a run: {wrong[0]} is a {type(values[wrong[0]]).__name__}")
-    for name, shape in PARTS.items():
-        said = problem(values.get(name), shape, name) if values.get(name) or name in ("base_model", "method") else ""
-        if said:
-            raise ValueError(f"{path} is not a record of a run: {said}")
-    try:
-        return RunRecord(**{name: value for name, value in values.items() if name in known})
-    except TypeError as error:
-        raise ValueError(f"{path} is not a record of a run: {error}") from error
-
-
-def record_run(
-    trainer: Any,
-    forgotten: str,
-    figures: dict[str, dict[str, Metric]],
-    base_model: str | None = None,
-    revision: str | None = None,
-    sources: dict[str, str] | None = None,
-    per_class: Sequence[dict[str, Any]] = (),
-    picture: str | None = "before_after.png",
-) -> RunRecord:
-    """The record of a trainer whose `train` is over.
-
-    Args:
-        forgotten: what, in words. figures: {"before": {name: Metric}, "after": ...}. base_model: folder or Hub id,
-        default where the trained model was loaded from. sources: where the forget and the retain data come from, and
-        those of the figures where they are others, in words or as Hub ids; folder paths are cut to their last part,
-        which may be published.
-    """
-    objective, method, args = trainer.objective, trainer.method, trainer.args
-    tag = next((TAGS[k] for k in reversed(objective.kinds) if k in TAGS), "unconditional-image-generation")
-    log = trainer.state.log_history
-    masks = trainer.masks
-    parts = {"forget": trainer.forget_dataset, "retain": trainer.retain_dataset}
-    data = {n: {"samples": None, "fingerprint": None, "source": _public(s)} for n, s in (sources or {}).items()}
-    for name, part in parts.items():
-        if part is not None:
-            count = None if isinstance(part, RetainStream) else len(part)
-            measured = {"samples": count, "fingerprint": fingerprint(part)}
-            data[name] = {"source": None, **data.get(name, {}), **measured}
-    library = "transformers" if tag == "image-classification" else "diffusers"
-    adapter = objective.adapter
-    run = RunRecord(
-        family=type(objective).__name__,
-        library_name=library if adapter is None or adapter.merge else "peft",
-        pipeline_tag=tag,
-        forgotten=forgotten,
-        base_model=describe_base(base_model or objective.base_model, revision),
-        method={"name": method.name, "paper": method.paper, "options": asdict(method)},
-        training={
-            "outer_steps": trainer.state.global_step,
-            "learning_rate": args.learning_rate,
-            "batch_size": args.train_batch_size * args.world_size,
-            "seed": args.seed,
-            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-        },
-        data=data,
-        figures={},
-        adapter={} if adapter is None else _adapter(objective),
-        per_class=list(per_class),
-        log=[row for row in log if "loss" in row],
-        mask={
-            "density": masks.density if masks is not None else None,
-            "drift": trainer.verify_mask(),
-            "layers": [list(row) for row in masks.table()] if masks is not None else [],
-        },
-        cost={"seconds": sum(row.get("train_runtime", 0.0) for row in log), **_machine(args.device)},
-        history=trainer.history,
-        picture=picture,
-        environment={
-            "hf_unlearn": __version__,
-            "packages": version_of("torch", "transformers", "diffusers", "accelerate", "peft"),
-            "python": platform.python_version(),
-        },
-        loads_with=objective.loads_with,
-        created=str(date.today()),
-    )
-    return run.measured(figures)
-
-
-def _adapter(objective: Any) -> dict[str, Any]:
-    """How large the adapter is, and where."""
-    config, ranks = objective.adapter.config, adapter_ranks(objective)
-    return {
-        "rank": config.r,
-        "scale": config.lora_alpha / config.r,
-        "merged": objective.adapter.merge,
-        "weights": sum(p.numel() for p in objective.network.parameters() if p.requires_grad),
-        "layers": [[name, rank] for name, rank in ranks.items()],
-    }
-
-
-def _public(source: str) -> str:
-    """A folder's last part: the rest of a path says more about a machine than about the data."""
-    return Path(source).resolve().name if Path(source).exists() else source
-
-
-def _machine(device: Any) -> dict[str, Any]:
-    """Peak memory so far, and what it was measured on."""
-    if torch.device(device).type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-        return {"peak_memory_mb": round(peak), "device": torch.cuda.get_device_name(device)}
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"peak_memory_mb": round(peak), "device": f"{platform.machine()} CPU, {torch.get_num_threads()} threads"}
 
 
 def _finite(value: Any) -> Any:

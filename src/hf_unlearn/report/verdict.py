@@ -1,33 +1,36 @@
-"""What a run's figures say, in one sentence that says no more than they do."""
+"""What the metrics of a run say, in one sentence that says no more than they do."""
 
-from ..evaluation.metric import is_share, role_of
+from ..evaluation.metric import is_share
 from .record import RunRecord
 
-LIMITS = "Figures say what was measured, not that the forgotten data cannot be recovered by relearning or an attack."
+LIMITS = "Metrics say what was measured, not that the forgotten data cannot be recovered by relearning or an attack."
 
 
-def shown(figure: str, value: float | None) -> str:
+def shown(metric: str, value: float | None) -> str:
     """A value as a person reads it: shares in %, four digits of anything else, a dash for what was not measured."""
     if value is None:
         return "–"
-    return f"{value:.1%}" if is_share(figure) else f"{value:.4g}"
+    return f"{value:.1%}" if is_share(metric) else f"{value:.4g}"
 
 
-def in_words(figure: str) -> str:
-    return figure.replace("_", " ")
+def in_words(metric: str) -> str:
+    """The name of a metric with blanks."""
+    return metric.replace("_", " ")
 
 
-def headline_figure(record: RunRecord, part: str) -> str | None:
-    """The figure of the unlearned model that speaks for "forget" or "retain": a share before anything else, one
-    with a better direction before one without; None where nothing of that part was measured."""
+def headline_metric(record: RunRecord, part: str) -> str | None:
+    """The metric of the unlearned model that speaks for "forget" or "retain"; None where nothing was measured.
+
+    A share comes before anything else, and a metric with a better direction before one without.
+    """
     after = record.figures.get("after", {})
-    names = [name for name in after if role_of(name)[0] == part and after[name]["value"] is not None]
-    return min(names, key=lambda name: (not is_share(name), role_of(name)[1] is None), default=None)
+    names = [name for name in after if record.role(name).part == part and after[name].value is not None]
+    return min(names, key=lambda name: (not is_share(name), record.role(name).less_is_better is None), default=None)
 
 
 def verdict(record: RunRecord) -> str:
     """One sentence: what of the forget and of the retain part changed, from what to what, over how many samples."""
-    names = [name for part in ("forget", "retain") if (name := headline_figure(record, part))]
+    names = [name for part in ("forget", "retain") if (name := headline_metric(record, part))]
     if not names:
         return f"Nothing was measured after unlearning {record.forgotten}."
     said = [_change(record, names[0], "a model retrained without that data"), *(_change(record, n) for n in names[1:])]
@@ -35,16 +38,16 @@ def verdict(record: RunRecord) -> str:
 
 
 def _change(record: RunRecord, name: str, other: str = "the retrained one") -> str:
-    before, after = record.figure("before", name), record.figure("after", name)
+    before, after = record.value("before", name), record.value("after", name)
     new, old = shown(name, after), shown(name, before)
-    if before is None:
+    if before is None or after is None:
         moved = f"is {new}"
     elif new == old:
         moved = f"is {new}, as before"
     else:
         moved = f"{'fell' if after < before else 'rose'} from {old} to {new}"
-    about = [f"{record.figures['after'][name]['samples']:,} samples"]
-    retrained = record.figure("retrained", name)
+    about = [f"{record.figures['after'][name].samples:,} samples"]
+    retrained = record.value("retrained", name)
     if retrained is not None:
         about.append(f"{other}: {shown(name, retrained)}")
     return f"{in_words(name)} {moved} ({'; '.join(about)})"

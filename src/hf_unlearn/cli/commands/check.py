@@ -13,12 +13,12 @@ from ..terminal import CommandParser
 if TYPE_CHECKING:
     from ...report.record import RunRecord
 
-Found = dict[str, float | None]  # figure -> value, None where it was not measured
+Found = dict[str, float | None]  # metric -> value, None where it was not measured
 
 
 @dataclass
 class Result:
-    """One criterion: the worst of the figures it is about, or why there is none."""
+    """One criterion: the worst of the metrics that it is about, or why there is none."""
 
     criterion: str
     limit: float
@@ -30,7 +30,7 @@ class Result:
 
 @dataclass
 class Criterion:
-    """A limit that a person can set. `least`: the value may not be lower; else it may not be higher."""
+    """A limit that a person can set: with `least` the value may not be lower, else it may not be higher."""
 
     name: str
     help: str
@@ -40,14 +40,14 @@ class Criterion:
     least: bool = False
 
     def judge(self, record: "RunRecord", limit: float) -> Result:
-        """Fails where a figure breaks the limit, has no value, or was not measured at all."""
+        """Compare with the limit; fail where a metric breaks it, has no value, or was not measured at all."""
         found = self.found(record)
         missing = [name for name, value in found.items() if value is None]
         if missing or not found:
             reason = f"{missing[0]} has no value" if missing else self.lacks
             return Result(self.name, limit, False, missing[0] if missing else None, None, reason)
-        figure = (min if self.least else max)(found, key=found.get)
-        value = found[figure]
+        values = {name: value for name, value in found.items() if value is not None}
+        figure, value = (min if self.least else max)(values.items(), key=lambda pair: pair[1])
         equal = math.isclose(value, limit, rel_tol=1e-9)  # 1 - 0.98 is 0.020000000000000018
         passed = equal or (value > limit if self.least else value < limit)
         sign = (">=" if passed else "<") if self.least else ("<=" if passed else ">")
@@ -56,41 +56,41 @@ class Criterion:
 
 def _shares(record: "RunRecord", part: str) -> list[str]:
     """Names of shares, of the original or the unlearned model, that should be low ("forget") or high ("retain")."""
-    from ...evaluation.metric import is_share, role_of
+    from ...evaluation.metric import is_share
 
     names = dict.fromkeys(n for model in ("after", "before") for n in record.figures.get(model, {}))
-    return [n for n in names if is_share(n) and role_of(n) == (part, part == "forget")]
+    return [n for n in names if is_share(n) and record.role(n) == (part, part == "forget")]
 
 
 def _drop(record: "RunRecord", part: str) -> Found:
-    pairs = {n: (record.figure("before", n), record.figure("after", n)) for n in _shares(record, part)}
-    return {n: None if None in pair else pair[0] - pair[1] for n, pair in pairs.items()}
+    pairs = {n: (record.value("before", n), record.value("after", n)) for n in _shares(record, part)}
+    return {n: None if old is None or new is None else old - new for n, (old, new) in pairs.items()}
 
 
 def _ratio(record: "RunRecord", start: str, reference: str) -> Found:
     names = [n for n in record.figures.get("after", {}) if n.startswith(start)]
-    found = {}
+    found: Found = {}
     for name in names:
-        ours, theirs = record.figure("after", name), record.figure(reference, name)
+        ours, theirs = record.value("after", name), record.value(reference, name)
         found[f"{name} / {reference}"] = None if ours is None or not theirs else ours / theirs
     return found
 
 
-def _named(values: dict, *names: str) -> Found:
-    return {n: values[n] for n in names if values.get(n) is not None}
+def _measured(name: str, value: float | None) -> Found:
+    return {} if value is None else {name: value}
 
 
 CRITERIA = [
     Criterion(
         "max-forget",
-        "largest share of the forgotten that the unlearned model still knows or draws",
-        lambda r: {n: r.figure("after", n) for n in _shares(r, "forget")},
+        "largest share of the forgotten that the unlearned model still knows or generates",
+        lambda r: {n: r.value("after", n) for n in _shares(r, "forget")},
         "no share of the forgotten was measured",
         share=True,
     ),
     Criterion(
         "min-forget-drop",
-        "smallest drop, before - after, of those shares",
+        "smallest drop (before - after) of those shares",
         lambda r: _drop(r, "forget"),
         "no share of the forgotten was measured",
         share=True,
@@ -98,53 +98,58 @@ CRITERIA = [
     ),
     Criterion(
         "max-retain-drop",
-        "largest drop, before - after, of a share of what is retained",
+        "largest drop (before - after) of a share of what is retained",
         lambda r: _drop(r, "retain"),
         "no share of the retained was measured",
         share=True,
     ),
     Criterion(
         "max-frechet-ratio",
-        "largest Frechet distance over the retrained model's",
+        "largest ratio of the Frechet distance to the retrained model's",
         lambda r: _ratio(r, "frechet_distance", "retrained"),
         "no Frechet distance was measured",
     ),
     Criterion(
         "max-frechet-growth",
-        "largest Frechet distance over the original's",
+        "largest ratio of the Frechet distance to the original model's",
         lambda r: _ratio(r, "frechet_distance", "before"),
         "no Frechet distance was measured",
     ),
     Criterion(
         "min-forget-loss-ratio",
-        "smallest loss on forget data over the original's, for models without a judge",
+        "smallest ratio of the forget loss to the original model's, where no classifier reads samples",
         lambda r: _ratio(r, "forget_loss", "before"),
         "no forget loss was measured",
         least=True,
     ),
     Criterion(
         "max-retain-loss-ratio",
-        "largest loss on retain data over the original's",
+        "largest ratio of the retain loss to the original model's",
         lambda r: _ratio(r, "retain_loss", "before"),
         "no retain loss was measured",
     ),
     Criterion(
         "max-average-gap",
         "largest average gap to the retrained model, in percentage points",
-        lambda r: _named({"average_gap": r.figure("after", "average_gap")}, "average_gap"),
+        lambda r: _measured("average_gap", r.value("after", "average_gap")),
         "no average gap was measured: it needs a retrained model",
     ),
     Criterion(
         "max-mask-drift",
         "largest drift of a weight outside the mask in a forget step",
-        lambda r: _named(r.mask, "drift") if r.mask.get("density") is not None else {},
+        lambda r: _measured("drift", r.mask.drift if r.mask.density is not None else None),
         "no drift outside a mask was measured: the run had none, or verify_mask_steps was 0",
     ),
-    Criterion("max-seconds", "longest training", lambda r: _named(r.cost, "seconds"), "no time was measured"),
+    Criterion(
+        "max-seconds",
+        "longest training, in seconds",
+        lambda r: _measured("seconds", r.cost.seconds),
+        "no time was measured",
+    ),
     Criterion(
         "max-memory-mb",
         "largest peak memory, in MB",
-        lambda r: _named(r.cost, "peak_memory_mb"),
+        lambda r: _measured("peak_memory_mb", r.cost.peak_memory_mb),
         "no memory was measured",
     ),
 ]
@@ -156,7 +161,7 @@ def check_command(argv: list[str]) -> None:
         prog="hf-unlearn check",
         allow_abbrev=False,
         description="Compare a run with limits: exit code 0 if it keeps all of them, 1 if not, 2 for wrong usage. "
-        "A figure that was not measured fails.",
+        "A metric that was not measured fails.",
     )
     parser.add_argument("run_dir", help="output folder of a run, with its unlearning_report.json")
     for criterion in CRITERIA:
@@ -171,7 +176,7 @@ def check_command(argv: list[str]) -> None:
     for c in given:
         if c.share and not 0 <= limits[c.name] <= 1:
             parser.error(f"--{c.name} is a share from 0 to 1, got {limits[c.name]:g}")
-    from ...report.record import read_record
+    from ...report.reading import read_record
 
     record = read_record(options.run_dir)
     results = [c.judge(record, limits[c.name]) for c in given]
@@ -186,6 +191,7 @@ def check_command(argv: list[str]) -> None:
 
 
 def number(text: str) -> float:
+    """A finite number, for argparse."""
     if not math.isfinite(value := float(text)):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value

@@ -11,14 +11,16 @@ def report_command(argv: list[str]) -> None:
     """hf-unlearn report RUN_DIR"""
     parser = CommandParser(
         prog="hf-unlearn report",
-        description="One HTML page of a finished run: figures, pictures, curves, recipe. It needs no network.",
+        description="Write one HTML page of a finished run: metrics, pictures, curves, recipe. It needs no network.",
     )
     parser.add_argument("run_dir", help="output folder of a run, with its unlearning_report.json")
-    parser.add_argument("--output", help="default RUN_DIR/report.html")
-    parser.add_argument("--json", action="store_true", help="print where the page is, the verdict and the figures")
+    parser.add_argument("--output", help="file to write; default RUN_DIR/report.html")
+    parser.add_argument(
+        "--json", action="store_true", help="print the path of the page, the verdict and the metrics as JSON"
+    )
     options = parser.parse_args(argv)
     from ...report.page import page
-    from ...report.record import read_record
+    from ...report.reading import read_record
     from ...report.verdict import verdict
 
     record = read_record(options.run_dir)
@@ -29,6 +31,7 @@ def report_command(argv: list[str]) -> None:
     check_writable(str(path.parent))
     write_text(path, text)
     if options.json:
-        print(json.dumps({"report": str(path), "verdict": verdict(record), "figures": record.figures}))
+        figures = {model: {name: m.as_dict() for name, m in row.items()} for model, row in record.figures.items()}
+        print(json.dumps({"report": str(path), "verdict": verdict(record), "figures": figures}))
         return
     print(f"{verdict(record)}\n{path}")

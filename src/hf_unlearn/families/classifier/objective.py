@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from ..base import Baseline, Objective
+from ..description import Description
 
 FIXED_SIZE = ("vit", "deit", "vit_msn", "ijepa")  # position embeddings for one image size
 STRIDED = ("swin", "convnext", "convnextv2")  # patches, then a factor of 2 between stages
@@ -143,6 +145,16 @@ class Classification(Objective):
     @property
     def base_model(self) -> str | None:
         return self.network.config.name_or_path or None
+
+    def describe(self, labels: Sequence[int]) -> Description:
+        """How anchors are drawn: each sample has its own."""
+        gone = [str(label) for label in self.class_labels if label not in self.kept]
+        never = f", never {' or '.join(gone)}" if gone else ""
+        return Description(anchor_rule=f"a random label other than its own for each forget sample{never}")
+
+    @property
+    def exported(self) -> PreTrainedModel:
+        return self.network
 
     @property
     def loads_with(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Text to image: `StableDiffusionPipeline` (1.x, 2.x) and `StableDiffusionXLPipeline`; a label is a prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..denoising import Denoising
+from ..description import Description
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 # Which of the UNet's weights are trained (names as in ESD, arXiv 2303.07345).
@@ -77,6 +78,7 @@ class TextToImage(Denoising):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("diffusion", "text to image")
+    anchor_rule: ClassVar[str] = "the given anchor prompt, else the empty prompt"
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class TextToImage(Denoising):
             )
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
         super().__init__(pipeline, pipeline.unet, len(prompts.texts), 0, *rest)
-        self.prompts = prompts
+        self.prompts, self.train_method = prompts, train_method
         same = [text for text, anchor in (anchors or {}).items() if text == anchor]
         if same:
             raise ValueError(f"prompt {same[0]!r} is its own anchor: choose another anchor_concept")
@@ -144,6 +146,13 @@ class TextToImage(Denoising):
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         """The given anchors; for prompts without one the null prompt."""
         self.anchors = {label: self.chosen.get(label, self.null_class) for label in self.class_labels}
+
+    def describe(self, labels: Sequence[int]) -> Description:
+        """As for every denoiser, with the forget prompts and their anchors, and which weights are trained."""
+        return replace(super().describe(labels), train_method=self.train_method)
+
+    def label_name(self, label: int) -> str:
+        return self.prompts.texts[label]
 
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         shape, config = tuple(example["pixel_values"].shape), self.pipeline.unet.config

@@ -31,6 +31,7 @@ class TextEncoderToImage(TextToImage):
         if pipeline.text_encoder.dtype == torch.float16:
             raise ValueError("the text encoder is float16, which cannot be trained: load float32")
         pipeline.unet.requires_grad_(False).eval()
+        self.train_method = "text_encoder"
         self.network = pipeline.text_encoder.requires_grad_(True)
         tokenizer = pipeline.tokenizer
         options = dict(padding="max_length", truncation=True, max_length=tokenizer.model_max_length)

@@ -1,0 +1,164 @@
+"""The record of a trainer whose training is over."""
+
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..data.fingerprint import fingerprint
+from ..data.pairs import labels_of
+from ..data.streaming import RetainStream
+from ..evaluation.metric import Metric, version_of
+from ..hub.origin import describe_base
+from ..saving.adapters import adapter_ranks
+from .reading import from_json
+from .record import (
+    AdapterRecord,
+    AdapterRow,
+    BaseModel,
+    ClassRow,
+    CostRecord,
+    DataRecord,
+    EnvironmentRecord,
+    HistoryEntry,
+    MaskRecord,
+    MaskRow,
+    MethodRecord,
+    RunRecord,
+    TrainingRecord,
+    WeightsRecord,
+)
+
+TAGS = {"text to image": "text-to-image", "classifier": "image-classification"}
+
+
+def record_run(
+    trainer: Any,
+    forgotten: str,
+    figures: dict[str, dict[str, Metric]],
+    base_model: str | None = None,
+    revision: str | None = None,
+    sources: dict[str, str] | None = None,
+    per_class: Sequence[dict[str, Any]] = (),
+    picture: str | None = "before_after.png",
+) -> RunRecord:
+    """Make the record of a trainer whose `train` is over.
+
+    Args:
+        forgotten: what was to be forgotten, in words.
+        figures: metrics, {"before": {name: Metric}, "after": ...}.
+        base_model: folder or Hub id; by default where the trained model was loaded from.
+        sources: where the forget and the retain data come from, and those of the metrics where they are others, in
+            words or as Hub ids. Folder paths are cut to their last part, because the record may be published.
+        per_class: rows of `class_rows`.
+    """
+    objective, method = trainer.objective, trainer.method
+    tag = next((TAGS[k] for k in reversed(objective.kinds) if k in TAGS), "unconditional-image-generation")
+    library = "transformers" if tag == "image-classification" else "diffusers"
+    log, masks, adapter = trainer.state.log_history, trainer.masks, objective.adapter
+    forget = trainer.forget_dataset
+    run = RunRecord(
+        family=type(objective).__name__,
+        library_name=library if adapter is None or adapter.merge else "peft",
+        pipeline_tag=tag,
+        forgotten=forgotten,
+        base_model=BaseModel(**describe_base(base_model or objective.base_model, revision)),
+        method=MethodRecord(method.name, asdict(method), method.paper),
+        training=_training(trainer),
+        data=_data({"forget": forget, "retain": trainer.retain_dataset}, sources or {}),
+        figures={},
+        weights=_weights(trainer),
+        objective=objective.describe(labels_of(forget) or [] if forget is not None else []),
+        adapter=None if adapter is None else _adapter(objective),
+        per_class=[ClassRow(**row) for row in per_class],
+        log=[row for row in log if "loss" in row],
+        mask=MaskRecord(
+            density=masks.density if masks is not None else None,
+            drift=trainer.verify_mask(),
+            layers=[MaskRow(*row) for row in masks.table()] if masks is not None else [],
+        ),
+        cost=_cost(sum(row.get("train_runtime", 0.0) for row in log), trainer.args.device),
+        history=[from_json(HistoryEntry, row, f"history[{i}]") for i, row in enumerate(trainer.history)],
+        picture=picture,
+        environment=EnvironmentRecord(
+            __version__,
+            version_of("torch", "transformers", "diffusers", "accelerate", "peft"),
+            platform.python_version(),
+        ),
+        loads_with=objective.loads_with,
+        created=str(date.today()),
+    )
+    return run.measured(figures)
+
+
+def _training(trainer: Any) -> TrainingRecord:
+    args = trainer.args
+    return TrainingRecord(
+        outer_steps=trainer.state.global_step,
+        learning_rate=args.learning_rate,
+        batch_size=args.train_batch_size * args.world_size,
+        seed=args.seed,
+        precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+    )
+
+
+def _data(parts: dict[str, Any], sources: dict[str, str]) -> dict[str, DataRecord]:
+    """The parts of the training data, and those that only `sources` names."""
+    data = {name: DataRecord(None, None, _public(source)) for name, source in sources.items()}
+    for name, part in parts.items():
+        if part is not None:
+            count = None if isinstance(part, RetainStream) else len(part)
+            source = data[name].source if name in data else None
+            data[name] = DataRecord(count, fingerprint(part), source)
+    return data
+
+
+def _weights(trainer: Any) -> WeightsRecord:
+    """How much of the network is trained, and how much of it moved if the trainer kept the original."""
+    network, adapter = trainer.objective.network, trainer.objective.adapter
+    sizes = {name: p.numel() for name, p in network.named_parameters()}
+    free = {name for name, p in network.named_parameters() if p.requires_grad}
+    trained = sum(sizes[name] for name in free)
+    total = sum(sizes.values()) - (trained if adapter is not None else 0)
+    moved = None
+    # Sharded weights could be compared by all processes together only, and one process writes the record.
+    if adapter is None and trainer.original is not None and not trainer.is_fsdp_enabled:
+        old = dict(trainer.original.named_parameters())
+        pairs = [(p.detach(), old[name].to(p.device)) for name, p in network.named_parameters() if name in free]
+        moved = sum(int((new != before).sum()) for new, before in pairs) / total
+    kind = "adapter" if adapter is not None else "all" if trained == total else "part"
+    return WeightsRecord(type(network).__name__, total, kind, trained / total, moved)
+
+
+def _adapter(objective: Any) -> AdapterRecord:
+    """How large the adapter is, and where."""
+    config, ranks = objective.adapter.config, adapter_ranks(objective)
+    return AdapterRecord(
+        rank=config.r,
+        scale=config.lora_alpha / config.r,
+        merged=objective.adapter.merge,
+        weights=sum(p.numel() for p in objective.network.parameters() if p.requires_grad),
+        layers=[AdapterRow(name, rank) for name, rank in ranks.items()],
+    )
+
+
+def _public(source: str) -> str:
+    """A folder's last part: the rest of a path says more about a machine than about the data."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def _cost(seconds: float, device: Any) -> CostRecord:
+    """Time, peak memory so far, and what they were measured on."""
+    if torch.device(device).type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+        return CostRecord(seconds, round(peak), torch.cuda.get_device_name(device))
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return CostRecord(seconds, round(peak), f"{platform.machine()} CPU, {torch.get_num_threads()} threads")
