@@ -129,8 +129,8 @@ def _weights(trainer: Any) -> WeightsRecord:
     total = sum(sizes.values()) - (trained if adapter is not None else 0)
     moved = None
     # Sharded weights could be compared by all processes together only, and one process writes the record.
-    if adapter is None and trainer.original is not None and not trainer.is_fsdp_enabled:
-        old = dict(trainer.original.named_parameters())
+    if adapter is None and trainer.reference.original is not None and not trainer.is_fsdp_enabled:
+        old = dict(trainer.reference.original.named_parameters())
         pairs = [(p.detach(), old[name].to(p.device)) for name, p in network.named_parameters() if name in free]
         moved = sum(int((new != before).sum()) for new, before in pairs) / total
     kind = "adapter" if adapter is not None else "all" if trained == total else "part"
