@@ -157,6 +157,8 @@ class Classification(Objective):
         return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
+        if self._shape is None:
+            raise ValueError("the size of an image is not known yet: call check with one first")
         return (torch.randn((2, *self._shape), generator=generator),), {}
 
 

@@ -7,6 +7,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ..denoising import Denoising
+from ..noise import DDPMSchedule
 
 
 class NoisePrediction(Denoising):
@@ -31,6 +32,7 @@ class NoisePrediction(Denoising):
         super().__init__(
             pipeline,
             pipeline.unet,
+            DDPMSchedule(pipeline.scheduler),
             pipeline.unet.config.num_class_embeds,
             null_class,
             label_dropout,

@@ -8,16 +8,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..base import class_names
 from ..denoising import Denoising
+from ..noise import DDPMSchedule
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 # Which of the UNet's weights are trained (names as in ESD, arXiv 2303.07345).
 TRAIN_METHODS = ("full", "xattn", "noxattn", "selfattn")
-
-
-def class_names(pipeline: Any) -> set[str]:
-    """Names of the classes that an object is of: importing diffusers' pipelines to compare with takes seconds."""
-    return {kind.__name__ for kind in type(pipeline).__mro__}
 
 
 @dataclass
@@ -97,8 +94,9 @@ class TextToImage(Denoising):
                 f"train_method must be one of {', '.join(TRAIN_METHODS)} or text_encoder, got {train_method!r}"
             )
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
-        super().__init__(pipeline, pipeline.unet, len(prompts.texts), 0, *rest)
+        super().__init__(pipeline, pipeline.unet, DDPMSchedule(pipeline.scheduler), len(prompts.texts), 0, *rest)
         self.prompts = prompts
+        self._shape: tuple[int, ...] | None = None  # of the latents, once some were checked
         same = [text for text, anchor in (anchors or {}).items() if text == anchor]
         if same:
             raise ValueError(f"prompt {same[0]!r} is its own anchor: choose another anchor_concept")
@@ -159,11 +157,15 @@ class TextToImage(Denoising):
     def reload_network(self, folder: str) -> UNet2DConditionModel:
         return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
 
+    @property
+    def _default_shape(self) -> tuple[int, ...]:
+        config = self.pipeline.unet.config
+        return (config.in_channels, config.sample_size, config.sample_size)
+
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
-        noisy = torch.randn((2, *self._shape), generator=generator)
+        noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator)
         labels = torch.tensor([0, self.num_classes - 1], device=self.embeds.device)
-        timesteps = torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])
-        return (noisy, timesteps), self._condition(labels, torch.float32)
+        return (noisy, self.schedule.examples()), self._condition(labels, torch.float32)
 
 
 def trained_names(unet: nn.Module, train_method: str) -> set[str]:

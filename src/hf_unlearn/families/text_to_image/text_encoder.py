@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from .objective import Prompts, TextToImage, class_names
+from ..base import class_names
+from .objective import Prompts, TextToImage
 
 
 class TextEncoderToImage(TextToImage):

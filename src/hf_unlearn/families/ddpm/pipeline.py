@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..common.untrusted import check_filled, loading, pipeline_index
+from ...common.untrusted import check_filled, loading, pipeline_index
 
 
 class ClassConditionalDDPMPipeline(DiffusionPipeline):
@@ -23,6 +23,8 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet"
+    unet: UNet2DModel
+    scheduler: Any
 
     def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin, null_class: int | None = None):
         super().__init__()
@@ -118,48 +120,4 @@ def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     check_filled(pipeline, folder)
     if not pipeline.unet.config.sample_size:
         raise ValueError(f"the UNet of {folder} does not say its sample_size: write it into unet/config.json")
-    return pipeline
-
-
-def load_dit_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
-    """A DiTPipeline from a folder or Hub id, in float32, safetensors only. Raises ValueError for another pipeline."""
-    from diffusers import DiTPipeline
-
-    kind = pipeline_index(folder, **kwargs).get("_class_name")
-    if kind != "DiTPipeline":
-        raise ValueError(f"{folder} is a {kind}: give a DiTPipeline")
-    with loading(folder):
-        pipeline = DiTPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
-    check_filled(pipeline, folder)
-    return pipeline
-
-
-def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
-    """A Stable Diffusion pipeline (1.x, 2.x, XL) from a folder or Hub id, in float32, safetensors only.
-
-    Args:
-        xformers: use xformers' attention instead of torch's scaled dot product attention.
-
-    Raises:
-        ValueError: another kind of pipeline, or xformers does not import.
-    """
-    kind = pipeline_index(folder, revision=kwargs.get("revision")).get("_class_name")
-    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
-        raise ValueError(f"{folder} is a {kind}: give a StableDiffusionPipeline or StableDiffusionXLPipeline")
-    if xformers:
-        try:
-            import xformers.ops  # noqa: F401
-        except ImportError as error:
-            raise ValueError(
-                f"xformers does not import ({error}): install hf_unlearn[xformers], or leave the flag out, "
-                "torch's scaled dot product attention is the default"
-            ) from error
-    with loading(folder):
-        pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
-    check_filled(pipeline, folder)
-    for part in pipeline.components.values():  # transformers' parts keep the stored precision, diffusers' parts do not
-        if isinstance(part, torch.nn.Module) and part.dtype != torch.float32:
-            part.to(torch.float32)
-    if xformers:
-        pipeline.enable_xformers_memory_efficient_attention()
     return pipeline
