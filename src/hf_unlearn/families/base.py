@@ -6,7 +6,7 @@ neither trained nor put in train mode nor checkpointed, yet `save_pretrained` ex
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ class Objective(nn.Module):
         return 0.0
 
     @property
-    def auto_forget_loss(self) -> str:
+    def auto_forget_loss(self) -> Literal["match", "ascent"]:
         """What `forget_loss="auto"` means for this model: match or ascent."""
         return "match" if self.conditional else "ascent"
 

@@ -66,10 +66,8 @@ def prepare_family(model: Any) -> Family:
     if family is None:
         known = ", ".join(family.given for family in FAMILIES)
         if isinstance(model, str | Path):
-            raise ValueError(
-                f"{str(model)!r} is a name: load what it names, and pass {known}, or an Objective"
-            )
-        raise ValueError(f"a {type(model).__name__} is no model that can be unlearned: pass {known}, or an Objective")
+            raise ValueError(f"{str(model)!r} is a name: load what it names, and pass {known}, or an Objective")
+        raise ValueError(f"{type(model).__name__} is not a model that can be unlearned: pass {known}, or an Objective")
     return family
 
 

@@ -8,13 +8,13 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.data import Dataset
 from transformers import TrainerState
 
 from ..common.sharding import local, whole
 from ..data.numerics import gradient_norm
+from ..data.protocols import SizedDataset
 from ..families import Baseline, Objective
-from ..methods.base import OWN, Batch, Losses, Method, Samples
+from ..methods.base import OWN, Batch, Losses, Method, RetainData, Samples
 from .config import UnlearnConfig
 from .evaluator import ForgetRetainEvaluation
 from .guard import DivergenceGuard
@@ -63,7 +63,7 @@ class OuterStep:
         self._losses: dict[str, Tensor] = {}  # of the present step, for the guard
 
     # ---- a step, from the batch to the loss --------------------------------------------------------
-    def begin_run(self, forget: Dataset, retain: Dataset) -> None:
+    def begin_run(self, forget: SizedDataset, retain: RetainData) -> None:
         """Have the method keep what it needs of the original. A second run goes on with what the first one kept."""
         if self.state is None:
             seed = self.trainer.args.draws_seed
@@ -224,7 +224,7 @@ class OuterStep:
         if forget:
             every = trainer.args.verify_mask_steps
             verify = bool(every) and trainer.state.global_step % every == 0
-            with fast_slow.forget_phase(masks, scale, hard, verify):
+            with fast_slow.forget_phase(None if masks is None else [*masks], scale, hard, verify):
                 trainer.optimizer.step()
         else:
             trainer.optimizer.step()
@@ -246,6 +246,7 @@ class SteppingTrainer(ForgetRetainEvaluation):
     """transformers' hooks around a step, for UnlearnTrainer, whose attribute `step` they call."""
 
     step: OuterStep
+    early_stop: Any
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Draws for every part of the batch, the method's fast steps, then the stock step (forward and backward)."""
@@ -260,7 +261,9 @@ class SteppingTrainer(ForgetRetainEvaluation):
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any):
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         loss = self.step.loss(inputs)
         return (loss, None) if return_outputs else loss
 

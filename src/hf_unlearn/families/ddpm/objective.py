@@ -44,7 +44,7 @@ class NoisePrediction(Denoising):
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         return network(noisy, timesteps, class_labels=labels).sample
 
-    def reload_network(self, folder: str) -> UNet2DModel:
+    def reload_network(self, folder: str) -> Any:
         return UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:

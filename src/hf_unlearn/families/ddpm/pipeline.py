@@ -7,7 +7,8 @@ without this package. Loading it as a whole needs this class, because model_inde
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers import SchedulerMixin, UNet2DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from ...common.untrusted import check_filled, loading, pipeline_index
@@ -23,10 +24,10 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet"
-    unet: UNet2DModel
+    unet: Any
     scheduler: Any
 
-    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin, null_class: int | None = None):
+    def __init__(self, unet: Any, scheduler: SchedulerMixin, null_class: int | None = None):
         super().__init__()
         if not unet.config.num_class_embeds:
             raise ValueError("the UNet has no class embeddings (num_class_embeds): use diffusers' DDPMPipeline")
@@ -77,7 +78,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         images = images * self.scheduler.init_noise_sigma
         extra = self._step_arguments(generator, eta)
-        both = torch.cat([labels, torch.full_like(labels, self.null_class)]) if guided else labels
+        both = labels if not guided else torch.cat([labels, torch.full_like(labels, self.null_class or 0)])
         for t in self.progress_bar(self.scheduler.timesteps):
             inputs = self.scheduler.scale_model_input(torch.cat([images, images]) if guided else images, t)
             prediction = self.unet(inputs, t, class_labels=both).sample

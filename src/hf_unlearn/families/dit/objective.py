@@ -29,6 +29,13 @@ class DiTPrediction(Denoising):
         others: as in `Denoising`.
     """
 
+    log_betas: Tensor  # this and the next five: (T, 1, 1, 1)
+    log_posterior: Tensor
+    mean_of_start: Tensor
+    mean_of_noisy: Tensor
+    noise_to_signal: Tensor
+    inverse_signal: Tensor
+
     def __init__(
         self,
         pipeline: Any,
@@ -109,7 +116,7 @@ class DiTPrediction(Denoising):
         """Mean of q(x_{t-1} | x_t, x_0 = start)."""
         return self.mean_of_start[timesteps] * start + self.mean_of_noisy[timesteps] * noisy
 
-    def reload_network(self, folder: str) -> DiTTransformer2DModel:
+    def reload_network(self, folder: str) -> Any:
         return DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer", use_safetensors=True)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:

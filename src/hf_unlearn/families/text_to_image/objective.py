@@ -74,6 +74,9 @@ class TextToImage(Denoising):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("diffusion", "text to image")
+    embeds: Tensor  # (P, tokens, D)
+    pooled: Tensor | None  # (P, D') for SDXL
+    time_ids: Tensor  # (1, 6)
 
     def __init__(
         self,
@@ -114,6 +117,7 @@ class TextToImage(Denoising):
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         dtype = next(network.parameters()).dtype
+        assert labels is not None  # every image has a prompt
         return network(noisy.to(dtype), timesteps, **self._condition(labels, dtype)).sample
 
     def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
@@ -141,7 +145,7 @@ class TextToImage(Denoising):
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         """The given anchors; for prompts without one the null prompt."""
-        self.anchors = {label: self.chosen.get(label, self.null_class) for label in self.class_labels}
+        self.anchors = {label: self.chosen.get(label, 0) for label in self.class_labels}
 
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         shape, config = tuple(example["pixel_values"].shape), self.pipeline.unet.config
@@ -150,11 +154,11 @@ class TextToImage(Denoising):
         self._shape = shape
         if labels is None:
             raise ValueError("the data has no prompts: give each latent the number of its prompt as label")
-        outside = sorted(set(labels) - set(range(self.num_classes)))
+        outside = sorted(set(labels) - set(range(len(self.prompts.texts))))
         if outside:
             raise ValueError(f"labels {outside[:5]} are out of range: {self.num_classes} prompts were encoded")
 
-    def reload_network(self, folder: str) -> UNet2DConditionModel:
+    def reload_network(self, folder: str) -> Any:
         return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
 
     @property
@@ -164,7 +168,7 @@ class TextToImage(Denoising):
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
         noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator)
-        labels = torch.tensor([0, self.num_classes - 1], device=self.embeds.device)
+        labels = torch.tensor([0, len(self.prompts.texts) - 1], device=self.embeds.device)
         return (noisy, self.schedule.examples()), self._condition(labels, torch.float32)
 
 
