@@ -23,7 +23,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
         null_class: the class embedding that means "no class"; None if the model has none (then no guidance).
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq = "unet"  # type: ignore[assignment]
     unet: Any
     scheduler: Any
 
@@ -36,7 +36,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
 
     @property
     def null_class(self) -> int | None:
-        return self.config.null_class
+        return self.config["null_class"]
 
     @torch.no_grad()
     def __call__(

@@ -1,5 +1,6 @@
 """A Stable Diffusion pipeline from a folder or Hub id."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
         raise ValueError(f"{folder} is a {kind}: give a {' or '.join(PIPELINES)}")
     if xformers:
         try:
-            import xformers.ops  # noqa: F401
+            import_module("xformers.ops")
         except ImportError as error:
             raise ValueError(
                 f"xformers does not import ({error}): install hf_unlearn[xformers], or leave the flag out, "
