@@ -37,8 +37,8 @@ def unlearned(model: str, row: str, digit: int, seed: int, rate: float | None):
     """(pipeline, seconds of unlearning)."""
     from hf_unlearn import METHODS, DiTPrediction, UnlearnConfig, UnlearnTrainer, digits
     from hf_unlearn.data.pairs import split_by_label
+    from hf_unlearn.families.dit.load import load_dit_pipeline
     from hf_unlearn.families.latents import encode_images
-    from hf_unlearn.families.pipelines import load_dit_pipeline
 
     pipeline = load_dit_pipeline(model)
     if row == "original":

@@ -53,7 +53,7 @@ def main() -> None:
     from hf_unlearn.cli.finish import finish
     from hf_unlearn.evaluation.emoji import EMOJI_SD
     from hf_unlearn.evaluation.tables import metric_table
-    from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+    from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
     from hf_unlearn.report.recording import record_run
 
     model, target, count = str(EMOJI_SD), STYLE if options.forget == "style" else THING, options.samples_per_prompt

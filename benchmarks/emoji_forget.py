@@ -64,8 +64,8 @@ def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float |
     """(pipeline, its trainer, seconds of unlearning without drawing the data). Nothing is saved to `folder` yet."""
     from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
     from hf_unlearn.families.latents import Drawing
-    from hf_unlearn.families.pipelines import load_text_to_image_pipeline
     from hf_unlearn.families.synthesis import concept_data
+    from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
     from hf_unlearn.saliency.ranks import add_lora, choose_lora
 
     pipeline = load_text_to_image_pipeline(model)
@@ -118,7 +118,7 @@ def cell(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, r
     import torch
     from transformers.utils import logging
 
-    from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+    from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()

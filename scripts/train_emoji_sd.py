@@ -25,7 +25,7 @@ from hf_unlearn.common.limits import SEEDS, check_limits
 from hf_unlearn.common.untrusted import loading
 from hf_unlearn.data.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
 from hf_unlearn.evaluation.emoji import EmojiJudge, draw_grid
-from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
 WIDTH = 40  # of the text encoder
 CHANNELS = 8  # of the latents

@@ -26,7 +26,7 @@ from hf_unlearn.evaluation import (
     losses_table,
     picture,
 )
-from hf_unlearn.families.pipelines import load_dit_pipeline
+from hf_unlearn.families.dit.load import load_dit_pipeline
 from hf_unlearn.report.recording import record_run
 
 

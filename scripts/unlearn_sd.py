@@ -26,8 +26,8 @@ from hf_unlearn.evaluation.picture_prompts import PictureFlags
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
 from hf_unlearn.families.concepts import RETAIN_PROMPTS, concept_of, list_concepts
 from hf_unlearn.families.latents import Drawing
-from hf_unlearn.families.pipelines import load_text_to_image_pipeline
 from hf_unlearn.families.synthesis import concept_data
+from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 from hf_unlearn.report.reading import read_record
 from hf_unlearn.report.recording import record_run
 from hf_unlearn.saving.export import load_saved

@@ -10,7 +10,7 @@ from torch import nn
 
 from hf_unlearn.data.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
 from hf_unlearn.evaluation.emoji import EMOJI_SD, EmojiJudge, canvas_figures, draw_grid
-from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
 SHARED = Path(__file__).parents[2] / "shared/data/emoji4styles"
 

@@ -8,7 +8,7 @@ import torch
 from conftest import config, latents, tiny_sd, tiny_sdxl
 
 from hf_unlearn import METHODS, TextToImage, UnlearnTrainer, encode_prompts, split_by_label
-from hf_unlearn.families.pipelines import load_text_to_image_pipeline
+from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 from hf_unlearn.families.text_to_image.objective import trained_names
 from hf_unlearn.methods import Batch
 

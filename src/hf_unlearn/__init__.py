@@ -30,7 +30,7 @@ _EXPORTS = {
     "saliency.ranks": ("add_lora", "find_salient_target_modules"),
     "saving.adapters": ("load_adapter", "remove_adapters", "set_strengths"),
     "families": ("Classification", "DiTPrediction", "NoisePrediction", "TextToImage", "encode_prompts"),
-    "families.pipelines": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
+    "families.ddpm.pipeline": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
     "saliency.masks": ("Masks", "density_masks", "load_masks", "ratio_masks"),
     "saliency.fisher": ("fisher",),
     "training.trainer": ("UnlearnTrainer",),

@@ -94,7 +94,8 @@ def run(family: str, name: str) -> None:
     left_behind = family == "left_behind"
     objective, forget, retain = family_case("unet" if left_behind else family)
     if left_behind:
-        object.__setattr__(objective, "alphas", objective._buffers.pop("alphas"))
+        schedule = objective.schedule
+        object.__setattr__(schedule, "alphas", schedule._buffers.pop("alphas"))
     method, values = VARIANTS[name] if name in VARIANTS else (METHODS[name](), {})
     if name == "lora":
         add_lora(objective, choose_lora(objective, forget, retain, "all", rank=2))

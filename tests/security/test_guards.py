@@ -29,7 +29,8 @@ from hf_unlearn.data.images import open_image
 from hf_unlearn.evaluation.fidelity import EfficientNetLite
 from hf_unlearn.evaluation.inception import load_published
 from hf_unlearn.families.classifier.load import load_image_classifier
-from hf_unlearn.families.pipelines import load_dit_pipeline, load_text_to_image_pipeline
+from hf_unlearn.families.dit.load import load_dit_pipeline
+from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 from hf_unlearn.hub.contents import read_contents
 from hf_unlearn.report.page import page
 from hf_unlearn.saliency.masks import Masks

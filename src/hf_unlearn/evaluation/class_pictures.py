@@ -10,7 +10,7 @@ import torch
 from diffusers import DiTPipeline
 from torch import Tensor
 
-from ..families.pipelines import load_ddpm_pipeline
+from ..families.ddpm.pipeline import load_ddpm_pipeline
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
 from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional

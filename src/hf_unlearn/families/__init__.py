@@ -1,45 +1,37 @@
-"""Objectives: one per model family."""
+"""Objectives: one per model family, each in a folder of its own."""
 
-from typing import Any
-
-from transformers import PreTrainedModel
-
-from .base import Adapter, Baseline, Objective
+from .base import Adapter, Baseline, Family, Objective, class_names
 from .classifier.objective import Classification
 from .ddpm.objective import NoisePrediction
 from .dit.objective import DiTPrediction
-from .text_to_image.objective import PIPELINES, Prompts, TextToImage, class_names, encode_prompts
+from .load import CLASSIFIER, DDPM, DIT, FAMILIES, TEXT_TO_IMAGE, family_of, objective_for, prepare_family
+from .noise import DDPMSchedule, NoiseSchedule
+from .text_to_image.objective import PIPELINES, Prompts, TextToImage, encode_prompts
 from .text_to_image.text_encoder import TextEncoderToImage, text_to_image_objective
 
 __all__ = [
+    "CLASSIFIER",
+    "DDPM",
+    "DIT",
+    "FAMILIES",
     "PIPELINES",
+    "TEXT_TO_IMAGE",
     "Adapter",
     "Baseline",
     "Classification",
+    "DDPMSchedule",
     "DiTPrediction",
+    "Family",
     "NoisePrediction",
+    "NoiseSchedule",
     "Objective",
     "Prompts",
     "TextEncoderToImage",
     "TextToImage",
     "class_names",
     "encode_prompts",
+    "family_of",
     "objective_for",
+    "prepare_family",
     "text_to_image_objective",
 ]
-
-
-def objective_for(model: Any) -> Objective:
-    """The objective of a UNet2D or DiT pipeline or of a transformers image classifier; an Objective itself.
-
-    Raises:
-        ValueError: a text-to-image pipeline, whose prompts only the caller knows.
-    """
-    if isinstance(model, Objective):
-        return model
-    kinds = class_names(model)
-    if kinds & set(PIPELINES):
-        raise ValueError("which prompts? Pass TextToImage(pipeline, encode_prompts(pipeline, [...]))")
-    if isinstance(model, PreTrainedModel):
-        return Classification(model)
-    return DiTPrediction(model) if "DiTPipeline" in kinds else NoisePrediction(model)

@@ -4,9 +4,9 @@ An objective registers only the network that is trained. The pipeline around it 
 neither trained nor put in train mode nor checkpointed, yet `save_pretrained` exports all of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,32 @@ class Adapter:
     merge: bool = False
 
 
+def class_names(model: Any) -> set[str]:
+    """Names of the classes that an object is of: importing diffusers' pipelines to compare with takes seconds."""
+    return {kind.__name__ for kind in type(model).__mro__}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model that the package knows, before there is an objective for one.
+
+    classes: names of the classes, or base classes, of its models; networks: of the UNet of its pipelines, where that
+    says what they are. load: (model, processor or None) of a folder or Hub id and a revision. objective: of a model.
+    """
+
+    name: str
+    given: str  # what a user gives, in words
+    load: Callable[[str, str | None], tuple[Any, Any]]
+    objective: Callable[[Any], "Objective"]
+    classes: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+
+    def holds(self, model: Any) -> bool:
+        """Whether `model`, a pipeline or a network, is of this family."""
+        unet = class_names(getattr(model, "unet", None))
+        return bool(class_names(model) & set(self.classes) or unet & set(self.networks))
+
+
 class Objective(nn.Module):
     """Base class. A family implements `draw`, `forward`, `check` and the two pipeline methods.
 
@@ -45,7 +71,7 @@ class Objective(nn.Module):
     Its arguments are named, because transformers' Trainer scales losses differently for a `**kwargs` forward.
     """
 
-    network: nn.Module
+    network: Any  # the nn.Module that is trained
     adapter: Adapter | None = None
 
     kinds: ClassVar[tuple[str, ...]] = ()  # what methods that work for some models only ask for
@@ -59,7 +85,7 @@ class Objective(nn.Module):
         return 0.0
 
     @property
-    def auto_forget_loss(self) -> str:
+    def auto_forget_loss(self) -> Literal["match", "ascent"]:
         """What `forget_loss="auto"` means for this model: match or ascent."""
         return "match" if self.conditional else "ascent"
 

@@ -8,24 +8,24 @@ from torch import Tensor, nn
 
 from .base import Baseline, Objective
 from .description import Anchor, Description
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+from .noise import NoiseSchedule
 
 
 class Denoising(Objective):
     """Per-sample squared error of a denoiser, averaged over channels and pixels (DDPM, arXiv 2006.11239, eq. 14).
 
-    l_i = mean_pixels (target(x_0, ε, t) - f_θ(√ᾱ_t x_0 + √(1-ᾱ_t) ε, t, c))²,   target = ε, v or x_0
+    l_i = mean_pixels (target(x_0, ε, t) - f_θ(x_t, t, c))²,   the schedule says what x_t and the target are
 
     A label is the number of a condition: a class, or a prompt. A family says how its network takes one (`denoise`)
     and which labels there are.
 
     Args:
         network: the denoiser that is trained; `pipeline` is what it comes from and is exported with.
+        schedule: how images are noised and what the network predicts.
         label_dropout: probability of the null label on a retain sample (classifier-free guidance). Never applied
             to a forget sample unless `forget_label_dropout`: ascent on the null class hurts every class.
         null_class: the label that means "no class", or None.
-        antithetic: draw timesteps in pairs (t, T-1-t), which lowers the variance of a batch.
+        antithetic: draw timesteps in pairs around the middle of the schedule, which lowers the variance of a batch.
         timestep_bins: bins of the table of the original model's losses (`baseline_losses`).
     """
 
@@ -36,6 +36,7 @@ class Denoising(Objective):
         self,
         pipeline: Any,
         network: nn.Module,
+        schedule: NoiseSchedule,
         num_classes: int | None,
         null_class: int | None = None,
         label_dropout: float = 0.1,
@@ -49,12 +50,7 @@ class Denoising(Objective):
         self.network = network
         if network.dtype == torch.float16:
             raise ValueError("the weights are float16, which cannot be trained: load float32 and set mixed_precision")
-        scheduler = pipeline.scheduler.config
-        self.prediction_type = scheduler.prediction_type
-        if self.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"prediction_type {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
-        self.num_timesteps = scheduler.num_train_timesteps
-        self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone().float(), persistent=False)
+        self.schedule = schedule
         self.num_classes = num_classes
         self.null_class = null_class
         if self.null_class is not None and not 0 <= self.null_class < (self.num_classes or 0):
@@ -92,12 +88,12 @@ class Denoising(Objective):
 
         `predict`: the prediction (B, C, H, W) instead.
         """
-        noisy = self._noisy(pixel_values, noise, timesteps)
+        noisy = self.schedule.add_noise(pixel_values, noise, timesteps)
         prediction = self.denoise(self.network, noisy, timesteps, self._labels(labels, drop_labels))
         if predict:
             return prediction
         if target is None:
-            target = self._target(pixel_values, noise, timesteps)
+            target = self.schedule.target(pixel_values, noise, timesteps)
         return self.errors(prediction.float(), target.float(), pixel_values, noisy, timesteps)
 
     def errors(self, prediction: Tensor, target: Tensor, images: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -110,29 +106,14 @@ class Denoising(Objective):
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        noisy = self._noisy(batch["pixel_values"], batch["noise"], batch["timesteps"])
+        noisy = self.schedule.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
         labels = self._labels(batch.get("labels"), batch.get("drop_labels"))
         return self.denoise(network, noisy, batch["timesteps"], labels)
-
-    def _alphas(self, timesteps: Tensor, images: Tensor) -> Tensor:
-        return self.alphas[timesteps].view(-1, *[1] * (images.ndim - 1))
-
-    def _noisy(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        alphas = self._alphas(timesteps, images)
-        return alphas.sqrt() * images + (1 - alphas).sqrt() * noise
-
-    def _target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        if self.prediction_type == "epsilon":
-            return noise
-        if self.prediction_type == "sample":
-            return images
-        alphas = self._alphas(timesteps, images)  # v = √ᾱ ε - √(1-ᾱ) x_0  (arXiv 2202.00512)
-        return alphas.sqrt() * noise - (1 - alphas).sqrt() * images
 
     def _labels(self, labels: Tensor | None, drop: Tensor | None) -> Tensor | None:
         if not self.conditional:
             return None
-        if drop is None or self.null_class is None:
+        if labels is None or drop is None or self.null_class is None:
             return labels
         return torch.where(drop, self.null_class, labels)
 
@@ -142,11 +123,7 @@ class Denoising(Objective):
         size, total = len(images), len(images) * world
         mine = slice(rank * size, (rank + 1) * size)
         noise = torch.randn((total, *images.shape[1:]), generator=generator)
-        if self.antithetic:
-            half = torch.randint(self.num_timesteps, ((total + 1) // 2,), generator=generator)
-            timesteps = torch.cat([half, self.num_timesteps - 1 - half])[:total]
-        else:
-            timesteps = torch.randint(self.num_timesteps, (total,), generator=generator)
+        timesteps = self.schedule.draw(total, generator, self.antithetic)
         draws = {"noise": noise[mine], "timesteps": timesteps[mine]}
         if self.conditional:
             draws["drop_labels"] = (torch.rand(total, generator=generator) < self.label_dropout)[mine]
@@ -166,7 +143,7 @@ class Denoising(Objective):
         labels = batch["labels"]
         if not self.anchors:
             raise ValueError("no label is retained, so there is none to match: set forget_loss='ascent', bound='own'")
-        table = [self.anchors.get(label, -1) for label in range(self.num_classes)]
+        table = [self.anchors.get(label, -1) for label in range(self.num_classes or 0)]
         return torch.tensor(table, device=labels.device)[labels]
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
@@ -178,9 +155,6 @@ class Denoising(Objective):
             self.anchors[label] = after[0] if after else label
 
     # ---- the original model's losses -------------------------------------------------------------
-    def _bins(self, timesteps: Tensor) -> Tensor:
-        return timesteps * self.timestep_bins // self.num_timesteps
-
     @torch.no_grad()
     def baseline_losses(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """(2, bins): mean loss under the own label and under other labels, by timestep bin.
@@ -190,7 +164,7 @@ class Denoising(Objective):
         """
         sums = torch.zeros(3, self.timestep_bins, dtype=torch.float64)
         for batch in batches:
-            bins = self._bins(batch["timesteps"]).cpu()
+            bins = self.schedule.bins(batch["timesteps"], self.timestep_bins).cpu()
             own = self(**batch).double().cpu()
             other = own
             if self.conditional:
@@ -202,7 +176,8 @@ class Denoising(Objective):
         return (sums[:2] / sums[2]).float()
 
     def baseline(self, table: Tensor, batch: dict[str, Tensor]) -> Baseline:
-        own, other = table.to(batch["timesteps"].device)[:, self._bins(batch["timesteps"])]
+        bins = self.schedule.bins(batch["timesteps"], self.timestep_bins)
+        own, other = table.to(bins.device)[:, bins]
         return Baseline(own=own, other=other)
 
     # ---- input check, export ---------------------------------------------------------------------
@@ -259,4 +234,4 @@ class Denoising(Objective):
         config = self.network.config
         size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size or 32,) * 2
         noisy = torch.randn((2, config.in_channels, *size), generator=generator)
-        return noisy, torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])
+        return noisy, self.schedule.examples()

@@ -12,7 +12,6 @@ from diffusers import AutoencoderTiny
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..common.files import atomic, write_text
@@ -20,6 +19,7 @@ from ..common.weights import weights_digest
 from ..data.fingerprint import fingerprint
 from ..data.images import ArrayDataset
 from ..data.pairs import collate, labels_of
+from ..data.protocols import SizedDataset
 
 
 @dataclass
@@ -74,7 +74,7 @@ def _readable(path: Path) -> bool:
 
 
 @torch.no_grad()
-def encode_images(vae: Any, dataset: Dataset, folder: str | Path, flips: bool = True, batch_size: int = 16):
+def encode_images(vae: Any, dataset: SizedDataset, folder: str | Path, flips: bool = True, batch_size: int = 16):
     """An ArrayDataset of the latents of `dataset` (`pixel_values` in [-1, 1]), with its labels; cached in `folder`.
 
     A latent is the mean of the VAE's posterior times its scaling factor: the posterior's spread is far below what

@@ -1,11 +1,83 @@
-"""A model of any family that the package knows, from a folder or Hub id."""
+"""The families by the class of a model: the only place that asks which family something is."""
 
 from pathlib import Path
 from typing import Any
 
 from ..common.untrusted import pipeline_index
+from .base import Family, Objective
 from .classifier.load import load_image_classifier
-from .pipelines import load_ddpm_pipeline, load_dit_pipeline, load_text_to_image_pipeline
+from .classifier.objective import Classification
+from .ddpm.objective import NoisePrediction
+from .ddpm.pipeline import load_ddpm_pipeline
+from .dit.load import load_dit_pipeline
+from .dit.objective import DiTPrediction
+from .text_to_image.load import load_text_to_image_pipeline
+from .text_to_image.objective import PIPELINES
+
+
+def _which_prompts(pipeline: Any) -> Objective:
+    raise ValueError("which prompts? Pass TextToImage(pipeline, encode_prompts(pipeline, [...]))")
+
+
+CLASSIFIER = Family(
+    "classifier",
+    "a transformers image classifier",
+    load_image_classifier,
+    Classification,
+    classes=("PreTrainedModel",),
+)
+DDPM = Family(
+    "ddpm",
+    "a pipeline around a UNet2DModel",
+    lambda name, revision: (load_ddpm_pipeline(name, revision=revision), None),
+    NoisePrediction,
+    classes=("ClassConditionalDDPMPipeline", "DDPMPipeline"),
+    networks=("UNet2DModel",),
+)
+DIT = Family(
+    "dit",
+    "a DiTPipeline",
+    lambda name, revision: (load_dit_pipeline(name, revision=revision), None),
+    DiTPrediction,
+    classes=("DiTPipeline",),
+)
+TEXT_TO_IMAGE = Family(
+    "text_to_image",
+    f"a {' or '.join(PIPELINES)}",
+    lambda name, revision: (load_text_to_image_pipeline(name, revision=revision), None),
+    _which_prompts,
+    classes=PIPELINES,
+)
+FAMILIES = (CLASSIFIER, DDPM, DIT, TEXT_TO_IMAGE)
+
+
+def family_of(model: Any) -> Family | None:
+    """The family of a pipeline or classifier; None for anything else, a bare UNet too."""
+    return next((family for family in FAMILIES if family.holds(model)), None)
+
+
+def prepare_family(model: Any) -> Family:
+    """The family of a pipeline or classifier.
+
+    Raises:
+        ValueError: none that the package knows; it says what to give.
+    """
+    family = family_of(model)
+    if family is None:
+        known = ", ".join(family.given for family in FAMILIES)
+        if isinstance(model, str | Path):
+            raise ValueError(f"{str(model)!r} is a name: load what it names, and pass {known}, or an Objective")
+        raise ValueError(f"{type(model).__name__} is not a model that can be unlearned: pass {known}, or an Objective")
+    return family
+
+
+def objective_for(model: Any) -> Objective:
+    """The objective of a UNet2D or DiT pipeline or of a transformers image classifier; an Objective itself.
+
+    Raises:
+        ValueError: a text-to-image pipeline, whose prompts only the caller knows, or no model of a known family.
+    """
+    return model if isinstance(model, Objective) else prepare_family(model).objective(model)
 
 
 def load_model(name_or_path: str, revision: str | None = None) -> tuple[Any, Any]:
@@ -17,12 +89,10 @@ def load_model(name_or_path: str, revision: str | None = None) -> tuple[Any, Any
     """
     kind = pipeline_class(name_or_path, revision)
     if kind is None:
-        return load_image_classifier(name_or_path, revision)
-    if kind == "DiTPipeline":
-        return load_dit_pipeline(name_or_path, revision=revision), None
-    if kind.startswith("StableDiffusion"):
-        return load_text_to_image_pipeline(name_or_path, revision=revision), None
-    return load_ddpm_pipeline(name_or_path, revision=revision), None
+        return CLASSIFIER.load(name_or_path, revision)
+    # Pipelines around a UNet2DModel have many classes: that loader looks at the UNet and says what does not fit.
+    family = next((family for family in FAMILIES if kind in family.classes), DDPM)
+    return family.load(name_or_path, revision)
 
 
 def pipeline_class(name_or_path: str, revision: str | None = None) -> str | None:

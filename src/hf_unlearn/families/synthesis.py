@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
 from ..data.images import ArrayDataset
+from ..data.protocols import SizedDataset
 from . import TextToImage, encode_prompts
 from .concepts import RETAIN_PROMPTS, Concept
 from .latents import Drawing, draw_latents, encode_images
@@ -23,8 +23,8 @@ def concept_data(
     num_retain_images: int = 128,
     drawing: Drawing | None = None,
     forget_images: str = "concept",
-    forget: tuple[Dataset, Sequence[str] | None] | None = None,
-    retain: tuple[Dataset, Sequence[str] | None] | None = None,
+    forget: tuple[SizedDataset, Sequence[str] | None] | None = None,
+    retain: tuple[SizedDataset, Sequence[str] | None] | None = None,
     **options: Any,
 ) -> tuple[TextToImage, ArrayDataset, ArrayDataset]:
     """(objective, forget set, retain set) for a Stable Diffusion pipeline, ready for UnlearnTrainer.
@@ -79,7 +79,7 @@ def concept_data(
 
 
 def _encoded(
-    pipeline: Any, source: tuple[Dataset, Sequence[str] | None], default: Sequence[str], cache_dir: str | Path
+    pipeline: Any, source: tuple[SizedDataset, Sequence[str] | None], default: Sequence[str], cache_dir: str | Path
 ) -> tuple[torch.Tensor, list[str]]:
     """Latents of both flips, and their texts."""
     images, captions = source

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
-from torch.utils.data import Dataset
 
+from ..data.protocols import SizedDataset
 from ..families import Objective
-from .base import Batch, Losses, Method, Step, flag
+from .base import Batch, Losses, Method, RetainData, Step, flag
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class BadTeacher(Method):
     family: ClassVar[str] = "classifier"
     temperature: float = flag(1.0, "Temperature of both distillations.")
 
-    def begin(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> nn.Module:
+    def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> nn.Module:
         """The random network."""
         return objective.fresh_network(0).requires_grad_(False)
 

@@ -2,19 +2,20 @@
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Final, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from typing_extensions import Self
 
+from ..data.protocols import SizedDataset
+from ..data.streaming import RetainStream
 from ..families import Baseline, Objective
 from ..saliency.masks import Masks
 
 OWN: Final = "own"  # each sample's own label
 Samples = dict[str, Tensor]
+RetainData = SizedDataset | RetainStream
 
 
 def flag(default: Any, text: str) -> Any:
@@ -162,7 +163,7 @@ class Method:
         """Fill in the preset and refuse words that are no choice. An own `__post_init__` begins with this one."""
         given = self.__dict__.pop("_given")
         if self.presets:
-            preset = self.preset
+            preset = {f.name: getattr(self, f.name) for f in fields(self)}["preset"]
             if preset not in self.presets:
                 raise ValueError(f"preset {preset!r} is not one of {', '.join(self.presets)}")
             for name, value in self.presets[preset].items():
@@ -212,14 +213,14 @@ class Method:
             raise ValueError(f"{wrong[0]} must be a finite number, got {numbers[wrong[0]]}")
         return replace(self)
 
-    def compute_masks(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Masks | None:
+    def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
         """Weight masks computed from the original model before the first step, or None for all weights."""
         return None
 
-    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
+    def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
         """Change the original weights in place before the first step (or instead of any, see `EditMethod`)."""
 
-    def begin(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Any:
+    def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Any:
         """Return what the steps need of the original weights: they find it in `step.state`.
 
         Called before the weights move, and again on resume.
@@ -241,11 +242,10 @@ class EditMethod(Method):
 
     trains: ClassVar[bool] = False
 
-    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
+    def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not say how it edits the weights: define edit")
 
 
-@cache
 def _choices(cls: type[Method]) -> dict[str, tuple[Any, ...]]:
     """The words that each field annotated as `Literal[...]`, or as that or None, may hold."""
     found = {}

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import Dataset
 
+from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import forget_gradient
 from ..saliency.masks import top_masks
-from .base import Batch, Losses, Method, Step, flag
+from .base import Batch, Losses, Method, RetainData, Step, flag
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LUR(Method):
     def batch_gradients(self) -> float:
         return 3  # the retain gradient is taken twice: to look ahead, and for the step
 
-    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
+    def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
         if not self.reinit_share:
             return
         gradient, _ = forget_gradient(objective, forget, seed=seed)

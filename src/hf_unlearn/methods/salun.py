@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.utils.data import Dataset
-
+from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import forget_gradient
 from ..saliency.masks import Masks, top_masks
-from .base import Batch, Losses, Method, Step, flag
+from .base import Batch, Losses, Method, RetainData, Step, flag
 from .random_label import relabelled
 
 
@@ -34,7 +33,7 @@ class SalUn(Method):
         if self.forget_weight <= 0:
             raise ValueError(f"forget_weight must be positive, got {self.forget_weight}")
 
-    def compute_masks(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Masks:
+    def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks:
         gradient, about = forget_gradient(objective, forget, max_samples=self.gradient_samples, seed=seed)
         return Masks(top_masks(gradient, self.mask_density), {"density": str(self.mask_density), **about})
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.utils.data import Dataset
-
+from ..data.protocols import SizedDataset
 from ..families import Objective
-from .base import Batch, Losses, Method, Step, flag
+from .base import Batch, Losses, Method, RetainData, Step, flag
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class SCRUB(Method):
     def batch_gradients(self) -> float:
         return 1 + self.max_share
 
-    def begin(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> dict[str, float]:
+    def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> dict[str, float]:
         """Options of the distance to the original."""
         return {"temperature": self.temperature} if objective.distils else {}
 

@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import fisher
-from .base import Batch, Losses, Method, Samples, Step, flag
+from .base import Batch, Losses, Method, RetainData, Samples, Step, flag
 
 Kept = dict[int, tuple[Tensor, Tensor]]  # id of a parameter -> its Fisher and original value
 
@@ -42,7 +42,7 @@ class SelectiveAmnesia(Method):
         if self.ewc_weight < 0 or self.retain_weight < 0:
             raise ValueError("ewc_weight and retain_weight must not be negative")
 
-    def begin(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Kept:
+    def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Kept:
         """The Fisher of the original on retain data, and the original weights."""
         found, _ = fisher(
             objective, retain, False, max_samples=self.fisher_samples, batch_size=self.fisher_batch_size, seed=seed

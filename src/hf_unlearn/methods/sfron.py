@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..common.limits import check_limits
 from ..common.losses import adaptive_mean
+from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import fisher
 from ..saliency.masks import Masks, ratio_masks
-from .base import Batch, Losses, Method, OptimizerSpec, Samples, Step, flag
+from .base import Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
 
 # What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
 REFERENCE = {
@@ -140,11 +140,11 @@ class SFRon(Method):
             raise ValueError("forget_loss='match' needs a model with labels: set forget_loss='ascent'")
         if self.bound == "other" and not objective.conditional:
             raise ValueError("bound='other' needs a model with labels: set bound='own' or 'none'")
-        auto_loss, auto_bound = objective.auto_forget_loss, "other" if objective.conditional else "own"
+        auto_bound: Literal["other", "own"] = "other" if objective.conditional else "own"
         bound = auto_bound if self.bound == "auto" else self.bound
         return replace(
             self,
-            forget_loss=auto_loss if self.forget_loss == "auto" else self.forget_loss,
+            forget_loss=objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss,
             bound=bound,
             bound_margin=self.bound_margin or {"other": 1.0, "own": 2.0, "none": None}[bound],
         )
@@ -175,7 +175,7 @@ class SFRon(Method):
     def needs_original(self) -> bool:
         return self.retain_loss == "match"
 
-    def compute_masks(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> Masks | None:
+    def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
         if not self.use_mask:
             return None
         options = (self.fisher, self.fisher_samples, self.fisher_batch_size, seed)

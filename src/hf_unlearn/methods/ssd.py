@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch.utils.data import Dataset
 
+from ..data.protocols import SizedDataset
+from ..data.streaming import RetainStream
 from ..families import Objective
 from ..saliency.fisher import fisher
-from .base import EditMethod, flag
+from .base import EditMethod, RetainData, flag
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class SSD(EditMethod):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
     @torch.no_grad()
-    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
-        options = dict(
-            estimator=self.fisher, max_samples=self.fisher_samples, batch_size=self.fisher_batch_size, seed=seed
-        )
+    def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
+        if isinstance(retain, RetainStream):
+            raise ValueError("ssd weighs the Fishers by the numbers of samples: give retain data with a length")
+        options = (self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
         with torch.enable_grad():
-            ours, theirs = (fisher(objective, s, forget=f, **options)[0] for s, f in ((forget, True), (retain, False)))
+            ours, theirs = fisher(objective, forget, True, *options)[0], fisher(objective, retain, False, *options)[0]
         share = len(forget) / (len(forget) + len(retain))
         for name, p in objective.network.named_parameters():
             if p.requires_grad:

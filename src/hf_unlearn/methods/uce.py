@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch.utils.data import Dataset
 
 from ..data.pairs import labels_of
-from ..families import Objective
-from .base import EditMethod, Method, flag
+from ..data.protocols import SizedDataset
+from ..families import Objective, TextToImage
+from .base import EditMethod, Method, RetainData, flag
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class UCE(EditMethod):
         return ready
 
     @torch.no_grad()
-    def edit(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
-        erased = sorted(set(labels_of(forget)))
-        kept = sorted(set(labels_of(retain)) - set(erased))
+    def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
+        assert isinstance(objective, TextToImage)  # its family
+        erased = sorted(set(labels_of(forget) or []))
+        kept = sorted(set(labels_of(retain) or []) - set(erased))
         tokens = objective.last_tokens(self.tokens == "after").double()  # (P, n, D)
         anchors = [objective.anchors[label] for label in erased]
         c, anchor, r = (tokens[labels].flatten(0, 1) for labels in (erased, anchors, kept))

@@ -17,7 +17,7 @@ from torch import nn
 from ..common.files import atomic
 from ..common.names import is_hub_id
 from ..common.untrusted import loading
-from ..families import PIPELINES, Objective, class_names
+from ..families import TEXT_TO_IMAGE, Objective, family_of
 from ..saliency.ranks import NAME
 
 PREFIX = "base_model.model."  # peft's name for the network in a PeftModel
@@ -153,7 +153,7 @@ def _activate(network: nn.Module, names: list[str]) -> None:
 
 
 def _is_stable_diffusion(model: Any) -> bool:
-    return bool(class_names(model) & set(PIPELINES))
+    return family_of(model) is TEXT_TO_IMAGE
 
 
 def adapter_ranks(objective: Objective) -> dict[str, int]:

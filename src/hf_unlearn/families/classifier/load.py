@@ -76,7 +76,7 @@ def check_same_build(model: PreTrainedModel, other: PreTrainedModel, name: str) 
     if different:
         n = different[0]
         raise ValueError(f"{name} is another architecture: {n} is {theirs.get(n)}, the model's is {ours.get(n)}")
-    moved = [n for n, i in model.config.label2id.items() if other.config.label2id.get(n, i) != i]
+    moved = [n for n, i in (model.config.label2id or {}).items() if (other.config.label2id or {}).get(n, i) != i]
     if moved:
         raise ValueError(f"{name} gives class {moved[0]!r} another id than the model")
 
@@ -148,7 +148,7 @@ class ProcessedImages(LabelledDataset):
             raise ValueError(f"forget indices {lost[:5]} are not in use: out of range, skipped, or over the maximum")
         return [where[p] for p in positions]
 
-    def _stored(self, position: int) -> dict[str, Any] | None:
+    def _stored(self, position: int) -> Any:
         return self.rows[position][self.image_column]
 
     def _decode(self, position: int) -> Image.Image:

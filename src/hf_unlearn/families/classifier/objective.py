@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class Classification(Objective):
         processor: the image processor to save beside it, if any.
     """
 
-    auto_forget_loss: ClassVar[str] = "ascent"
+    auto_forget_loss: ClassVar[Literal["match", "ascent"]] = "ascent"
     kinds: ClassVar[tuple[str, ...]] = ("classifier",)
     labels_are_targets: ClassVar[bool] = True
     distils: ClassVar[bool] = True
@@ -38,7 +38,7 @@ class Classification(Objective):
         super().__init__()
         self.network = model
         self.processor = processor
-        self.num_classes = model.config.num_labels
+        self.num_classes: int = model.config.num_labels or 0
         self.draws_of_anchor: Tensor | None = None  # (F,) in [0, 1), one for each forget sample
         self.kept: list[int] = list(range(self.num_classes))
         self._shape: tuple[int, ...] | None = None
@@ -169,10 +169,12 @@ class Classification(Objective):
         return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
+        if self._shape is None:
+            raise ValueError("the size of an image is not known yet: call check with one first")
         return (torch.randn((2, *self._shape), generator=generator),), {}
 
 
-def _check_sides(sides: tuple[int, int], config: PreTrainedConfig) -> None:
+def _check_sides(sides: tuple[int, ...], config: PreTrainedConfig) -> None:
     """Raise ValueError if images of `sides` do not go through: a wrong size, or nothing left after the strides."""
     given = f"images are {sides[0]}x{sides[1]} but the model takes"
     if config.model_type in FIXED_SIZE:

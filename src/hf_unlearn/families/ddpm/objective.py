@@ -7,6 +7,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ..denoising import Denoising
+from ..noise import DDPMSchedule
 
 
 class NoisePrediction(Denoising):
@@ -31,6 +32,7 @@ class NoisePrediction(Denoising):
         super().__init__(
             pipeline,
             pipeline.unet,
+            DDPMSchedule(pipeline.scheduler),
             pipeline.unet.config.num_class_embeds,
             null_class,
             label_dropout,
@@ -42,7 +44,7 @@ class NoisePrediction(Denoising):
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         return network(noisy, timesteps, class_labels=labels).sample
 
-    def reload_network(self, folder: str) -> UNet2DModel:
+    def reload_network(self, folder: str) -> Any:
         return UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:

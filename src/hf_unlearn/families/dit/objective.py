@@ -9,6 +9,7 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
 from ..denoising import Denoising
+from ..noise import DDPMSchedule
 
 
 class DiTPrediction(Denoising):
@@ -28,6 +29,13 @@ class DiTPrediction(Denoising):
         others: as in `Denoising`.
     """
 
+    log_betas: Tensor  # this and the next five: (T, 1, 1, 1)
+    log_posterior: Tensor
+    mean_of_start: Tensor
+    mean_of_noisy: Tensor
+    noise_to_signal: Tensor
+    inverse_signal: Tensor
+
     def __init__(
         self,
         pipeline: Any,
@@ -39,11 +47,12 @@ class DiTPrediction(Denoising):
     ):
         network = pipeline.transformer
         classes = network.config.num_embeds_ada_norm
-        super().__init__(
-            pipeline, network, classes + 1, classes, label_dropout, antithetic, forget_label_dropout, timestep_bins
-        )
-        if self.prediction_type != "epsilon":
-            raise ValueError(f"a DiT predicts noise, but the scheduler says prediction_type {self.prediction_type!r}")
+        schedule = DDPMSchedule(pipeline.scheduler)
+        rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
+        super().__init__(pipeline, network, schedule, classes + 1, classes, *rest)
+        kind = schedule.prediction_type
+        if kind != "epsilon":
+            raise ValueError(f"a DiT predicts noise, but the scheduler says prediction_type {kind!r}")
         self.channels = network.config.in_channels
         self.learns_variance = network.out_channels == 2 * self.channels
         if variance_weight and not self.learns_variance:
@@ -101,13 +110,13 @@ class DiTPrediction(Denoising):
         likelihood = _discretised_log_likelihood(images, mean, log_variance / 2)
         first = (timesteps == 0).view(-1, 1, 1, 1)
         bits = torch.where(first, -likelihood, kl).flatten(1).mean(1) / math.log(2)
-        return bits * self.num_timesteps / 1000
+        return bits * self.schedule.num_timesteps / 1000
 
     def _posterior_mean(self, start: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0 = start)."""
         return self.mean_of_start[timesteps] * start + self.mean_of_noisy[timesteps] * noisy
 
-    def reload_network(self, folder: str) -> DiTTransformer2DModel:
+    def reload_network(self, folder: str) -> Any:
         return DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer", use_safetensors=True)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:

@@ -8,17 +8,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..base import class_names
 from ..denoising import Denoising
 from ..description import Description
+from ..noise import DDPMSchedule
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 # Which of the UNet's weights are trained (names as in ESD, arXiv 2303.07345).
 TRAIN_METHODS = ("full", "xattn", "noxattn", "selfattn")
-
-
-def class_names(pipeline: Any) -> set[str]:
-    """Names of the classes that an object is of: importing diffusers' pipelines to compare with takes seconds."""
-    return {kind.__name__ for kind in type(pipeline).__mro__}
 
 
 @dataclass
@@ -79,6 +76,9 @@ class TextToImage(Denoising):
 
     kinds: ClassVar[tuple[str, ...]] = ("diffusion", "text to image")
     anchor_rule: ClassVar[str] = "the given anchor prompt, else the empty prompt"
+    embeds: Tensor  # (P, tokens, D)
+    pooled: Tensor | None  # (P, D') for SDXL
+    time_ids: Tensor  # (1, 6)
 
     def __init__(
         self,
@@ -99,8 +99,9 @@ class TextToImage(Denoising):
                 f"train_method must be one of {', '.join(TRAIN_METHODS)} or text_encoder, got {train_method!r}"
             )
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
-        super().__init__(pipeline, pipeline.unet, len(prompts.texts), 0, *rest)
+        super().__init__(pipeline, pipeline.unet, DDPMSchedule(pipeline.scheduler), len(prompts.texts), 0, *rest)
         self.prompts, self.train_method = prompts, train_method
+        self._shape: tuple[int, ...] | None = None  # of the latents, once some were checked
         same = [text for text, anchor in (anchors or {}).items() if text == anchor]
         if same:
             raise ValueError(f"prompt {same[0]!r} is its own anchor: choose another anchor_concept")
@@ -118,6 +119,7 @@ class TextToImage(Denoising):
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         dtype = next(network.parameters()).dtype
+        assert labels is not None  # every image has a prompt
         return network(noisy.to(dtype), timesteps, **self._condition(labels, dtype)).sample
 
     def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
@@ -145,7 +147,7 @@ class TextToImage(Denoising):
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         """The given anchors; for prompts without one the null prompt."""
-        self.anchors = {label: self.chosen.get(label, self.null_class) for label in self.class_labels}
+        self.anchors = {label: self.chosen.get(label, 0) for label in self.class_labels}
 
     def describe(self, labels: Sequence[int]) -> Description:
         """As for every denoiser, with the forget prompts and their anchors, and which weights are trained."""
@@ -161,18 +163,22 @@ class TextToImage(Denoising):
         self._shape = shape
         if labels is None:
             raise ValueError("the data has no prompts: give each latent the number of its prompt as label")
-        outside = sorted(set(labels) - set(range(self.num_classes)))
+        outside = sorted(set(labels) - set(range(len(self.prompts.texts))))
         if outside:
             raise ValueError(f"labels {outside[:5]} are out of range: {self.num_classes} prompts were encoded")
 
-    def reload_network(self, folder: str) -> UNet2DConditionModel:
+    def reload_network(self, folder: str) -> Any:
         return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
 
+    @property
+    def _default_shape(self) -> tuple[int, ...]:
+        config = self.pipeline.unet.config
+        return (config.in_channels, config.sample_size, config.sample_size)
+
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
-        noisy = torch.randn((2, *self._shape), generator=generator)
-        labels = torch.tensor([0, self.num_classes - 1], device=self.embeds.device)
-        timesteps = torch.tensor([self.num_timesteps // 4, self.num_timesteps // 2])
-        return (noisy, timesteps), self._condition(labels, torch.float32)
+        noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator)
+        labels = torch.tensor([0, len(self.prompts.texts) - 1], device=self.embeds.device)
+        return (noisy, self.schedule.examples()), self._condition(labels, torch.float32)
 
 
 def trained_names(unet: nn.Module, train_method: str) -> set[str]:

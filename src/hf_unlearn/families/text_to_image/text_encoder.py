@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
-from .objective import Prompts, TextToImage, class_names
+from ..base import class_names
+from .objective import Prompts, TextToImage
 
 
 class TextEncoderToImage(TextToImage):
@@ -23,6 +23,7 @@ class TextEncoderToImage(TextToImage):
     """
 
     adaptable = False
+    ids: Tensor  # (P, tokens)
 
     def __init__(self, pipeline: Any, prompts: Prompts, anchors: dict[str, str] | None = None, **options: Any):
         if "StableDiffusionPipeline" not in class_names(pipeline):
@@ -41,6 +42,7 @@ class TextEncoderToImage(TextToImage):
         unet = self.pipeline.unet
         if unet.device != noisy.device:  # no module of this one, so nobody else moves it
             unet.to(noisy.device)
+        assert labels is not None  # every image has a prompt
         embeds = network(self.ids[labels])[0]
         return unet(noisy.to(unet.dtype), timesteps, encoder_hidden_states=embeds.to(unet.dtype)).sample
 
@@ -48,7 +50,7 @@ class TextEncoderToImage(TextToImage):
         """Move the VAE to the CPU; UNet and text encoder are used."""
         self.pipeline.vae.to("cpu")
 
-    def reload_network(self, folder: str) -> CLIPTextModel:
+    def reload_network(self, folder: str) -> Any:
         return type(self.network).from_pretrained(folder, subfolder="text_encoder", use_safetensors=True)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:

@@ -7,10 +7,11 @@ without this package. Loading it as a whole needs this class, because model_inde
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers import SchedulerMixin, UNet2DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..common.untrusted import check_filled, loading, pipeline_index
+from ...common.untrusted import check_filled, loading, pipeline_index
 
 
 class ClassConditionalDDPMPipeline(DiffusionPipeline):
@@ -22,9 +23,11 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
         null_class: the class embedding that means "no class"; None if the model has none (then no guidance).
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq = "unet"  # type: ignore[assignment]
+    unet: Any
+    scheduler: Any
 
-    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin, null_class: int | None = None):
+    def __init__(self, unet: Any, scheduler: SchedulerMixin, null_class: int | None = None):
         super().__init__()
         if not unet.config.num_class_embeds:
             raise ValueError("the UNet has no class embeddings (num_class_embeds): use diffusers' DDPMPipeline")
@@ -33,7 +36,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
 
     @property
     def null_class(self) -> int | None:
-        return self.config.null_class
+        return self.config["null_class"]
 
     @torch.no_grad()
     def __call__(
@@ -75,7 +78,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         images = images * self.scheduler.init_noise_sigma
         extra = self._step_arguments(generator, eta)
-        both = torch.cat([labels, torch.full_like(labels, self.null_class)]) if guided else labels
+        both = labels if not guided else torch.cat([labels, torch.full_like(labels, self.null_class or 0)])
         for t in self.progress_bar(self.scheduler.timesteps):
             inputs = self.scheduler.scale_model_input(torch.cat([images, images]) if guided else images, t)
             prediction = self.unet(inputs, t, class_labels=both).sample
@@ -118,48 +121,4 @@ def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     check_filled(pipeline, folder)
     if not pipeline.unet.config.sample_size:
         raise ValueError(f"the UNet of {folder} does not say its sample_size: write it into unet/config.json")
-    return pipeline
-
-
-def load_dit_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
-    """A DiTPipeline from a folder or Hub id, in float32, safetensors only. Raises ValueError for another pipeline."""
-    from diffusers import DiTPipeline
-
-    kind = pipeline_index(folder, **kwargs).get("_class_name")
-    if kind != "DiTPipeline":
-        raise ValueError(f"{folder} is a {kind}: give a DiTPipeline")
-    with loading(folder):
-        pipeline = DiTPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
-    check_filled(pipeline, folder)
-    return pipeline
-
-
-def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
-    """A Stable Diffusion pipeline (1.x, 2.x, XL) from a folder or Hub id, in float32, safetensors only.
-
-    Args:
-        xformers: use xformers' attention instead of torch's scaled dot product attention.
-
-    Raises:
-        ValueError: another kind of pipeline, or xformers does not import.
-    """
-    kind = pipeline_index(folder, revision=kwargs.get("revision")).get("_class_name")
-    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
-        raise ValueError(f"{folder} is a {kind}: give a StableDiffusionPipeline or StableDiffusionXLPipeline")
-    if xformers:
-        try:
-            import xformers.ops  # noqa: F401
-        except ImportError as error:
-            raise ValueError(
-                f"xformers does not import ({error}): install hf_unlearn[xformers], or leave the flag out, "
-                "torch's scaled dot product attention is the default"
-            ) from error
-    with loading(folder):
-        pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
-    check_filled(pipeline, folder)
-    for part in pipeline.components.values():  # transformers' parts keep the stored precision, diffusers' parts do not
-        if isinstance(part, torch.nn.Module) and part.dtype != torch.float32:
-            part.to(torch.float32)
-    if xformers:
-        pipeline.enable_xformers_memory_efficient_attention()
     return pipeline
