@@ -13,78 +13,81 @@ import hf_unlearn
 from hf_unlearn import ESD, METHODS, FineTune, SFRon
 from hf_unlearn.common.imports import Sources, code_of
 from hf_unlearn.compare import Cells
-from hf_unlearn.compare.closure import CELLS, MODELS, modules_run, outside, registries, source_of
+from hf_unlearn.compare.closure import MODELS, modules_run, outside, registries, source_of
 
 PACKAGE = Path(hf_unlearn.__file__).parent
-STATEMENT = "\n\nADDED = 1\n"
+SOURCES = Sources(PACKAGE, "hf_unlearn")
 
 
-@pytest.fixture(scope="module")
-def copied(tmp_path_factory) -> Path:
-    return Path(shutil.copytree(PACKAGE, tmp_path_factory.mktemp("copy") / "hf_unlearn", ignore=_no_code))
-
-
-def _no_code(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if name == "assets" or name == "__pycache__"]
-
-
-def digests(root: Path) -> dict[str, str]:
-    """The digest of what each kind of cell runs, of a copy of the package."""
-    sources = Sources(root, "hf_unlearn")
-    cells = {"original": source_of(start=CELLS, sources=sources), "models": source_of(start=MODELS, sources=sources)}
-    return {**cells, **{name: source_of(METHODS[name](), sources=sources) for name in ("sfron", "esd", "salun")}}
-
-
-def changed(root: Path, module: str, text: str = STATEMENT) -> set[str]:
-    """The kinds of cells whose digest changes with `text` at the end of a module."""
-    path = root / module
-    before, stored = digests(root), path.read_text()
-    path.write_text(stored + text)
-    try:
-        after = digests(root)
-    finally:
-        path.write_text(stored)
-    return {name for name, digest in after.items() if digest != before[name]}
+def runs(module: str) -> set[str]:
+    """The kinds of cells that run a module."""
+    kinds = {"original": modules_run(), "models": modules_run(start=MODELS)}
+    kinds |= {name: modules_run(METHODS[name]) for name in ("sfron", "esd", "salun")}
+    return {kind for kind, modules in kinds.items() if module in modules}
 
 
 EVERY = {"original", "models", "sfron", "esd", "salun"}
 CASES = {
-    "training/trainer.py": EVERY,
-    "training/optim.py": EVERY,
-    "families/classifier/objective.py": EVERY,
-    "data/pairs.py": EVERY,
-    "common/files.py": EVERY,
-    "methods/base.py": EVERY,
-    "methods/fine_tune.py": EVERY,
-    "evaluation/membership.py": EVERY - {"models"},
-    "evaluation/relearn.py": EVERY - {"models"},
-    "compare/cells.py": EVERY - {"models"},
-    "methods/sfron.py": {"sfron"},
-    "methods/esd.py": {"esd"},
-    "methods/random_label.py": {"salun"},  # SalUn is built on it
-    "methods/__init__.py": set(),
-    "methods/lur.py": set(),
-    "cli/parsing.py": set(),
-    "report/record.py": set(),
-    "evaluation/fidelity.py": set(),
-    "families/dit/objective.py": set(),
-    "compare/spaces.py": set(),
-    "compare/tables.py": set(),
-    "__init__.py": set(),
+    "training.trainer": EVERY,
+    "training.optim": EVERY,
+    "families.classifier.objective": EVERY,
+    "data.pairs": EVERY,
+    "common.files": EVERY,
+    "methods.base": EVERY,
+    "methods.fine_tune": EVERY,
+    "evaluation.membership": EVERY - {"models"},
+    "evaluation.relearn": EVERY - {"models"},
+    "compare.cells": EVERY - {"models"},
+    "methods.sfron": {"sfron"},
+    "methods.esd": {"esd"},
+    "methods.random_label": {"salun"},  # SalUn is built on it
+    "methods": set(),
+    "methods.lur": set(),
+    "cli.parsing": set(),
+    "report.record": set(),
+    "evaluation.fidelity": set(),
+    "families.dit.objective": set(),
+    "compare.spaces": set(),
+    "compare.tables": set(),
+    "": set(),
 }
 
 
 @pytest.mark.parametrize("module", CASES)
-def test_a_change_in_what_a_cell_runs_is_another_cell(copied, module):
-    assert changed(copied, module) == CASES[module]
+def test_what_a_cell_runs(module):
+    assert module in SOURCES.paths and runs(module) == CASES[module]
 
 
-def test_comments_docstrings_and_layout_change_no_cell(copied):
-    assert changed(copied, "training/trainer.py", "\n\n# a remark\n") == set()
+def test_a_change_in_what_a_cell_runs_is_another_cell(tmp_path):
+    """In a copy of the package: its loop, then another method with a command and a page, then words alone."""
+    root = Path(shutil.copytree(PACKAGE, tmp_path / "hf_unlearn", ignore=shutil.ignore_patterns("assets")))
+
+    def digests() -> list[str]:
+        sources = Sources(root, "hf_unlearn")
+        return [source_of(METHODS[name](), sources=sources) for name in ("sfron", "esd")]
+
+    def add(text: str, *modules: str) -> None:
+        for module in modules:
+            path = root / module
+            path.write_text(path.read_text() + text)
+
+    first = digests()
+    add("\n\nADDED = 1\n", "methods/esd.py", "methods/__init__.py", "cli/parsing.py", "report/record.py")
+    second = digests()
+    assert second[0] == first[0] and second[1] != first[1]
+    add('\n\n# Words.\ndef added():\n    """Words."""\n', "training/optim.py")
+    third = digests()
+    assert all(digest not in (*first, *second) for digest in third)
+    path = root / "training/optim.py"
+    path.write_text(path.read_text().replace("Words.", "Other words."))
+    assert digests() == third
+
+
+def test_comments_docstrings_and_layout_are_not_code():
     source = (
         '"""A."""\n\n\nclass A:\n    """B."""\n\n    def f(self, x):\n        """C."""\n        return {"a":x}  # D\n'
     )
-    assert code_of(__import__("ast").parse(source)) == "class A:\n\n    def f(self, x):\n        return {'a': x}"
+    assert code_of(source) == "class A:\n\n    def f(self, x):\n        return {'a': x}"
 
 
 def test_the_key_of_a_cell_holds_the_source_of_its_own_method(tmp_path, monkeypatch):
@@ -101,18 +104,19 @@ def test_all_that_runs_is_in_the_closure(tmp_path):
     """The files whose functions are called while a cell and its models are computed. Registries only choose."""
     called: set[CodeType] = set()
     recipe = replace(TINY, train={"max_steps": 2}, budget=2, max_retain_samples=50)
-    Cells(recipe, tmp_path / "before").result("finetune", 0, "validation")  # modules are imported now
+    cells = Cells(recipe, tmp_path)
+    cells.result("finetune", 0, "validation")  # modules are imported now, and the models trained
+    shutil.rmtree(cells.models)
+    cells.cell_path("sfron", 0, "test", {})  # digests are made once
     sys.setprofile(lambda frame, event, value: called.add(frame.f_code) if event == "call" else None)
     try:
-        Cells(recipe, tmp_path / "cells").result("sfron", 0, "test", {"learning_rate": 1e-3})
+        cells.result("sfron", 0, "test", {"learning_rate": 1e-3})
     finally:
         sys.setprofile(None)
     files = {Path(code.co_filename) for code in called}
-    sources = Sources(PACKAGE, "hf_unlearn")
-    ran = {module for module, path in sources.paths.items() if path in files}
+    ran = {module for module, path in SOURCES.paths.items() if path in files}
     assert {"training.trainer", "methods.sfron", "methods.fine_tune", "evaluation.membership"} <= ran
-    beside = {"compare.closure", "common.imports", "", *registries()}
-    assert ran - modules_run(SFRon) - beside == set()
+    assert ran - modules_run(SFRon) - {"compare.closure", "common.imports", "", *registries()} == set()
 
 
 def test_registries_are_found_by_what_they_import():
@@ -158,7 +162,7 @@ def test_a_method_of_another_package_is_part_of_the_key(installed, tmp_path, edi
     module = __import__("plugin_of_two.method").method
     before = outside(module)
     path = tmp_path / edited
-    path.write_text(path.read_text() + STATEMENT)
+    path.write_text(path.read_text() + "\nADDED = 1\n")
     assert (outside(module) == before) == edited.endswith("other.py")
     assert source_of(module.Outside()).endswith(f"-{outside(module)}")
 

@@ -26,10 +26,13 @@ class Sources:
         self.code = functools.cache(self._code)
 
     def _tree(self, module: str) -> ast.Module:
-        return ast.parse(self.paths[module].read_text(encoding="utf-8"))
+        return ast.parse(self._text(module))
 
     def _code(self, module: str) -> str:
-        return code_of(self.tree(module))
+        return code_of(self._text(module))
+
+    def _text(self, module: str) -> str:
+        return self.paths[module].read_text(encoding="utf-8")
 
     def is_package(self, module: str) -> bool:
         return self.paths[module].name == "__init__.py"
@@ -127,14 +130,14 @@ class Sources:
         return digest.hexdigest()[:16]
 
 
-def code_of(tree: ast.AST) -> str:
-    """The code of a syntax tree, as Python writes it, without docstrings."""
-    copy = ast.parse(ast.unparse(tree))
-    for node in ast.walk(copy):
+def code_of(source: str) -> str:
+    """Source text as Python writes it, without comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(node, _WITH_DOCSTRING) and _is_text(body[0]):
             node.body = body[1:] or [ast.Pass()]
-    return ast.unparse(copy)
+    return ast.unparse(tree)
 
 
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
