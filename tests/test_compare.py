@@ -29,6 +29,7 @@ TINY = Recipe(
     search_seeds=[1000],
     max_retain_samples=300,
 )
+pytestmark = pytest.mark.xdist_group("compare")
 TIMES = ("seconds", "time_ratio")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import environment, tiny_sd
 
+pytestmark = pytest.mark.xdist_group("kills")
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
