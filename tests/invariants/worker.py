@@ -12,7 +12,7 @@ import torch
 from conftest import config, tiny_pipeline
 from safetensors.torch import save_file
 
-from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
 from hf_unlearn.cli import parsing as cli
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.saliency.fisher import fisher
@@ -61,18 +61,19 @@ def main() -> None:
     parser.add_argument("--save_steps", type=int)
     parser.add_argument("--files", action="store_true", help="write masks.safetensors and fisher.safetensors too")
     options = parser.parse_args()
+    # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
+    steady = dict(adam_epsilon=1e-4, use_cpu=True)
+    every = {method: config(options.folder / method / options.into, **steady) for method in options.methods}
     if options.fsdp:
-        shard()
-    for method in options.methods:
-        run(method, options.folder / method, options)
+        shard()  # after the arguments, which find the processes
+    for method, values in every.items():
+        run(method, options.folder / method, values, options)
 
 
-def run(method: str, folder: Path, options: argparse.Namespace) -> None:
+def run(method: str, folder: Path, values: UnlearnConfig, options: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(1)
     images = ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)
     objective = NoisePrediction(tiny_pipeline(), antithetic=True)
-    # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
-    values = config(folder / options.into, adam_epsilon=1e-4, use_cpu=True)
     values.per_device_train_batch_size = 8 // values.world_size
     if method == "evaluated":
         values.eval_strategy, values.eval_steps = "steps", 2
