@@ -20,10 +20,10 @@ demo: env
 	$(BIN)/python scripts/unlearn_ddpm.py --output_dir demo-output
 
 test: env
-	$(BIN)/python -m pytest -n 2 -m "not long and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not gpu"
 
 test-all: env
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: env
 	$(BIN)/ruff check .

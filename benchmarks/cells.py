@@ -1,4 +1,4 @@
-"""Cells of a table in processes of one thread, each kept in a JSON file and never computed twice."""
+"""Compute the cells of a table in processes of one thread; each is kept in a JSON file and computed once."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 @functools.cache
 def digest_of(*paths: Path) -> str:
-    """Of the files' content, for the name of a cell."""
+    """Digest of the files' content, for the name of a cell."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
@@ -22,19 +22,20 @@ def digest_of(*paths: Path) -> str:
 
 
 def ranking(select: str) -> dict[str, str]:
-    """For the key of an adapter's cell, the code that chooses its ranks: no cell of other ranks is taken for it."""
+    """The code that chooses an adapter's ranks, for the key of its cell: cells of other ranks have another key."""
+    from hf_unlearn.common.imports import code_of
     from hf_unlearn.saliency.ranks import allot_ranks, layer_scores
 
     if select != "saliency":
         return {}
-    code = "".join(inspect.getsource(part) for part in (layer_scores, allot_ranks))
+    code = "".join(code_of(inspect.getsource(part)) for part in (layer_scores, allot_ranks))
     return {"ranks": hashlib.sha256(code.encode()).hexdigest()[:12]}
 
 
 def computed(
     path: str | Path, wanted: Sequence[tuple], key: Callable[..., str], cell: Callable[..., dict], jobs: int
 ) -> dict[str, Any]:
-    """All cells of `path` by key, after `cell(*arguments)` was run for those of `wanted` that were not there."""
+    """Compute `cell(*arguments)` for those of `wanted` that `path` does not hold yet, and return all cells by key."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     cells = json.loads(path.read_text()) if path.exists() else {}
@@ -44,6 +45,6 @@ def computed(
         for done in tqdm(as_completed(running), total=len(missing), desc="cells", disable=not missing):
             cells[key(*running[done])] = done.result()
             partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(cells, indent=1, sort_keys=True))
+            partial.write_text(json.dumps(cells, indent=1, sort_keys=True) + "\n")
             partial.replace(path)
     return cells

@@ -14,7 +14,7 @@ from emoji_forget import DRAWING, STYLE, THING, draw, judged, shown, trained
 
 def metrics(figures: dict, kind: str, count: int) -> dict:
     """UnlearnCanvas's figures as a record has them."""
-    from hf_unlearn.data.emoji import OBJECTS, STYLES
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES
     from hf_unlearn.evaluation.metric import Metric, version_of
 
     every = len(STYLES) * len(OBJECTS)

@@ -47,7 +47,7 @@ LORA = {
 
 def concept_of(kind: str, name: str):
     """(the concept, whose prompts go to the next style or object; the prompts of everything else)."""
-    from hf_unlearn.data.emoji import OBJECTS, STYLES, prompt_of
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, prompt_of
     from hf_unlearn.families.concepts import Concept
 
     styles, things = list(STYLES), list(OBJECTS)
@@ -95,21 +95,24 @@ def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float |
 def judged(pipeline, model: str, data_dir: str, kind: str, name: str, count: int):
     """(UnlearnCanvas's figures, the pictures they are of)."""
     import torch
+    from emoji_figures import canvas_figures, draw_grid
+    from emoji_pictures import load_emoji
 
-    from hf_unlearn.data.emoji import OBJECTS, STYLES, load_emoji
-    from hf_unlearn.evaluation.emoji import EmojiJudge, canvas_figures, draw_grid
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, EmojiClassifier
 
-    number = (list(STYLES) if kind == "style" else list(OBJECTS)).index(name)
-    judge = EmojiJudge.from_pretrained(Path(model) / "judge", use_safetensors=True, torch_dtype=torch.float32).eval()
+    number = (STYLES if kind == "style" else OBJECTS).index(name)
+    judge = EmojiClassifier.from_pretrained(
+        Path(model) / "judge", use_safetensors=True, torch_dtype=torch.float32
+    ).eval()
     pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
     return canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None)), pictures[0]
 
 
 def shown(pictures, count: int):
     """(prompts, 1, 3, 64, 64): the first picture of each `SHOWN` object in each style."""
-    from hf_unlearn.data.emoji import OBJECTS, STYLES
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES
 
-    firsts = [(s * len(OBJECTS) + list(OBJECTS).index(thing)) * count for thing in SHOWN for s in range(len(STYLES))]
+    firsts = [(s * len(OBJECTS) + OBJECTS.index(thing)) * count for thing in SHOWN for s in range(len(STYLES))]
     return pictures[firsts].unsqueeze(1)
 
 
@@ -153,7 +156,7 @@ def picture(strips: dict[str, Path], target: tuple[str, str], path: str) -> None
 
 def draw(grids: dict, target: tuple[str, str], path: str) -> None:
     """PNG of what `shown` gave of each model."""
-    from hf_unlearn.data.emoji import STYLES
+    from hf_unlearn.evaluation.emoji import STYLES
     from hf_unlearn.evaluation.tables import save_grid
 
     asked = [(style, thing) for thing in SHOWN for style in STYLES]
@@ -175,7 +178,7 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder of scripts/train_emoji_sd.py; default the shipped one")
+    parser.add_argument("--model", help="folder of benchmarks/train_emoji_sd.py; default the shipped one")
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

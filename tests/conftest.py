@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,14 @@ from hf_unlearn import ClassConditionalDDPMPipeline, UnlearnConfig, UnlearnTrain
 from hf_unlearn.data.images import ArrayDataset
 
 torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+
+
+def environment(**values: str) -> dict[str, str]:
+    """The environment of a worker process: one thread, and what pytest's `pythonpath` adds to this one's path."""
+    paths = [str(ROOT / name) for name in ("src", "tests", "benchmarks", "scripts")]
+    paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), **values}
 
 
 def tiny_unet(num_class_embeds: int | None = 5, seed: int = 0, widths: tuple[int, int] = (8, 16)) -> UNet2DModel:

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from hf_unlearn.compare import Cells, Recipe, compare, load_recipe, method_of
-from hf_unlearn.compare.cells import splits_of
+from hf_unlearn.compare.models import splits_of
 from hf_unlearn.compare.recipe import SHIPPED
 from hf_unlearn.compare.search import search
 from hf_unlearn.compare.spaces import SPACES
@@ -26,7 +26,10 @@ TINY = Recipe(
     budget=6,
     train={"max_steps": 30},
     trials=2,
+    search_seeds=[1000],
+    max_retain_samples=300,
 )
+pytestmark = pytest.mark.xdist_group("compare")
 TIMES = ("seconds", "time_ratio")
 
 
@@ -48,19 +51,20 @@ def test_a_killed_comparison_goes_on_to_the_same_table(finished, tmp_path, monke
     class Killed(BaseException):
         pass
 
-    whole, calls = Cells.figures, []
+    whole, calls = Cells.result, []
 
     def dies(self, *args):
         calls.append(args)
-        if len(calls) in (3, 9):
+        if len(calls) in (2, 11):  # in the first search, and amid the cells of the table
             raise Killed
         return whole(self, *args)
 
-    monkeypatch.setattr(Cells, "figures", dies)
-    for _ in range(2):
+    monkeypatch.setattr(Cells, "result", dies)
+    for already in (1, 8):
         with pytest.raises(Killed):
-            compare(TINY, tmp_path, jobs=0, progress=False)
-    compare(TINY, tmp_path, jobs=0, progress=False)
+            compare(TINY, tmp_path, jobs=0, progress=False, models_dir=finished[0] / "models")
+        assert len(list((tmp_path / "cells").iterdir())) == already
+    compare(TINY, tmp_path, jobs=0, progress=False, models_dir=finished[0] / "models")
     assert timeless(tmp_path) == timeless(finished[0])
 
 
@@ -68,12 +72,12 @@ def test_finished_cells_are_read_and_stale_ones_are_not(finished, tmp_path, monk
     folder, text = finished
     monkeypatch.setattr("hf_unlearn.compare.cells.unlearn", None)  # a cell that is computed again would fail
     assert compare(TINY, folder, jobs=0, progress=False) == text
-    cells = Cells(TINY, folder)
-    keys = {cells.key(row="finetune", seed=s, options=o) for s in (0, 1) for o in ({}, {"learning_rate": 1e-3})}
-    keys |= {Cells(replace(TINY, train={"max_steps": 31}), folder).key(row="finetune", seed=0, options={})}
-    monkeypatch.setattr("hf_unlearn.compare.cells.source_digest", lambda: "another version of the code")
-    keys |= {Cells(TINY, folder).key(row="finetune", seed=0, options={})}
-    assert len(keys) == 6
+    cells, options = Cells(TINY, folder), {"learning_rate": 1e-3}
+    paths = {cells.cell_path("finetune", s, "test", o) for s in (0, 1) for o in ({}, options)}
+    paths |= {Cells(replace(TINY, train={"max_steps": 31}), folder).cell_path("finetune", 0, "test", {})}
+    monkeypatch.setattr("hf_unlearn.compare.cells.source_of", lambda *of, **start: "another version of the code")
+    paths |= {Cells(TINY, folder).cell_path("finetune", 0, "test", {})}
+    assert len(paths) == 6
 
 
 def test_what_a_cell_depends_on_is_another_cell(tmp_path, monkeypatch):
@@ -85,18 +89,18 @@ def test_what_a_cell_depends_on_is_another_cell(tmp_path, monkeypatch):
         {"forget": {"classes": [3]}},
         {"budget": 7},
         {"batch_size": 32},
-        {"max_retain_samples": 100},
+        {"max_retain_samples": 0},
         {"fisher_samples": 16},
     )
     for change in changes:
-        Cells(replace(TINY, **change), tmp_path).figures("finetune", 0, "test")
+        Cells(replace(TINY, **change), tmp_path).result("finetune", 0, "test")
     assert len(list((tmp_path / "cells").iterdir())) == len(changes)
     assert len(list((tmp_path / "models").iterdir())) == 1 + 3
 
 
 def test_max_retain_samples_are_spread_over_the_retain_set(tmp_path):
     sets = Cells(replace(TINY, max_retain_samples=100), tmp_path).measured_on(0, "validation")
-    whole = Cells(TINY, tmp_path).measured_on(0, "validation")
+    whole = Cells(replace(TINY, max_retain_samples=0), tmp_path).measured_on(0, "validation")
     assert len(sets["retain"]) == 100 and len(whole["retain"]) > 1000
     assert len(sets["forget"]) == len(whole["forget"]) and len(sets["test"]) == len(whole["test"])
 
@@ -119,20 +123,21 @@ def test_files_and_definitions(finished):
 def test_search_uses_neither_the_test_split_nor_the_seeds_of_the_table(tmp_path, monkeypatch):
     asked = []
 
-    def figures(self, row, seed, split, options=None):
+    def result(self, row, seed, split, options=None):
         asked.append((row, seed, split))
         error = 0.1 * abs(torch.tensor(options["learning_rate"]).log10().item() + 2.5)
         return {"diverged": None, "metrics": {"average_gap": {"value": error}}}
 
-    monkeypatch.setattr(Cells, "figures", figures)
-    found = search(Cells(replace(TINY, trials=15), tmp_path), "finetune")
-    assert set(asked) == {("finetune", s, "validation") for s in TINY.search_seeds} and len(asked) == 45
+    monkeypatch.setattr(Cells, "result", result)
+    recipe = replace(TINY, trials=15, search_seeds=[1000, 1001, 1002])
+    found = search(Cells(recipe, tmp_path), "finetune")
+    assert set(asked) == {("finetune", s, "validation") for s in recipe.search_seeds} and len(asked) == 45
     assert 1.5e-3 < found["options"]["learning_rate"] < 6e-3  # the best is 10^-2.5
-    assert not set(TINY.search_seeds) & set(TINY.seeds)
+    assert not set(recipe.search_seeds) & set(recipe.seeds)
 
 
 def test_a_diverged_trial_is_the_worst_and_a_diverged_cell_is_named(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(Cells, "figures", lambda *args: {"diverged": "loss is not finite"})
+    monkeypatch.setattr(Cells, "result", lambda *args: {"diverged": "loss is not finite"})
     assert search(Cells(TINY, tmp_path), "finetune")["gap"] == 100
     results = json.loads((finished[0] / "results.json").read_text())["results"]
     results["finetune"][1]["diverged"] = "loss is not finite"
@@ -184,7 +189,7 @@ def test_parquet_folder_as_data(tmp_path):
     )
     for split in ("train", "test"):
         datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}-00000.parquet")
-    parts, digests = splits_of(str(tmp_path), "cifar_resnet", "img", "label")
+    parts, digests = splits_of(replace(TINY, data=str(tmp_path), model="cifar_resnet", image_column="img"))
     assert {name: len(part) for name, part in parts.items()} == {"train": 36, "validation": 4, "test": 40}
     assert parts["test"].labels == rows["label"] and len(set(digests.values())) == 3
     assert parts["test"][3]["pixel_values"][:, 0, 0].tolist() == pytest.approx([15 / 127.5 - 1, -1, 1])

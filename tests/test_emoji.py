@@ -6,17 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emoji_figures import canvas_figures, draw_grid
+from emoji_pictures import ICONS, PACKAGES, augmented, load_emoji
 from torch import nn
 
-from hf_unlearn.data.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
-from hf_unlearn.evaluation.emoji import EMOJI_SD, EmojiJudge, canvas_figures, draw_grid
+from hf_unlearn.evaluation.emoji import EMOJI_SD, OBJECTS, STYLES, EmojiClassifier, prompt_of
 from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
 SHARED = Path(__file__).parents[2] / "shared/data/emoji4styles"
 
 
 def test_pictures_by_style_and_object(tmp_path):
-    names = [*reversed(OBJECTS.values()), "another"]
+    names = [*reversed(ICONS.values()), "another"]
     (tmp_path / "names.json").write_text(json.dumps([{"name": name} for name in names]))
     for number, style in enumerate(STYLES):
         pictures = np.zeros((len(names), 64, 64, 3), dtype=np.uint8)
@@ -38,6 +39,10 @@ def test_the_shared_pictures_have_every_object():
     images, styles, things = load_emoji(SHARED)
     assert images.shape == (72, 3, 64, 64) and images.min() >= -1 and images.max() == 1
     assert len({tuple(pair) for pair in torch.stack([styles, things], 1).tolist()}) == 72
+
+
+def test_pictures_and_classifier_number_the_same_things():
+    assert tuple(ICONS) == OBJECTS and tuple(PACKAGES) == STYLES
 
 
 def test_augmentation_stays_in_range_on_white_and_follows_its_generator():
@@ -77,7 +82,7 @@ def test_figures_by_hand():
 
 
 def test_the_judge_has_two_heads_and_the_grid_the_same_noise():
-    judge = EmojiJudge().eval()
+    judge = EmojiClassifier().eval()
     style, thing = judge(torch.zeros(2, 3, 64, 64))
     assert style.shape == (2, 3) and thing.shape == (2, 24)
 
@@ -99,9 +104,9 @@ def test_the_shipped_pipeline_draws_what_it_is_asked_for():
     """One picture of each of 24 prompts; the card's figures are of 360 in twice the steps."""
     pipeline = load_text_to_image_pipeline(str(EMOJI_SD))
     pipeline.set_progress_bar_config(disable=True)
-    judge = EmojiJudge.from_pretrained(EMOJI_SD / "judge", torch_dtype=torch.float32).eval()
+    judge = EmojiClassifier.from_pretrained(EMOJI_SD / "judge", torch_dtype=torch.float32).eval()
     asked = [(number % 3, number) for number in range(24)]
-    prompts = [prompt_of(STYLES[s], list(OBJECTS)[o]) for s, o in asked]
+    prompts = [prompt_of(STYLES[s], OBJECTS[o]) for s, o in asked]
     options = dict(num_inference_steps=10, guidance_scale=3.0, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         style, thing = judge(pipeline(prompts, **options, output_type="pt").images * 2 - 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import hf_unlearn
+from hf_unlearn.common.imports import Sources
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 # From the ground up. A room imports from itself and from rooms before it.
@@ -25,56 +26,14 @@ ROOMS = (
 )
 ROOT_FILES = {"__init__.py", "__main__.py", "py.typed"}
 LEVEL = {room: level for level, room in enumerate(ROOMS)}
-FILES = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.py"))}
-MODULES = {name.removesuffix(".__init__"): path for path, name in FILES.items()}
+SOURCES = Sources(PACKAGE, "hf_unlearn")
+EDGES = {own: SOURCES.modules_imported(own) for own in SOURCES.paths}
+INSIDE = {own: found for own, found in EDGES.items() if own not in ("", "__main__")}  # in a room
 
 
-def resolved(module: str, names: list[str]) -> set[str]:
-    """The files of the package that `from module import names` reads; `module` is relative to the package."""
-    found = set()
-    for name in names:
-        full = f"{module}.{name}".strip(".")
-        if full in MODULES:
-            found.add(full)
-        elif module:
-            found.add(module)
-        else:
-            homes = [home for home, exported in hf_unlearn._EXPORTS.items() if name in exported]
-            found.update(homes)
-    return found
-
-
-def imported(own: str, source: str, is_package: bool = False) -> set[str]:
-    """Modules of the package that a file imports, for type checkers only too. `own` is its dotted name."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            names = [alias.name for alias in node.names]
-            if node.level:
-                parts = own.split(".") if is_package else own.split(".")[:-1]
-                parts = parts[: len(parts) - (node.level - 1)]
-                found |= resolved(".".join([*parts, *(node.module.split(".") if node.module else [])]), names)
-            elif node.module and node.module.split(".")[0] == "hf_unlearn":
-                found |= resolved(node.module.removeprefix("hf_unlearn").lstrip("."), names)
-        elif isinstance(node, ast.Import):
-            whole = [alias.name.removeprefix("hf_unlearn.") for alias in node.names]
-            found |= {name for name in whole if name in MODULES}
-    return found - {own}
-
-
-def upward(own: str, source: str) -> set[str]:
-    """What a file imports from rooms above its own."""
-    level = LEVEL[own.split(".")[0]]
-    return {name for name in imported(own, source) if LEVEL[name.split(".")[0]] > level}
-
-
-def graph() -> dict[str, set[str]]:
-    edges = {}
-    for path, name in FILES.items():
-        package = path.name == "__init__.py"
-        own = name.removesuffix(".__init__") if package else name
-        edges[own] = imported(own, path.read_text(), package)
-    return edges
+def upward(own: str, found: set[str]) -> set[str]:
+    """Those of the modules `found` that lie in rooms above that of `own`."""
+    return {name for name in found if LEVEL[name.split(".")[0]] > LEVEL[own.split(".")[0]]}
 
 
 def circle(edges: dict[str, set[str]]) -> list[str]:
@@ -103,22 +62,13 @@ def test_the_root_holds_three_files_and_rooms():
 
 
 def test_rooms_import_downwards_only():
-    seen = 0
-    for path, own in FILES.items():
-        if path.parent == PACKAGE:
-            continue
-        package = path.name == "__init__.py"
-        own = own.removesuffix(".__init__")
-        found = imported(own, path.read_text(), package)
-        seen += len(found)
-        above = {name for name in found if LEVEL[name.split(".")[0]] > LEVEL[own.split(".")[0]]}
-        assert not above, f"{own} imports what lies above it: {sorted(above)}"
-    assert seen > 200
+    for own, found in INSIDE.items():
+        assert not upward(own, found), f"{own} imports what lies above it: {sorted(upward(own, found))}"
+    assert sum(map(len, INSIDE.values())) > 200
 
 
 def test_no_circle_of_files():
-    edges = {own: found for own, found in graph().items() if own not in ("__init__", "", "__main__")}
-    assert circle(edges) == []
+    assert circle(INSIDE) == []
 
 
 @pytest.mark.parametrize(
@@ -136,7 +86,8 @@ def test_no_circle_of_files():
     ],
 )
 def test_upward_imports_are_seen(own, source, found):
-    assert upward(own, source) == found
+    imported = {module for module, _ in SOURCES.imports_of(own, ast.parse(source))}
+    assert upward(own, imported) == found
 
 
 def test_circles_are_seen():
@@ -150,7 +101,8 @@ def test_nothing_needs_torchvision():
 
 
 def test_files_stay_small():
-    long = {name: lines for path, name in FILES.items() if (lines := len(path.read_text().splitlines())) > 300}
+    lines = {own: len(path.read_text().splitlines()) for own, path in SOURCES.paths.items()}
+    long = {own: count for own, count in lines.items() if count > 300}
     assert not long
     for path in (PACKAGE / "methods").glob("*.py"):
         if path.name not in ("sfron.py", "base.py"):

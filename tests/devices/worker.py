@@ -1,4 +1,4 @@
-"""FAMILY CASE...: two outer steps each on a device that is not the host, a line "CASE ok" or what went wrong.
+"""FAMILY:CASE...: two outer steps each on a device that is not the host, a line "FAMILY:CASE ok" or what went wrong.
 
 There is no such device: tensors are fake ones, which know shape, type and device and hold no numbers, of a backend
 that is registered here by name. Operations refuse to mix them with tensors on the host, as a GPU's do; where the
@@ -19,7 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 _setup_privateuseone_for_python_backend("elsewhere")
 DEVICE = torch.device("elsewhere", 0)
 torch.elsewhere.get_rng_state = lambda device=0: torch.zeros(8, dtype=torch.uint8)
@@ -122,17 +121,18 @@ def run(family: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:]:
+    for case in sys.argv[1:]:
+        family, _, name = case.partition(":")
         sys.stdout.flush()
         if os.fork():
             os.wait()
             continue
         try:
-            run(sys.argv[1], name)
-            print(name, "ok")
+            run(family, name)
+            print(case, "ok")
         except Exception as error:
             frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "hf_unlearn" in frame.filename]
             where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].line}" if frames else ""
-            print(name, type(error).__name__, str(error).split("\n")[0], where)
+            print(case, type(error).__name__, str(error).split("\n")[0], where)
         sys.stdout.flush()
         os._exit(0)

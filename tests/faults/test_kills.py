@@ -1,7 +1,6 @@
 """kill -9 in every phase of a run: the same command started again ends in the bytes of a run that was not killed."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -9,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import tiny_sd
+from conftest import environment, tiny_sd
 
+pytestmark = pytest.mark.xdist_group("kills")
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -22,8 +22,7 @@ class Worker:
 
     def __enter__(self) -> "Worker":
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
-        env.update(self.environment)
+        env = environment(HF_HUB_OFFLINE="1", ACCELERATE_USE_CPU="true", **self.environment)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         return self
 

@@ -15,20 +15,17 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+import unlearn_sd
+from conftest import config, random_images, tiny_pipeline
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
-import unlearn_sd  # noqa: E402
-from conftest import config, random_images, tiny_pipeline  # noqa: E402
-
-from hf_unlearn import SFRon, UnlearnTrainer, split_by_label  # noqa: E402
-from hf_unlearn.cli import parsing as cli  # noqa: E402
-from hf_unlearn.common import files  # noqa: E402
-from hf_unlearn.families import latents  # noqa: E402
-from hf_unlearn.report.record import RunRecord  # noqa: E402
-from hf_unlearn.saliency import fisher as saliency  # noqa: E402
-from hf_unlearn.saving import export as storage  # noqa: E402
-from hf_unlearn.training import step as loop  # noqa: E402
+from hf_unlearn import SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.common import files
+from hf_unlearn.families import latents
+from hf_unlearn.report.record import RunRecord
+from hf_unlearn.saliency import fisher as saliency
+from hf_unlearn.saving import export as storage
+from hf_unlearn.training import step as loop
 
 SD = """--concept nudity --num_forget_images 4 --num_retain_images 4 --num_inference_steps 2 --max_train_steps 7
 --eval_profile quick --num_eval_images 2 --safety_detector none --checkpointing_steps 2 --checkpoints_total_limit 1

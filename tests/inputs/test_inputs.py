@@ -15,7 +15,8 @@ import pytest
 from corpus import Case
 from spoil import CARD, make_given
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = [*(ROOT / "scripts").glob("*.py"), ROOT / "benchmarks/train_emoji_sd.py"]
 CASES = [*cases_flags.CASES, *cases_files.CASES, *cases_commands.CASES]
 
 
@@ -36,7 +37,7 @@ def interrupted_run(root: Path) -> list[str]:
     resumed = next(case for case in CASES if "checkpoint-1" in case.call)
     flags = resumed.argv(work=root, out=root / "interrupted")
     flags = flags[: flags.index("--resume_from_checkpoint")]
-    return [str(SCRIPTS / f"{flags[0]}.py"), *flags[1:], "--checkpointing_steps", "1"]
+    return [str(ROOT / "scripts" / f"{flags[0]}.py"), *flags[1:], "--checkpointing_steps", "1"]
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def call(run_script, monkeypatch, capsys):
 
     def run(argv: list[str]) -> tuple[int, str, str]:
         if argv[0] != "hf-unlearn":
-            return run_script(SCRIPTS / f"{argv[0]}.py", *argv[1:])
+            return run_script(next(path for path in SCRIPTS if path.stem == argv[0]), *argv[1:])
         monkeypatch.setattr(sys, "argv", argv)
         with pytest.raises(SystemExit) as stop:
             main()
@@ -113,5 +114,5 @@ def test_the_corpus_covers_every_script_and_command():
 
     called = [case.argv(work="w", out="o") for case in CASES]
     assert len({case.name for case in CASES}) == len(CASES) >= 60
-    assert {argv[0] for argv in called} - {"hf-unlearn"} == {path.stem for path in SCRIPTS.glob("*.py")}
+    assert {argv[0] for argv in called} - {"hf-unlearn"} == {path.stem for path in SCRIPTS}
     assert {argv[1] for argv in called if argv[0] == "hf-unlearn"} == set(COMMANDS)

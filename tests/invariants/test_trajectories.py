@@ -1,13 +1,12 @@
 """Two ways to the same weights: resumed and straight, workers, processes, wrappers that should do nothing."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import config, same, tiny_pipeline, weights
+from conftest import config, environment, same, tiny_pipeline, weights
 from safetensors.torch import load_file
 
 from hf_unlearn import FineTune, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
@@ -134,49 +133,55 @@ def test_micro_batches_draw_anew(tmp_path, images):
     assert len(seen) == 2 and not torch.equal(*seen)
 
 
-def launch(folder, method: str, processes: int, *options) -> subprocess.CompletedProcess:
+def launch(folder, methods: list[str], processes: int, *options) -> subprocess.CompletedProcess:
+    """Run the methods, each in `folder`/METHOD, in a launch of this many processes.
+
+    Started by torchrun: without MPI `accelerate launch --cpu --num_processes 2` starts one process.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     worker = Path(__file__).with_name("worker.py")
     done = subprocess.run(
-        [*command, str(worker), method, str(folder), str(8 // processes), *map(str, options)],
+        [*command, str(worker), str(folder), ",".join(methods), *map(str, options)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_UNLEARN_TRACEBACK": "1"},
+        env=environment(ACCELERATE_USE_CPU="true", HF_UNLEARN_TRACEBACK="1"),
     )
     assert f"world size {processes}" in done.stdout, done.stderr
     return done
 
 
-@pytest.mark.parametrize("method", ["sfron", "ascent", "neg_grad_plus", "evaluated", "streamed"])
-def test_two_processes_equal_one(tmp_path, method):
-    """gloo at the same global batch, adaptive weights over the global batch.
+def finished(*arguments) -> str:
+    """Standard output of a launch that ends well."""
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
-    Started by torchrun: without MPI `accelerate launch --cpu --num_processes 2` starts one process.
+
+def test_two_processes_equal_one(tmp_path):
+    """gloo at the same global batch, adaptive weights over the global batch; then a stream is resumed.
+
+    Step 3 of 4 is in the middle of the stream's second round: each process goes on with its own part.
     """
+    methods = ["sfron", "ascent", "neg_grad_plus", "evaluated", "streamed"]
     for processes in (1, 2):
-        done = launch(tmp_path / str(processes), method, processes)
-        assert done.returncode == 0, done.stdout + done.stderr
-    one, two = (load_file(tmp_path / str(n) / "unet/diffusion_pytorch_model.safetensors") for n in (1, 2))
-    assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6
+        finished(tmp_path / str(processes), methods, processes, "--save_steps", 3)
     start = tiny_pipeline().unet.state_dict()
-    assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4
-
-
-def test_two_processes_resume_a_stream_where_it_was(tmp_path):
-    """Step 3 of 4 is in the middle of the second round: each process goes on with its own part."""
-    for name, options in (("a", ()), ("b", ("--resume", tmp_path / "a/checkpoint-3"))):
-        done = launch(tmp_path / name, "streamed", 2, "--save_steps", 3, *options)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert {path.name for path in (tmp_path / "a/checkpoint-3").glob("stream-*")} == {"stream-0.json", "stream-1.json"}
-    assert same(exported(tmp_path / "a"), exported(tmp_path / "b"))
+    for method in methods:
+        one, two = (exported(tmp_path / str(processes) / method) for processes in (1, 2))
+        assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6, method
+        assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4, method
+    checkpoint = tmp_path / "2/streamed/checkpoint-3"
+    assert {path.name for path in checkpoint.glob("stream-*")} == {"stream-0.json", "stream-1.json"}
+    finished(tmp_path / "2", ["streamed"], 2, "--save_steps", 3, "--resume", "checkpoint-3", "--into", "resumed")
+    assert same(two, exported(tmp_path / "2/streamed/resumed"))
 
 
 def test_divergence_in_two_processes_leaves_whole_weights(tmp_path):
     """All processes stop, and none ends before the last good weights are written: the launcher would kill the rest."""
-    done = launch(tmp_path, "diverges", 2)
+    done = launch(tmp_path, ["diverges"], 2)
     assert done.returncode != 0 and done.stderr.count("DivergenceError: diverged at outer step 1") == 2
-    saved = load_file(tmp_path / "last_good/unet/diffusion_pytorch_model.safetensors")
+    saved = load_file(tmp_path / "diverges/last_good/unet/diffusion_pytorch_model.safetensors")
     assert same(saved, tiny_pipeline().unet.state_dict())
 
 
@@ -192,39 +197,41 @@ def exported(folder) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "method",
-    ["sfron", *(pytest.param(m, marks=pytest.mark.long) for m in ("shared", "ema", "neg_grad_plus", "evaluated"))],
+    "methods",
+    [["sfron"], pytest.param(["shared", "ema", "neg_grad_plus", "evaluated"], marks=pytest.mark.long)],
+    ids=["sfron", "others"],
 )
-def test_two_processes_that_share_the_weights_equal_one(tmp_path, method):
+def test_two_processes_that_share_the_weights_equal_one(tmp_path, methods):
     """FSDP2 against one process: masked step, frozen original, slow weights; the masks and the Fisher too."""
-    for processes, options in ((1, ()), (2, ("--fsdp", "--save_steps", 4))):
-        files = [] if method == "neg_grad_plus" else ["--masks", tmp_path / f"masks{processes}.safetensors"]
-        files += ["--fisher", tmp_path / f"fisher{processes}.safetensors"]
-        done = launch(tmp_path / str(processes), method, processes, *options, *files)
-        assert done.returncode == 0, done.stdout + done.stderr
-        drift = None if method == "neg_grad_plus" else 0.0  # without masks nobody looked
-        assert f"sharded {processes == 2} drift {drift}" in done.stdout
-    one, two = (exported(tmp_path / str(n)) for n in (1, 2))
-    assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6
+    single = finished(tmp_path / "1", methods, 1, "--files")
+    sharded = finished(tmp_path / "2", methods, 2, "--files", "--fsdp", "--save_steps", 4)
     start = tiny_pipeline().unet.state_dict()
-    assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4
-    one, two = (load_file(tmp_path / f"fisher{n}.safetensors") for n in (1, 2))
-    assert all(torch.allclose(one[n], two[n], rtol=1e-5, atol=0) for n in one) and max(one[n].max() for n in one) > 0
-    if method != "neg_grad_plus":
-        one, two = (load_file(tmp_path / f"masks{n}.safetensors") for n in (1, 2))
-        assert all(torch.equal(one[n], two[n]) for n in one)
+    for method in methods:
+        masked = method != "neg_grad_plus"
+        drift = 0.0 if masked else None  # without masks nobody looked
+        for is_sharded, output in ((False, single), (True, sharded)):
+            assert f"{method}: sharded {is_sharded} drift {drift}" in output
+        one, two = (exported(tmp_path / n / method) for n in "12")
+        assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6, method
+        assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4, method
+        one, two = (load_file(tmp_path / n / method / "fisher.safetensors") for n in "12")
+        assert all(torch.allclose(one[n], two[n], rtol=1e-5, atol=0) for n in one)
+        assert max(one[n].max() for n in one) > 0
+        if masked:
+            one, two = (load_file(tmp_path / n / method / "masks.safetensors") for n in "12")
+            assert all(torch.equal(one[n], two[n]) for n in one)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["sfron", "ema"])
-def test_resumed_equals_straight_with_shared_weights(tmp_path, method):
+def test_resumed_equals_straight_with_shared_weights(tmp_path):
     """Each process writes its rows, in safetensors; on one process the checkpoint says how it was written."""
-    done = launch(tmp_path / "a", method, 2, "--fsdp", "--save_steps", 2)
-    assert done.returncode == 0, done.stdout + done.stderr
-    checkpoint = tmp_path / "a/checkpoint-2"
-    assert len(list((checkpoint / "shards").glob("*.safetensors"))) == 2 and not list(checkpoint.rglob("*.bin"))
-    done = launch(tmp_path / "b", method, 2, "--fsdp", "--save_steps", 2, "--resume", checkpoint)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert same(exported(tmp_path / "a"), exported(tmp_path / "b"))
-    alone = launch(tmp_path / "c", method, 1, "--resume", checkpoint)
+    methods = ["sfron", "ema"]
+    finished(tmp_path, methods, 2, "--fsdp", "--save_steps", 2)
+    resume = ("--save_steps", 2, "--resume", "checkpoint-2", "--into", "resumed")
+    finished(tmp_path, methods, 2, "--fsdp", *resume)
+    for method in methods:
+        shards = tmp_path / method / "checkpoint-2/shards"
+        assert len(list(shards.glob("*.safetensors"))) == 2 and not list(shards.parent.rglob("*.bin"))
+        assert same(exported(tmp_path / method), exported(tmp_path / method / "resumed"))
+    alone = launch(tmp_path, ["sfron"], 1, *resume[2:], "--into", "alone")
     assert alone.returncode != 0 and "was written with FSDP: resume with the same launch" in alone.stderr

@@ -1,21 +1,21 @@
-"""One process of the tests with two: METHOD FOLDER BATCH and flags, all below."""
+"""One process of the tests with two: FOLDER METHODS, a comma between them, and flags; all below.
+
+Each method runs in FOLDER/METHOD, one after the other, so that a launch imports once for all of them.
+"""
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
 import torch
+from conftest import config, tiny_pipeline
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import config, tiny_pipeline  # noqa: E402
-
-from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnTrainer, split_by_label
-from hf_unlearn.cli import parsing as cli  # noqa: E402
-from hf_unlearn.data.images import ArrayDataset  # noqa: E402
-from hf_unlearn.saliency.fisher import fisher  # noqa: E402
+from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
+from hf_unlearn.cli import parsing as cli
+from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.saliency.fisher import fisher
 
 METHODS = {
     "sfron": SFRon(),
@@ -53,23 +53,28 @@ def shard() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("method")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("batch", type=int)
+    parser.add_argument("methods", type=lambda text: text.split(","))
     parser.add_argument("--fsdp", action="store_true")
-    parser.add_argument("--resume")
+    parser.add_argument("--resume", help="the checkpoint, for each method below its folder")
+    parser.add_argument("--into", default="", help="a folder below the method's")
     parser.add_argument("--save_steps", type=int)
-    parser.add_argument("--masks", type=Path)
-    parser.add_argument("--fisher", type=Path)
+    parser.add_argument("--files", action="store_true", help="write masks.safetensors and fisher.safetensors too")
     options = parser.parse_args()
-    method, folder = options.method, options.folder
+    # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
+    steady = dict(adam_epsilon=1e-4, use_cpu=True)
+    every = {method: config(options.folder / method / options.into, **steady) for method in options.methods}
+    if options.fsdp:
+        shard()  # after the arguments, which find the processes
+    for method, values in every.items():
+        run(method, options.folder / method, values, options)
+
+
+def run(method: str, folder: Path, values: UnlearnConfig, options: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(1)
     images = ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)
     objective = NoisePrediction(tiny_pipeline(), antithetic=True)
-    # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
-    values = config(folder, per_device_train_batch_size=options.batch, adam_epsilon=1e-4, use_cpu=True)
-    if options.fsdp:
-        shard()
+    values.per_device_train_batch_size = 8 // values.world_size
     if method == "evaluated":
         values.eval_strategy, values.eval_steps = "steps", 2
     if options.save_steps:
@@ -82,18 +87,19 @@ def main() -> None:
         images.pixel_values[images.label_tensor == 1] = float("nan")  # after the check at construction
         save = objective.save_pretrained
         objective.save_pretrained = lambda folder: (time.sleep(3), save(folder))  # the other process waits for it
-    if options.fisher:
+    if options.files:
+        folder.mkdir(parents=True, exist_ok=True)
         found, _ = fisher(objective, trainer.forget_dataset, forget=True, batch_size=2)
         if trainer.is_world_process_zero():
-            save_file(found, options.fisher)
+            save_file(found, folder / "fisher.safetensors")
     print(f"world size {trainer.args.world_size}", flush=True)
-    trainer.train(resume_from_checkpoint=options.resume)
+    trainer.train(resume_from_checkpoint=str(folder / options.resume) if options.resume else None)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        if options.masks:
-            trainer.masks.save(options.masks)
+        if options.files and trainer.masks is not None:
+            trainer.masks.save(folder / "masks.safetensors")
         drift = trainer.verify_mask()
-        print(f"sharded {trainer.is_fsdp_enabled} drift {drift}")
+        print(f"{method}: sharded {trainer.is_fsdp_enabled} drift {drift}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_dit, tiny_pipeline, tiny_sd, tiny_vit
+from emoji_pictures import ICONS, load_emoji
 from PIL import Image
 from records import run_record
 from spoil import Payload, bomb, cut, edit, evil, huge_header, link, many, write
@@ -24,7 +25,6 @@ from hf_unlearn import Classification, load_adapter, load_ddpm_pipeline
 from hf_unlearn.cli.side_by_side import original_of
 from hf_unlearn.common.untrusted import check_folder, pipeline_index
 from hf_unlearn.common.weights import save_weights
-from hf_unlearn.data.emoji import OBJECTS, load_emoji
 from hf_unlearn.data.images import open_image
 from hf_unlearn.evaluation.fidelity import EfficientNetLite
 from hf_unlearn.evaluation.inception import load_published
@@ -293,14 +293,14 @@ def test_a_header_that_is_larger_than_its_file(tmp_path):
 
 
 def test_an_archive_that_unpacks_to_more_than_it_may(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.data.emoji.LARGEST", 10_000)
-    (tmp_path / "names.json").write_text(json.dumps([{"name": icon} for icon in OBJECTS.values()]))
+    monkeypatch.setattr("emoji_pictures.LARGEST", 10_000)
+    (tmp_path / "names.json").write_text(json.dumps([{"name": icon} for icon in ICONS.values()]))
     for style in ("fluent", "noto", "twemoji"):
         np.savez_compressed(tmp_path / f"{style}_64.npz", x=np.zeros((24, 64, 64, 3), np.uint8))
     assert sum(i.compress_size for i in zipfile.ZipFile(tmp_path / "fluent_64.npz").infolist()) < 10_000
     with pytest.raises(ValueError, match="unpacks to more than"):
         load_emoji(tmp_path)
-    monkeypatch.setattr("hf_unlearn.data.emoji.LARGEST", 10**6)
+    monkeypatch.setattr("emoji_pictures.LARGEST", 10**6)
     assert load_emoji(tmp_path)[0].shape == (72, 3, 64, 64)
 
 

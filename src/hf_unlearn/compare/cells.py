@@ -1,70 +1,49 @@
-"""The cells of a comparison: original, retrained and unlearned models and their figures, each computed once.
+"""The cells of a comparison: original, retrained and unlearned models and their metrics, each computed once.
 
-A cell is named by a hash of everything that it depends on: recipe, options, seed, data, the package's own source
-and the versions of what it runs on. A changed input is another cell; a stale one is never read.
+A cell is named by a hash of all that it depends on: the recipe, its options and seed, the data, the modules of this
+package that it runs (`closure`) and the versions of its libraries. A changed input is another cell; a stale one is
+never read.
 """
 
-import functools
 import hashlib
 import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.utils.data import Dataset, Subset
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from ..common.errors import DivergenceError
 from ..common.files import write_text
 from ..common.losses import spread
 from ..common.untrusted import loading, read_json
-from ..data.fingerprint import fingerprint
-from ..data.images import ArrayDataset, FlippedAndCropped
-from ..data.pairs import random_subset, split_by_index, split_by_label
 from ..evaluation.classification import Measured, accuracy, classification_figures, measure, predictions
 from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
 from ..evaluation.relearn import relearn_steps
 from ..families import Classification
 from ..training.config import UnlearnConfig
-from ..training.recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
 from ..training.trainer import UnlearnTrainer
-from .recipe import Recipe, method_of
-from .spaces import FIXED
+from .closure import MODELS, source_of
+from .models import forget_and_retain, splits_of, train_model
+from .rows import AGAIN, FIXED, REFERENCES, method_of
 
-PACKAGE = Path(__file__).parents[1]
-# Pages, command lines, uploads and the other family's evaluation do not change a cell.
-BESIDE = (
-    "cli.py hub.py arguments.py pipelines.py __main__.py report.py generation.py ddpm.py judge.py search.py "
-    "terminal.py models.py layers.py page.py charts.py verdict.py side_by_side.py classifier_data.py "
-    "cards.py card_text.py eval_results.py origin.py history.py files.py".split()
-)
-# Retrained once more from other first weights: the gap that nothing but chance makes.
-AGAIN = "retrained, other start"
-REFERENCES = ("original", "retrained", AGAIN)
-
-
-@functools.cache
-def source_digest() -> str:
-    """Of all Python files that a figure could depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if path.name not in BESIDE and path.parent.name != "commands":
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+if TYPE_CHECKING:  # its values are in the key of every cell
+    from .recipe import Recipe
 
 
 class Cells:
-    """Computes and keeps the cells of one recipe in `folder`/cells, and its models in `models_dir` (`folder`/models).
+    """Computes the cells of a recipe and keeps them in `folder`/cells, their models in `models_dir`.
 
-    Comparisons of other forget sets or methods may share `models_dir`: the original models are the same.
+    The default of `models_dir` is `folder`/models. Comparisons with other forget sets or methods may share it, since
+    the original models are the same.
     """
 
-    def __init__(self, recipe: Recipe, folder: str | Path, models_dir: str | Path | None = None):
+    def __init__(self, recipe: "Recipe", folder: str | Path, models_dir: str | Path | None = None):
         self.recipe, self.cells = recipe, Path(folder) / "cells"
         self.models = Path(models_dir or Path(folder) / "models")
         for path in (self.cells, self.models):
@@ -72,53 +51,51 @@ class Cells:
         self._measured: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_measured": {}}  # processes find the data and measure by themselves
+        return {**vars(self), "_measured": {}}  # each process loads the data and measures by itself
 
-    @property
-    def splits(self) -> dict[str, Any]:
-        return self._data()[0]
-
-    def _data(self) -> tuple[dict[str, Any], dict[str, str]]:
-        recipe = self.recipe
-        return splits_of(recipe.data, recipe.model, recipe.image_column, recipe.label_column)
-
-    def key(self, **spec: Any) -> str:
-        """Name of a model or cell by `spec` and what all of them depend on."""
+    def key(self, source: str, **spec: Any) -> str:
+        """Name a model or cell by `spec`, the digest of its source, and what all of them depend on."""
         shared = {
             **{name: getattr(self.recipe, name) for name in ("data", "model", "train", "augment")},
-            "digests": self._data()[1],
-            "source": source_digest(),
+            "digests": splits_of(self.recipe)[1],
+            "source": source,
             "versions": version_of("torch", "transformers", "scikit-learn"),
         }
         return hashlib.sha256(json.dumps({**shared, **spec}, sort_keys=True).encode()).hexdigest()[:20]
 
-    def forget_and_retain(self, seed: int) -> tuple[Dataset, Dataset]:
-        train = self.splits["train"]
-        if "classes" in self.recipe.forget:
-            return split_by_label(train, self.recipe.forget["classes"])
-        return split_by_index(train, random_subset(len(train), self.recipe.forget["fraction"], seed))
+    def cell_path(self, row: str, seed: int, split: str, options: dict[str, Any]) -> Path:
+        """The file of a cell. The method's own source is in its name, that of other methods is not."""
+        decides = {name: getattr(self.recipe, name) for name in ("forget", "budget", "batch_size")}
+        decides |= {name: getattr(self.recipe, name) for name in ("max_retain_samples", "fisher_samples")}
+        decides["fixed"] = FIXED.get(row, {})
+        source = source_of(None if row in REFERENCES else method_of(row, options_of_method(options)))
+        return self.cells / f"{self.key(source, row=row, seed=seed, split=split, options=options, **decides)}.json"
 
     def measured_on(self, seed: int, split: str) -> dict[str, Dataset]:
-        """forget, retain and test; `split` is the latter, of the retained classes only if classes are forgotten."""
-        forget, retain = self.forget_and_retain(seed)
+        """The forget, retain and test sets; `test` is the part `split`, without the classes that are forgotten."""
+        forget, retain = forget_and_retain(self.recipe, seed)
         if self.recipe.max_retain_samples:
             retain = Subset(retain, spread(len(retain), self.recipe.max_retain_samples))
-        sets = evaluation_sets(forget, retain, self.splits[split], "classes" in self.recipe.forget)
+        test = splits_of(self.recipe)[0][split]
+        sets = evaluation_sets(forget, retain, test, "classes" in self.recipe.forget)
         return {name: sets[name] for name in ("forget", "retain", "test")}
 
-    # ---- models that are trained -----------------------------------------------------------------
     def trained(self, kind: str, seed: int, forget_seed: int | None = None) -> tuple[PreTrainedModel, float]:
-        """("original" on all data, "retrained" without the forget set; seconds of training), trained at most once."""
-        data, spec = self.splits["train"], {"kind": kind, "seed": seed}
+        """Load a reference model and the seconds of its training. It is trained at most once.
+
+        Args:
+            kind: "original" is trained on all data, "retrained" without the forget set of `forget_seed`.
+            seed: of the first weights and the order of the data.
+            forget_seed: the default is `seed`.
+        """
+        spec: dict[str, Any] = {"kind": kind, "seed": seed}
+        left_out = None
         if kind == "retrained":
-            spec["forget_seed"] = seed if forget_seed is None else forget_seed
-            spec["forget"] = self.recipe.forget
-            _, data = self.forget_and_retain(spec["forget_seed"])
-        folder = self.models / self.key(**spec)
+            left_out = seed if forget_seed is None else forget_seed
+            spec |= {"forget_seed": left_out, "forget": self.recipe.forget}
+        folder = self.models / self.key(source_of(start=MODELS), **spec)
         if not (folder / "seconds.json").exists():
-            model = start_of(self.recipe.model, seed)
-            data = FlippedAndCropped(data) if self.recipe.augment else data
-            seconds = train_classifier(model, data, seed, str(folder), **self.recipe.train)
+            seconds = train_model(self.recipe, seed, left_out, folder)
             write_text(folder / "seconds.json", json.dumps(seconds))
         with loading(folder):
             loaded = AutoModelForImageClassification.from_pretrained(
@@ -126,14 +103,10 @@ class Cells:
             )
         return loaded, read_json(folder / "seconds.json", float)
 
-    # ---- figures ---------------------------------------------------------------------------------
-    def figures(self, row: str, seed: int, split: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Figures of one model: row "original", "retrained", or a method's with its options."""
+    def result(self, row: str, seed: int, split: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Metrics of one model, its seconds and why it diverged: a reference's, or a method's with its options."""
         options = options or {}
-        decides = {name: getattr(self.recipe, name) for name in ("forget", "budget", "batch_size")}
-        decides |= {name: getattr(self.recipe, name) for name in ("max_retain_samples", "fisher_samples")}
-        decides["fixed"] = FIXED.get(row, {})
-        path = self.cells / f"{self.key(row=row, seed=seed, split=split, options=options, **decides)}.json"
+        path = self.cell_path(row, seed, split, options)
         if path.exists():
             return read_json(path)
         seconds, diverged = 0.0, None
@@ -145,20 +118,23 @@ class Cells:
         else:
             model, _ = self.trained("original", seed)
         if row not in REFERENCES:
-            model, seconds, diverged = unlearn(self.recipe, model, row, options, *self.forget_and_retain(seed), seed)
+            parts = forget_and_retain(self.recipe, seed)
+            model, seconds, diverged = unlearn(self.recipe, model, row, options, *parts, seed)
         result: dict[str, Any] = {"seconds": seconds, "time_ratio": seconds / retraining, "diverged": diverged}
         if diverged is None:
             sets = self.measured_on(seed, split)
-            measured = classification_figures(model, **sets, retrained=self._retrained(seed, split), seed=seed)
+            metrics = classification_figures(
+                model, sets["forget"], sets["retain"], sets["test"], self._retrained(seed, split), seed=seed
+            )
             if split == "test":
                 target = self._once(("known", seed), lambda: self._known(seed))
-                measured["relearn_steps"] = relearn_steps(model, sets["forget"], target, seed=seed)
-            result["metrics"] = {name: metric.as_dict() for name, metric in measured.items()}
+                metrics["relearn_steps"] = relearn_steps(model, sets["forget"], target, seed=seed)
+            result["metrics"] = {name: metric.as_dict() for name, metric in metrics.items()}
         write_text(path, json.dumps({"row": row, "seed": seed, "split": split, "options": options, **result}))
         return read_json(path)
 
     def _retrained(self, seed: int, split: str) -> Measured:
-        """What a search asks for in every trial."""
+        """Measure the retrained model, which every trial of a search is compared with."""
 
         def make() -> Measured:
             return measure(self.trained("retrained", seed)[0], self.measured_on(seed, split), seed=seed)
@@ -167,7 +143,10 @@ class Cells:
 
     def _known(self, seed: int) -> float:
         """The original model's accuracy on the forget set."""
-        return accuracy(predictions(self.trained("original", seed)[0], self.forget_and_retain(seed)[0])).value
+        forget, _ = forget_and_retain(self.recipe, seed)
+        value = accuracy(predictions(self.trained("original", seed)[0], forget)).value
+        assert value is not None
+        return value
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         if name not in self._measured:
@@ -175,8 +154,13 @@ class Cells:
         return self._measured[name]
 
 
+def options_of_method(options: dict[str, Any]) -> dict[str, Any]:
+    """`options` without the learning rate, which is the trainer's."""
+    return {name: value for name, value in options.items() if name != "learning_rate"}
+
+
 def unlearn(
-    recipe: Recipe,
+    recipe: "Recipe",
     model: PreTrainedModel,
     row: str,
     options: dict[str, Any],
@@ -184,12 +168,15 @@ def unlearn(
     retain: Dataset,
     seed: int,
 ) -> tuple[PreTrainedModel, float, str | None]:
-    """(the model, changed in place; seconds with masks and Fishers; why it diverged or None)."""
-    options = dict(options)
-    rate = options.pop("learning_rate", None)
-    method = method_of(row, options)
-    if recipe.fisher_samples is not None and "fisher_samples" in {f.name for f in fields(method)}:
-        method = replace(method, fisher_samples=recipe.fisher_samples)
+    """Run a row's method on `model`, which is changed in place.
+
+    Returns:
+        (the model, seconds with masks and Fishers, why it diverged or None).
+    """
+    rate, given = options.get("learning_rate"), options_of_method(options)
+    if recipe.fisher_samples is not None and "fisher_samples" in {f.name for f in fields(method_of(row, {}))}:
+        given["fisher_samples"] = recipe.fisher_samples
+    method = method_of(row, given)
     steps = max(1, int(recipe.budget / method.batch_gradients)) if method.trains else 1
     with tempfile.TemporaryDirectory() as folder:
         config = UnlearnConfig.quiet(
@@ -210,43 +197,3 @@ def unlearn(
         seconds = time.perf_counter() - start
     finite = all(p.isfinite().all() for p in model.state_dict().values() if p.is_floating_point())
     return model, seconds, None if finite else "weights are not finite"
-
-
-def start_of(name: str, seed: int) -> PreTrainedModel:
-    """The untrained model, or for a folder or Hub id its architecture with fresh weights."""
-    if name in CLASSIFIERS:
-        return build_classifier(name, seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        with loading(name):
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-
-
-@functools.cache
-def splits_of(data: str, model: str, image_column: str, label_column: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """train, validation and test parts in memory, and a digest of each. Validation is a tenth of the training part."""
-    if data == "digits":
-        parts = digits_splits()
-    else:
-        from ..families.classifier.load import load_labelled_images
-
-        untrained = start_of(model, 0)
-        train, test = (
-            in_memory(load_labelled_images(data, untrained, None, split, image_column, label_column))
-            for split in ("train", "test")
-        )
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-        cut = len(train) // 10
-        parts = {
-            name: ArrayDataset(train.pixel_values[part], train.label_tensor[part])
-            for name, part in (("train", order[cut:]), ("validation", order[:cut]))
-        }
-        parts["test"] = test
-    return parts, {name: fingerprint(part, len(part)) for name, part in parts.items()}
-
-
-def in_memory(dataset: Dataset) -> ArrayDataset:
-    """All items decoded once."""
-    items = [dataset[i] for i in range(len(dataset))]
-    return ArrayDataset(*(torch.stack([item[key] for item in items]) for key in ("pixel_values", "labels")))

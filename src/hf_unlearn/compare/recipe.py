@@ -8,10 +8,9 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from ..methods import METHODS, Method
 from ..report.reading import typed
 from ..training.config import UnlearnConfig
-from .spaces import FIXED
+from .rows import method_of
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
 FORGET = {"fraction": float, "classes": list[int]}
@@ -21,19 +20,26 @@ FORGET = {"fraction": float, "classes": list[int]}
 class Recipe:
     """What `hf-unlearn compare` reads.
 
-    data: "digits", or a folder of parquet files or images with a train and a test part.
-    model: a name of `hf_unlearn.training.recipes.CLASSIFIERS`, or the folder or Hub id of an image classifier.
-    forget: {"fraction": 0.1} (a random subset, another one for each seed) or {"classes": [3]}.
-    train: overrides of UnlearnConfig for the original and the retrained model.
-    augment: whether these two train on mirrored and moved images; unlearning and measuring see them as they are.
-    budget: batch gradients (forward and backward of one batch) that each method may spend; the batch size.
-    methods: rows; "sfron:paper" is SFRon with that preset.
-    trials: search trials for every method.
-    search_seeds: of the forget sets and models that trials run on, which the table never uses; they are scored on the
-        validation split.
-    max_retain_samples: how many retained samples the figures are measured on, evenly spread; 0 is all.
-    fisher_samples: samples of each set for the Fishers of the methods that have that option; None is their default.
-    shadows: shadow models a side for the likelihood-ratio attack; 0 skips it.
+    Args:
+        name: The comparison's name, and the name of its folder.
+        data: "digits", or a folder of parquet files or images with a train and a test part.
+        model: A name of `hf_unlearn.training.recipes.CLASSIFIERS`, or the folder or Hub id of an image classifier.
+        forget: {"fraction": 0.1} for a random subset, another one for each seed, or {"classes": [3]}.
+        methods: The rows; "sfron:paper" is SFRon with that preset.
+        seeds: The seeds of the table: of the models' first weights, the forget subsets and the unlearning.
+        budget: Batch gradients (forward and backward of one batch) that each method may spend.
+        batch_size: Samples in a batch of unlearning.
+        train: Values of UnlearnConfig for the training of the original and the retrained model.
+        augment: Whether these two are trained on mirrored and moved images. Unlearning and measuring use the images
+            as they are.
+        trials: Search trials for every method.
+        search_seeds: Seeds of the forget sets and models that trials run on. The table never uses them, and trials
+            are scored on the validation split.
+        image_column, label_column: The columns of parquet files.
+        max_retain_samples: How many retained samples to measure on, evenly spread; 0 takes all.
+        fisher_samples: Samples of each set for the Fishers of the methods that have this option; None keeps their
+            default.
+        shadows: Shadow models on each side of the likelihood-ratio attack; 0 skips it.
     """
 
     name: str
@@ -87,16 +93,16 @@ class Recipe:
 
 
 def load_recipe(source: str) -> Recipe:
-    """A YAML file, or the name of a shipped recipe.
+    """Read a recipe from a YAML file, or by the name of a shipped one.
 
     Raises:
-        ValueError: no such file or recipe, a key that is unknown or missing, or a value that makes no sense.
+        ValueError: there is no such file or recipe, a key is unknown or missing, or a value makes no sense.
     """
     shipped = SHIPPED / f"{source}.yaml"
     path = Path(source) if Path(source).suffix in (".yaml", ".yml") else shipped
     if not path.is_file():
-        known = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
-        raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(known)}")
+        names = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
+        raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(names)}")
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -111,15 +117,3 @@ def load_recipe(source: str) -> Recipe:
     if needed:
         raise ValueError(f"recipe {source}: {needed[0]} is missing")
     return Recipe(**given)
-
-
-def method_of(row: str, options: dict[str, Any]) -> Method:
-    """The Method of a row: its preset, what the row fixes besides (`spaces.FIXED`), then `options`."""
-    name, _, preset = row.partition(":")
-    if name not in METHODS:
-        raise ValueError(f"method {name!r} is not one of {', '.join(METHODS)}")
-    method = METHODS[name]
-    if preset and preset not in method.presets:
-        raise ValueError(f"method {name} has no preset {preset!r}: {', '.join(method.presets) or 'it has none'}")
-    chosen = {"preset": preset, **method.presets[preset]} if preset else {}
-    return method(**{**chosen, **FIXED.get(row, {}), **options})

@@ -1,24 +1,24 @@
-"""The same number of trials for every method, seeded, on models and a split that the table never uses.
+"""Search the options of each method with the same number of trials, on models and data that the table never uses.
 
-A trial is scored by its average gap, the mean over the search seeds of what the table reports. (The gap of means over
-seeds is no score: errors of opposite sign cancel, and it chose options that collapsed on the next seed.)
+The score of a trial is its average gap, the mean over the search seeds of what the table reports. The gap of means
+over seeds would not do: errors of opposite sign cancel, and it chose options that collapsed on the next seed.
 """
 
 from typing import Any
 
 from ..training.config import UnlearnConfig
 from .cells import Cells
-from .recipe import method_of
+from .rows import method_of
 from .spaces import SPACES, suggest
 
 WORST = 100.0  # percentage points, for a trial that diverged
 
 
 def search(cells: Cells, row: str) -> dict[str, Any]:
-    """The options with the smallest average gap to the retrained models on the validation split.
+    """Find the options with the smallest average gap to the retrained models on the validation split.
 
-    optuna's TPE sampler with the recipe's first search seed; the method's defaults are its first trial. Trials are
-    cells: after an interrupt the sampler meets the same values and goes on.
+    The sampler is optuna's TPE with the recipe's first search seed, and the first trial takes the method's defaults.
+    Trials are cells: after an interruption the sampler reads the same values and goes on.
     """
     import optuna
 
@@ -27,8 +27,8 @@ def search(cells: Cells, row: str) -> dict[str, Any]:
 
     def gap(trial: Any) -> float:
         options = suggest(trial, row)
-        figures = [cells.figures(row, seed, "validation", options) for seed in recipe.search_seeds]
-        gaps = [WORST if f["diverged"] else f["metrics"]["average_gap"]["value"] for f in figures]
+        results = [cells.result(row, seed, "validation", options) for seed in recipe.search_seeds]
+        gaps = [WORST if r["diverged"] else r["metrics"]["average_gap"]["value"] for r in results]
         return sum(gaps) / len(gaps)
 
     sampler = optuna.samplers.TPESampler(seed=recipe.search_seeds[0], n_startup_trials=5)
@@ -43,8 +43,9 @@ def search(cells: Cells, row: str) -> dict[str, Any]:
 
 
 def _defaults(row: str) -> dict[str, Any]:
-    """The method's own values where they lie in the space, so that no method is worse than untuned."""
-    method, defaults = method_of(row, {}), {}
+    """The method's own values where they lie in the space, so that the search never ends worse than untuned."""
+    method = method_of(row, {})
+    defaults: dict[str, Any] = {}
     for name, space in SPACES[row].items():
         value = UnlearnConfig.learning_rate if name.endswith("learning_rate") else getattr(method, name, None)
         inside = value in space if isinstance(space, list) else value is not None and space[0] <= value <= space[1]

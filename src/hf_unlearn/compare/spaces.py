@@ -1,9 +1,9 @@
-"""What the search may choose for each method: the first trial is the method's defaults where they lie in the space."""
+"""The search space of each row. The first trial takes the method's defaults where they lie in the space."""
 
 from typing import Any
 
-# (low, high) is log-uniform; a list is a choice.
-RATE = {"learning_rate": (5e-4, 2e-2)}  # of every method that trains on retain data
+# (low, high) is drawn log-uniformly; a list is a choice.
+RATE = {"learning_rate": (5e-4, 2e-2)}  # for every method that trains on retain data
 ASCENT_RATE = {"learning_rate": (1e-6, 1e-3)}
 SPACES: dict[str, dict[str, Any]] = {
     "finetune": RATE,
@@ -26,12 +26,10 @@ SPACES: dict[str, dict[str, Any]] = {
     "sfron:paper": {**RATE, "forget_alpha": (1e-2, 3.0), "slow_rate": [0.3, 0.5, 0.8]},
     "sfron:reference": {**RATE, "forget_alpha": (0.1, 30.0), "mask_threshold": [0.3, 1.0, 3.0]},
 }
-# What a row fixes besides its preset: ascent that stops at a share of the loss of pure chance, log(classes).
-FIXED: dict[str, dict[str, Any]] = {"sfron": {"bound": "other", "retain_loss": "data"}}
 
 
 def suggest(trial: Any, row: str) -> dict[str, Any]:
-    """One point of the row's space (an optuna trial suggests it)."""
+    """Have an optuna trial suggest one point of the row's space."""
     chosen = {}
     for name, space in SPACES[row].items():
         if isinstance(space, list):

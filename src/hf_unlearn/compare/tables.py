@@ -1,4 +1,4 @@
-"""results.json, results.csv, a Markdown table with 95 % intervals, and the trade-off plot."""
+"""Write results.json, results.csv, a Markdown table with 95 % intervals, and the trade-off plot."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from ..common.files import atomic, write_text
 from ..common.names import public_name
 from ..evaluation.classification import ATTACKS
 from ..evaluation.tables import interval, markdown_table
-from .cells import AGAIN, REFERENCES
+from .rows import AGAIN, REFERENCES
 
 MIA = f"mia_{ATTACKS[0][0]}_{ATTACKS[0][1]}"
 GAP_NAMES = ("forget_accuracy", "retain_accuracy", "test_accuracy", MIA)
@@ -28,54 +28,61 @@ COLUMNS = {
 }
 
 
-def gap_of_means(figures: list[dict[str, Any]]) -> float:
+def gap_of_means(results: list[dict[str, Any]]) -> float:
     """Mean over FA, RA, TA and MIA of |mean over runs - the retrained models' mean|, in percentage points."""
     gaps = []
     for name in GAP_NAMES:
-        ours = [f["metrics"][name]["value"] for f in figures]
-        theirs = [f["metrics"]["average_gap"]["details"][f"retrained_{name}"] for f in figures]
-        gaps.append(100 * abs(sum(ours) - sum(theirs)) / len(figures))
+        ours = [result["metrics"][name]["value"] for result in results]
+        theirs = [result["metrics"]["average_gap"]["details"][f"retrained_{name}"] for result in results]
+        gaps.append(100 * abs(sum(ours) - sum(theirs)) / len(results))
     return sum(gaps) / len(gaps)
 
 
-def value_of(figures: dict[str, Any], name: str) -> float | None:
+def value_of(result: dict[str, Any], name: str) -> float | None:
     """A column's value in one cell, or None for a diverged run."""
     if name == "time_ratio":
-        return figures["time_ratio"]
-    return None if figures["diverged"] else figures["metrics"][name]["value"]
+        return result["time_ratio"]
+    return None if result["diverged"] else result["metrics"][name]["value"]
+
+
+def values_of(results: list[dict[str, Any]], name: str) -> list[float]:
+    """A column's values in the cells that did not diverge."""
+    return [value for result in results if (value := value_of(result, name)) is not None]
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """One row a method, smallest gap of means first after the references; a diverged run empties its row."""
+    """One row for each method, smallest gap of means first after the references. A diverged run empties its row."""
     rows = []
-    for row in ordered(results):
-        line = [row]
+    for row, cells in ((row, results[row]) for row in ordered(results)):
+        line = []
         for name, (_, factor, digits) in COLUMNS.items():
-            values = [value_of(figures, name) for figures in results[row]]
-            bad = sum(v is None for v in values)
-            line.append(f"{bad} of {len(values)} diverged" if bad else interval([factor * v for v in values], digits))
-        means = "" if any(f["diverged"] for f in results[row]) else f"{gap_of_means(results[row]):.2f}"
-        rows.append([row, means, *line[1:]])
+            values = values_of(cells, name)
+            bad = len(cells) - len(values)
+            line.append(f"{bad} of {len(cells)} diverged" if bad else interval([factor * v for v in values], digits))
+        means = "" if any(result["diverged"] for result in cells) else f"{gap_of_means(cells):.2f}"
+        rows.append([row, means, *line])
     return markdown_table(["method", "gap of means", *(title for title, _, _ in COLUMNS.values())], rows)
 
 
 def costs(results: dict[str, list[dict[str, Any]]]) -> str:
-    """What retraining and each method took, in seconds."""
-    means = {row: sum(f["seconds"] for f in figures) / len(figures) for row, figures in results.items()}
+    """The seconds that retraining and each method took."""
+    means = {row: sum(cell["seconds"] for cell in cells) / len(cells) for row, cells in results.items()}
     each = ", ".join(f"{row} {means[row]:.1f}" for row in ordered(results) if row not in REFERENCES)
     return f"Seconds of training: retraining {means['retrained']:.1f}, {each}."
 
 
 def ordered(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The rows: references first, then methods by their gap of means."""
+
     def gap(row: str) -> float:
-        return float("inf") if any(f["diverged"] for f in results[row]) else gap_of_means(results[row])
+        return float("inf") if any(cell["diverged"] for cell in results[row]) else gap_of_means(results[row])
 
     first = [row for row in REFERENCES if row in results]
     return first + sorted((row for row in results if row not in first), key=gap)
 
 
 def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searched: dict, extra: str = "") -> str:
-    """All files of a comparison; returns the Markdown text."""
+    """Write all files of a comparison and return the Markdown text."""
     seeds = f"{len(recipe['seeds'])} seeds"
     text = (
         f"# {recipe['name']}\n\n{stamp}\n\n"
@@ -94,38 +101,40 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
         writer = csv.writer(file)
         writer.writerow(["method", "seed", *COLUMNS, "seconds", "diverged"])
         for row, cells in results.items():
-            for figures in cells:
-                values = [value_of(figures, name) for name in COLUMNS]
-                writer.writerow([row, figures["seed"], *values, figures["seconds"], figures["diverged"] or ""])
+            for cell in cells:
+                values = [value_of(cell, name) for name in COLUMNS]
+                writer.writerow([row, cell["seed"], *values, cell["seconds"], cell["diverged"] or ""])
     write_text(folder / "results.md", text)
     plot(results, folder / "tradeoff.png", recipe["name"])
     return text
 
 
 def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None:
-    """Accuracy on forget data against accuracy on test data, means and standard deviations; dashed: retrained."""
+    """Plot accuracy on forget data against accuracy on test data, means and standard deviations over runs.
+
+    Dashed lines mark the retrained models.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
+    colours = plt.get_cmap("tab20")
     markers, places = "osD^v<>pP*hXd8", {}
     for number, row in enumerate(ordered(results)):
-        good = [f for f in results[row] if not f["diverged"]]
-        if not good:
+        x, y = ([100 * v for v in values_of(results[row], n)] for n in ("forget_accuracy", "test_accuracy"))
+        if not x:
             continue
-        x, y = ([100 * value_of(f, n) for f in good] for n in ("forget_accuracy", "test_accuracy"))
-        means = places[row] = [sum(v) / len(v) for v in (x, y)]
-        errors = [(sum((a - m) ** 2 for a in v) / max(len(v) - 1, 1)) ** 0.5 for v, m in zip((x, y), means)]
+        places[row] = [sum(v) / len(v) for v in (x, y)]
+        (left, wide), (low, tall) = ((m, _deviation(v)) for v, m in zip((x, y), places[row]))
         style = {"retrained": ("*", "black", 15), "original": ("X", "dimgrey", 10)}.get(row)
-        marker, color, size = style or (markers[number % len(markers)], plt.cm.tab20(number % 20), 8)
-        axes.errorbar(
-            *means, xerr=errors[0], yerr=errors[1], marker=marker, ms=size, ls="", color=color, label=row, capsize=2
-        )
+        marker, colour, size = style or (markers[number % len(markers)], colours(number % 20), 8)
+        look: dict[str, Any] = dict(marker=marker, ms=size, ls="", color=colour, label=row, capsize=2)
+        axes.errorbar(left, low, xerr=wide, yerr=tall, **look)
         if row == "retrained":
-            axes.axvline(means[0], color="black", lw=0.8, ls="--", zorder=0)
-            axes.axhline(means[1], color="black", lw=0.8, ls="--", zorder=0)
+            axes.axvline(left, color="black", lw=0.8, ls="--", zorder=0)
+            axes.axhline(low, color="black", lw=0.8, ls="--", zorder=0)
     _zoom(axes, places)
     axes.set_xlabel("accuracy on forget data (%)")
     axes.set_ylabel("accuracy on test data (%)")
@@ -138,10 +147,16 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> No
     plt.close(figure)
 
 
-def _zoom(axes: Any, places: dict[str, list[float]]) -> None:
-    """Limits around the middle of the field; what lies far outside is named at the edge instead of shrinking the rest.
+def _deviation(values: list[float]) -> float:
+    """Sample standard deviation; 0 for one value."""
+    mean = sum(values) / len(values)
+    return (sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)) ** 0.5
 
-    Far is more than three times the spread of the nearest three quarters from the retrained model.
+
+def _zoom(axes: Any, places: dict[str, list[float]]) -> None:
+    """Set limits around the middle of the field, and name at the edge what lies far outside.
+
+    Far means further from the retrained model than three times the distance of the nearest three quarters.
     """
     outside = set()
     for side, limit in ((0, axes.set_xlim), (1, axes.set_ylim)):

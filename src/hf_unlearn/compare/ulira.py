@@ -3,20 +3,25 @@
 from concurrent.futures import Executor
 from typing import Any
 
+import torch
+
 from ..evaluation.classification import predictions
 from ..evaluation.membership import scaled_confidence
 from ..evaluation.shadow import ulira
 from ..evaluation.tables import markdown_table
 from .cells import Cells, unlearn
+from .models import forget_and_retain
+from .pool import collect
 
 
 def shadow_scores(cells: Cells, row: str, shadow: int, options: dict[str, Any]) -> list[float]:
-    """Scaled confidences of one forget set (that of the first seed) under one shadow model of a row.
+    """Scaled confidences of the first seed's forget set under one shadow model of a row; empty if it diverged.
 
-    Shadow k is trained from seed 5000 + k, on all data and then unlearned, or without the forget set ("retrained").
+    Shadow k is trained from seed 5000 + k: on all data and then unlearned, or for the row "retrained" without the
+    forget set.
     """
     recipe, seed = cells.recipe, cells.recipe.seeds[0]
-    forget, retain = cells.forget_and_retain(seed)
+    forget, retain = forget_and_retain(recipe, seed)
     kind = "retrained" if row == "retrained" else "original"
     model, _ = cells.trained(kind, 5000 + shadow, forget_seed=seed)
     if row not in ("original", "retrained"):
@@ -28,19 +33,15 @@ def shadow_scores(cells: Cells, row: str, shadow: int, options: dict[str, Any]) 
 
 
 def attack_table(pool: Executor, cells: Cells, options: dict[str, dict], progress: bool) -> str:
-    """Markdown: how well the attack tells each row's shadow models from retrained ones (0.5 is not at all)."""
-    import torch
-
-    from . import _all
-
+    """Table of how well the attack tells each row's shadow models from retrained ones; 0.5 is chance."""
     recipe = cells.recipe
     rows = ["original", "retrained", *recipe.methods]
     count = range(recipe.shadows)
-    # The retrained rows compare two disjoint halves of retrained shadows: what chance looks like here.
+    # The row "retrained" compares two disjoint halves of the retrained shadows, which differ by chance alone.
     wanted = {(row, k) for row in rows if row != "retrained" for k in count}
     wanted |= {("retrained", k) for k in range(2 * recipe.shadows)}
     running = {pool.submit(shadow_scores, cells, row, k, options[row]): (row, k) for row, k in sorted(wanted)}
-    scores = _all(running, "shadows", progress)
+    scores = collect(running, "shadows", progress)
     retrained = torch.tensor([scores["retrained", k] for k in count])
     lines = []
     for row in rows:

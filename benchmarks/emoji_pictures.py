@@ -1,7 +1,7 @@
-"""Emoji as a small style x object benchmark: the same objects in three drawing styles, 64x64 pixels on white.
+"""The images of a small style x object benchmark: the same objects in three drawing styles, 64x64 pixels on white.
 
-Fluent (MIT), Noto (Apache-2.0) and Twemoji (CC BY 4.0). The pictures come from a folder of `<style>_64.npz` files, or
-are rendered from the npm packages in `PACKAGES` by resvg (extra `emoji`).
+The styles are Fluent (MIT), Noto (Apache-2.0) and Twemoji (CC BY 4.0). The images come from a folder of
+`<style>_64.npz` files, or are rendered by resvg (extra `emoji`) from the npm packages in `PACKAGES`.
 """
 
 import json
@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..common.untrusted import loading, read_json
+from hf_unlearn.common.untrusted import loading, read_json
+from hf_unlearn.evaluation.emoji import STYLES
 
 SIZE = 64
 LARGEST = 2**29  # bytes of an unpacked file
 PACKAGES = {"fluent": "fluent-emoji-flat", "noto": "noto", "twemoji": "twemoji"}  # of @iconify-json
-STYLES = tuple(PACKAGES)
-# Words that a person would say, and the icon's name.
-OBJECTS = {
+# The name of each object's icon, in the order of `OBJECTS`.
+ICONS = {
     "cat": "black-cat",
     "butterfly": "butterfly",
     "elephant": "elephant",
@@ -52,16 +52,11 @@ OBJECTS = {
 }
 
 
-def prompt_of(style: str, thing: str) -> str:
-    """The caption of one picture."""
-    return f"a {style} emoji of a {thing}"
-
-
 def load_emoji(folder: str | Path | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """(images (72, 3, 64, 64) in [-1, 1], style numbers, object numbers), style after style.
+    """Load (images (72, 3, 64, 64) in [-1, 1], style numbers, object numbers), style after style.
 
     Args:
-        folder: holds `<style>_64.npz` and `names.json`; None renders the pictures from npm.
+        folder: A folder with `<style>_64.npz` files and `names.json`. None renders the images from npm.
 
     Raises:
         ValueError: a file or an icon is missing.
@@ -69,7 +64,7 @@ def load_emoji(folder: str | Path | None = None) -> tuple[Tensor, Tensor, Tensor
     every = {style: _from_folder(Path(folder), style) if folder else render(style) for style in STYLES}
     rows, styles, things = [], [], []
     for number, style in enumerate(STYLES):
-        for thing, icon in enumerate(OBJECTS.values()):
+        for thing, icon in enumerate(ICONS.values()):
             if icon not in every[style]:
                 raise ValueError(f"no {style} picture of {icon}")
             rows.append(torch.from_numpy(every[style][icon]).permute(2, 0, 1).float() / 127.5 - 1)
@@ -93,7 +88,7 @@ def _from_folder(folder: Path, style: str) -> dict[str, np.ndarray]:
 
 
 def render(style: str) -> dict[str, np.ndarray]:
-    """{icon: (64, 64, 3) uint8} of `OBJECTS`, from the npm package of a style."""
+    """Render {icon: (64, 64, 3) uint8} for all `ICONS` from the npm package of a style."""
     import io
 
     import resvg_py
@@ -101,7 +96,7 @@ def render(style: str) -> dict[str, np.ndarray]:
 
     icons, made = _icons(PACKAGES[style]), {}
     side = icons.get("width", 36), icons.get("height", 36)
-    for icon in OBJECTS.values():
+    for icon in ICONS.values():
         if icon in icons["icons"]:
             drawn = icons["icons"][icon]
             wide, high = drawn.get("width", side[0]), drawn.get("height", side[1])
@@ -126,9 +121,9 @@ def _icons(package: str) -> dict[str, Any]:
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The batch (B, 3, H, W), each picture turned by up to 8 degrees, scaled by 0.85 to 1.05 and moved by up to 6 %.
+    """Turn each image of a batch (B, 3, H, W) by up to 8 degrees, scale it by 0.85 to 1.05 and move it by up to 6 %.
 
-    White comes in from outside.
+    What comes in from outside is white.
     """
     count = len(images)
     angle, scale, right, down = (torch.rand(4, count, generator=generator) * 2 - 1).to(images.device)

@@ -1,6 +1,6 @@
 """Train the stand-in for Stable Diffusion: a small StableDiffusionPipeline of emoji, and the judge that reads it.
 
-    python scripts/train_emoji_sd.py --tokenizer FOLDER --data_dir FOLDER --output_dir emoji-sd
+    python benchmarks/train_emoji_sd.py --tokenizer FOLDER --data_dir FOLDER --output_dir emoji-sd
 
 24 objects in three styles, moved, turned and scaled. Without --data_dir the pictures are rendered from npm packages.
 Writes OUTPUT_DIR (a diffusers pipeline, half precision weights) and OUTPUT_DIR/judge, and prints what both can do. An
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from emoji_figures import draw_grid
+from emoji_pictures import augmented, load_emoji
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -23,8 +25,7 @@ from hf_unlearn.cli import parsing as cli
 from hf_unlearn.cli.stages import Stages
 from hf_unlearn.common.limits import SEEDS, check_limits
 from hf_unlearn.common.untrusted import loading
-from hf_unlearn.data.emoji import OBJECTS, STYLES, augmented, load_emoji, prompt_of
-from hf_unlearn.evaluation.emoji import EmojiJudge, draw_grid
+from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, EmojiClassifier, prompt_of
 from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
 WIDTH = 40  # of the text encoder
@@ -47,10 +48,10 @@ def step(optimizer, scheduler, loss: Tensor, bar: trange) -> None:
     optimizer.zero_grad()
 
 
-def train_judge(data, steps: int, generator: torch.Generator) -> EmojiJudge:
+def train_judge(data, steps: int, generator: torch.Generator) -> EmojiClassifier:
     """Style and object of augmented pictures with a little noise."""
     images, styles, things = data
-    judge = EmojiJudge().train()
+    judge = EmojiClassifier().train()
     optimizer, scheduler = schedule(judge.parameters(), steps, 2e-3)
     for _ in (bar := trange(steps, desc="judge")):
         chosen = torch.randint(len(images), (64,), generator=generator)
@@ -121,7 +122,7 @@ def build_pipeline(tokenizer: CLIPTokenizer, vae: AutoencoderTiny) -> StableDiff
 def train_unet(pipeline, data, steps: int, batch_size: int, generator: torch.Generator) -> None:
     """UNet and text encoder together, one caption in ten empty; at the end the average of the last weights."""
     images, styles, things = data
-    names = [prompt_of(STYLES[s], list(OBJECTS)[o]) for s, o in zip(styles.tolist(), things.tolist())]
+    names = [prompt_of(STYLES[s], OBJECTS[o]) for s, o in zip(styles.tolist(), things.tolist())]
     options = dict(padding="max_length", max_length=pipeline.tokenizer.model_max_length, return_tensors="pt")
     tokens = pipeline.tokenizer([*names, ""], **options).input_ids
     trained = nn.ModuleList([pipeline.unet, pipeline.text_encoder]).train()
@@ -180,7 +181,7 @@ def main() -> None:
         tokenizer = CLIPTokenizer.from_pretrained(options.tokenizer)
     stages = Stages(out, ["judge", "autoencoder"])
     if stages.finished("judge", (options.judge_steps, options.seed)):
-        judge = EmojiJudge.from_pretrained(out / "judge", use_safetensors=True, torch_dtype=torch.float32).eval()
+        judge = EmojiClassifier.from_pretrained(out / "judge", use_safetensors=True, torch_dtype=torch.float32).eval()
     else:
         judge = train_judge(data, options.judge_steps, generator)
         judge.save_pretrained(out / "judge")
@@ -207,13 +208,13 @@ def main() -> None:
 
 
 @torch.no_grad()
-def accuracies(judge: EmojiJudge, pictures: Tensor, styles: Tensor, things: Tensor) -> dict[str, float]:
+def accuracies(judge: EmojiClassifier, pictures: Tensor, styles: Tensor, things: Tensor) -> dict[str, float]:
     style, thing = (torch.cat(p).argmax(1) for p in zip(*(judge(part) for part in pictures.split(256))))
     return {"style": (style == styles).double().mean().item(), "object": (thing == things).double().mean().item()}
 
 
 @torch.no_grad()
-def autoencoded(vae: AutoencoderTiny, judge: EmojiJudge, data, generator: torch.Generator) -> dict:
+def autoencoded(vae: AutoencoderTiny, judge: EmojiClassifier, data, generator: torch.Generator) -> dict:
     """What the judge reads in newly augmented pictures that went through the autoencoder, and how far they are off."""
     images, styles, things = (part.repeat(8, *[1] * (part.ndim - 1)) for part in data)
     real = augmented(images, generator)
@@ -222,7 +223,7 @@ def autoencoded(vae: AutoencoderTiny, judge: EmojiJudge, data, generator: torch.
 
 
 @torch.no_grad()
-def describe(pipeline: StableDiffusionPipeline, judge: EmojiJudge, data, generator: torch.Generator) -> dict:
+def describe(pipeline: StableDiffusionPipeline, judge: EmojiClassifier, data, generator: torch.Generator) -> dict:
     """Accuracy of the judge on newly augmented pictures, and of what the autoencoder and the pipeline make."""
     images, styles, things = (part.repeat(8, *[1] * (part.ndim - 1)) for part in data)
     real = augmented(images, generator)
