@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .files import atomic
-from .sharding import is_sharded, whole
+from .sharding import gather, is_sharded
 
 
 def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -18,7 +18,7 @@ def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """
     state, seen = {}, set()
     for name, value in module.state_dict().items():
-        value = whole(value)
+        value = gather(value)
         key = (value.data_ptr(), value.shape)
         if value.numel() and key in seen:
             continue

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from ..common.sharding import whole
+from ..common.sharding import gather
 from .images import ArrayDataset
 
 SHOWN, SEARCHED = 5, 10_000  # positions that a message names, items that are read to find them
@@ -18,7 +18,7 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float32)))
-    return whole(norm)
+    return gather(norm)
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..common.files import atomic
-from ..common.sharding import local, rows_of
+from ..common.sharding import local, shard_of
 
 Fisher = dict[str, Tensor]  # by parameter name
 # Below this share of the largest F_f a value is rounding: an attention key's bias, whose gradient is exactly 0 in
@@ -60,7 +60,7 @@ class Masks:
                 raise ValueError(
                     f"mask {name} has shape {tuple(self.tensors[name].shape)}, the model's is {tuple(p.shape)}"
                 )
-        return [rows_of(self.tensors[name], p).to(local(p).device, torch.bool) for name, p in parameters.items()]
+        return [shard_of(self.tensors[name], p).to(local(p).device, torch.bool) for name, p in parameters.items()]
 
     def save(self, path: str | Path) -> None:
         """Write the masks (one bit a weight) and the metadata as safetensors, whole or not at all."""

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import fsdp2_prepare_model
 from transformers import Trainer
 
-from ..common.sharding import fill, load_shards, save_shards, shard_names, skeleton, uncut
+from ..common.sharding import fill, load_shards, save_shards, shard_names, skeleton, unshard
 from ..methods import Method
 from ..saving.adapters import put_network
 
@@ -83,7 +83,7 @@ class ShardedTrainer(Trainer):
         if self._skeleton is None:
             return
         network = fill(self._skeleton, self.objective.network, self.args.device)
-        uncut(self.objective)
+        unshard(self.objective)
         put_network(self.objective, network)
         self._skeleton, self.original = None, None
         self.model = self.model_wrapped = self._wrapped = self.objective

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..common.sharding import largest_of_shards, local, locals_of
+from ..common.sharding import largest_of_shards, local, local_shards
 
 
 class FastSlow(Optimizer):
@@ -111,13 +111,13 @@ class FastSlow(Optimizer):
         still = optimizer is not self.base and all(not group.get("weight_decay") for group in optimizer.param_groups)
         if (still or not hard) and not verify:
             return None
-        return [p.clone() if m is not None else None for p, m in zip(locals_of(self.parameters), masks)]
+        return [p.clone() if m is not None else None for p, m in zip(local_shards(self.parameters), masks)]
 
     @torch.no_grad()
     def _restore(self, masks, kept, hard, verify) -> None:
         if kept is None:
             return
-        for p, m, old in zip(locals_of(self.parameters), masks, kept):
+        for p, m, old in zip(local_shards(self.parameters), masks, kept):
             if old is None:
                 continue
             if hard:
@@ -141,7 +141,7 @@ class FastSlow(Optimizer):
         if self._slow is None:
             self._slow = self._copies(self._merged)
         else:
-            torch._foreach_copy_(locals_of(self._slow), locals_of(self._merged))
+            torch._foreach_copy_(local_shards(self._slow), local_shards(self._merged))
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -150,7 +150,7 @@ class FastSlow(Optimizer):
             return
         if self._slow is None:
             raise RuntimeError("merge() without begin(): call begin() before the first fast step")
-        merged, slow = locals_of(self._merged), locals_of(self._slow)
+        merged, slow = local_shards(self._merged), local_shards(self._slow)
         if self.offload:
             for kept, live in zip(slow, merged):  # one after the other: what moves is small
                 kept.lerp_(live.to(kept.device), self.rate)
@@ -178,12 +178,12 @@ class FastSlow(Optimizer):
     def finish(self) -> None:
         """Leave the weights to keep in the model: the slow ones of `form="ema"`. A later run starts a new average."""
         if self.form == "ema" and self._slow is not None:
-            torch._foreach_copy_(locals_of(self._merged), locals_of(self._slow))
+            torch._foreach_copy_(local_shards(self._merged), local_shards(self._slow))
             self._slow = None
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for live, slow in zip(locals_of(self._merged), locals_of(self._slow)):
+        for live, slow in zip(local_shards(self._merged), local_shards(self._slow)):
             held = live.detach().clone()
             live.copy_(slow)
             slow.copy_(held)
