@@ -13,7 +13,7 @@ from ..data.images import blur_picture, to_pixels
 from ..families.latents import Drawing
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
-from .tables import save_grid
+from .grids import save_grid
 
 
 def draw_prompts(pipeline: Any, prompts: Sequence[str], drawing: Drawing, per_prompt: int = 4) -> Tensor:

@@ -1,11 +1,11 @@
-"""One measured number, and what is needed to read it: its definition, how many samples, which libraries."""
+"""A measured number with what is needed to read it: definition, number of samples, libraries."""
 
 import math
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-# What a figure says: (part, whether less is better; None: neither). The first name that a figure's begins with counts.
+# By the beginning of a metric's name, first match first: (part, whether less is better, None for neither).
 ROLES: dict[str, tuple[str, bool | None]] = {
     "forget_accuracy": ("forget", True),
     "forgotten_class_test_accuracy": ("forget", True),
@@ -32,13 +32,14 @@ ROLES: dict[str, tuple[str, bool | None]] = {
 
 @dataclass
 class Metric:
-    """A number that can stand in a card or a table.
+    """A number for a card or a table.
 
-    value: the number, in the unit that `definition` names; None for a rate over nothing.
-    definition: one sentence: what is averaged, over which data, and which direction means what.
-    samples: how many samples the value is a mean over.
-    library: what computed it, from `version_of`.
-    details: numbers and settings that go with the value.
+    Attributes:
+        value: the number in the unit that `definition` names, or None for a rate over nothing.
+        definition: one sentence that says what is averaged, over which data, and what direction means what.
+        samples: the number of samples that the value is a mean over.
+        library: the libraries that computed it, from `version_of`.
+        details: numbers and settings that belong to the value.
     """
 
     value: float | None
@@ -47,13 +48,20 @@ class Metric:
     library: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def number(self) -> float:
+        """The value where there must be one. Raises ValueError for a rate over nothing."""
+        if self.value is None:
+            raise ValueError(f"there is no value: {self.definition}, of no samples")
+        return self.value
+
     def as_dict(self) -> dict[str, Any]:
-        """All fields, for `json.dump`."""
+        """Return all fields, for `json.dump`."""
         return asdict(self)
 
 
 def version_of(*packages: str) -> str:
-    """Installed versions as 'scikit-learn 1.9, torch 2.13': major and minor, in the order asked.
+    """Return installed versions, major and minor, in the given order: "scikit-learn 1.9, torch 2.13".
 
     Raises:
         importlib.metadata.PackageNotFoundError: a package is not installed.
@@ -62,10 +70,10 @@ def version_of(*packages: str) -> str:
 
 
 def share_interval(share: float, samples: int) -> tuple[float, float]:
-    """95 % interval of a share of independent samples (Wilson 1927): honest at 0 and 1, where ± is not.
+    """Return the 95 % interval of a share of independent samples (Wilson 1927), which also holds near 0 and 1.
 
     Raises:
-        ValueError: no samples.
+        ValueError: there are no samples.
     """
     if samples < 1:
         raise ValueError("a share of no samples has no interval")
@@ -76,12 +84,12 @@ def share_interval(share: float, samples: int) -> tuple[float, float]:
 
 
 def role_of(figure: str) -> tuple[str, bool | None]:
-    """("forget", "retain", "privacy" or "other"; whether less is better, None if neither) of a figure's name."""
+    """Return what a metric says ("forget", "retain", "privacy" or "other") and whether less is better, or None."""
     return next((role for name, role in ROLES.items() if figure.startswith(name)), ("other", None))
 
 
 def is_share(figure: str) -> bool:
-    """Whether a figure is a share in [0, 1], to be shown in %."""
+    """Return whether a metric is a share in [0, 1], to be shown in %."""
     return figure.endswith(("_accuracy", "_share")) or figure.startswith(
         ("mia_", "unsafe_share", "precision", "recall")
     )
