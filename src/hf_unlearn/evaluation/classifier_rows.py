@@ -41,15 +41,17 @@ def classifier_figures(
     figures: dict[str, Metric] = {}
     rest = sets
     if "test" in sets:
-        parts = [sets[name] for name in ("forget", "retain", "test")]
+        forget, retain, test = (sets[name] for name in ("forget", "retain", "test"))
         rest = {name: data for name, data in sets.items() if name not in ("forget", "retain", "test")}
-        figures = classification_figures(model, *parts, retrained=retrained, batch_size=batch_size, seed=seed)
+        figures = classification_figures(
+            model, forget, retain, test, retrained=retrained, batch_size=batch_size, seed=seed
+        )
     accuracies = {f"{name}_accuracy": accuracy(predictions(model, data, batch_size)) for name, data in rest.items()}
     return {**figures, **accuracies}
 
 
 def classifier_table(figures: dict[str, dict[str, Metric]]) -> str:
-    """Format a row for each model: accuracies and membership shares in %, distances to the retrained model as numbers."""
+    """Format a row for each model, with accuracies and membership shares in % and distances as numbers."""
     names = list(dict.fromkeys(name for row in figures.values() for name in row))
 
     def cell(name: str, metric: Metric | None) -> str:

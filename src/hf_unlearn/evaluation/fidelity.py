@@ -98,8 +98,8 @@ def fidelity(network: NamedNetwork, real: Images, generated: Images) -> dict[str
     """Measure how close generated images are to real ones: Frechet and kernel distance, precision and recall.
 
     Args:
-        network: `InceptionV3` gives "fid", "kid", "precision" and "recall". Any other network gives metrics named after
-            it: "frechet_distance_NAME", "kernel_distance_NAME", "precision_NAME", "recall_NAME".
+        network: `InceptionV3` gives "fid", "kid", "precision" and "recall". Any other network gives metrics with
+            its name: "frechet_distance_NAME", "kernel_distance_NAME", "precision_NAME", "recall_NAME".
 
     Raises:
         ValueError: a side has fewer than four images (precision and recall need three neighbours).

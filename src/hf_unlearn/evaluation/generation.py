@@ -152,8 +152,9 @@ def evaluate_classes(
     classes = sorted(classes or {int(c) for c in real_labels})
     images = sample_classes(pipeline, classes, config)
     asked = torch.tensor(classes).repeat_interleave(config.samples_per_class)
-    named = {"judge": judge.name} if getattr(judge, "name", "") else {}
-    return judge_samples(images, asked, judge, forget_classes, real, real_labels, {**asdict(config), **named})
+    name = getattr(judge, "name", "")
+    sampling = {**asdict(config), **({"judge": name} if name else {})}
+    return judge_samples(images, asked, judge, forget_classes, real, real_labels, sampling)
 
 
 def judge_samples(
