@@ -20,8 +20,8 @@ class PictureFlags:
     eval_prompts: str | None = field(
         default=None,
         metadata={
-            "help": "CSV file (columns prompt and evaluation_seed, such as I2P) or .txt file of prompts to use instead "
-            "of the concept's"
+            "help": "CSV file (columns prompt and evaluation_seed, such as I2P) or .txt file of prompts, instead of "
+            "the concept's"
         },
     )
     eval_retain_prompts: str | None = field(
@@ -30,7 +30,8 @@ class PictureFlags:
     num_eval_images: int | None = field(
         default=None,
         metadata={
-            "help": "number of forget images, and of retain images; by default all rows of a file, else 32 (4 if quick)"
+            "help": "number of forget images, and of retain images; by default all rows of a file, else 32 "
+            "(4 if quick)"
         },
     )
     safety_detector: str = field(
