@@ -21,36 +21,36 @@ from ..families import Objective
 from ..saliency.masks import Masks
 from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
 
-MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
+MASKS_FILE, STATE_FILE = "masks.safetensors", "unlearn_state.json"
+LOSSES_FILE = "profile.safetensors"  # the baseline losses; older checkpoints have this name
 ADAPTER_FOLDER = "adapter"  # beside merged weights
 
 
-def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, profile: Any, state: dict) -> None:
-    """Write the weights under the name that Trainer resumes from, with the masks, `profile` and state of the run.
-
-    `profile` holds the baseline losses of the original model.
-    """
+def save_checkpoint(
+    folder: Path, objective: Objective, masks: Masks | None, baseline_losses: torch.Tensor | None, state: dict
+) -> None:
+    """Write the weights under the name that Trainer resumes from, with masks, baseline losses and state of the run."""
     folder.mkdir(parents=True, exist_ok=True)
     if not is_sharded(objective):  # each process writes its own shards of a sharded model
         save_weights(objective, folder / "model.safetensors")
     if masks is not None:
         masks.save(folder / MASKS_FILE)
-    if profile is not None:
-        with atomic(folder / PROFILE_FILE) as partial:
-            save_file({"profile": profile}, partial)
+    if baseline_losses is not None:
+        with atomic(folder / LOSSES_FILE) as partial:
+            save_file({"profile": baseline_losses}, partial)
     write_text(folder / STATE_FILE, json.dumps(state, indent=2))
 
 
-def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
-    """Return (masks, profile, state) as `save_checkpoint` wrote them."""
+def load_checkpoint(folder: Path) -> tuple[Masks | None, torch.Tensor | None, dict]:
+    """Return (masks, baseline losses, state) as `save_checkpoint` wrote them."""
     if not (folder / STATE_FILE).is_file():
         raise ValueError(f"{folder} is not a checkpoint of UnlearnTrainer: {STATE_FILE} is missing")
     masks = Masks.load(folder / MASKS_FILE) if (folder / MASKS_FILE).is_file() else None
-    profile = None
-    if (folder / PROFILE_FILE).is_file():
-        with loading(folder / PROFILE_FILE):
-            profile = load_file(folder / PROFILE_FILE)["profile"]
-    return masks, profile, read_json(folder / STATE_FILE)
+    baseline_losses = None
+    if (folder / LOSSES_FILE).is_file():
+        with loading(folder / LOSSES_FILE):
+            baseline_losses = load_file(folder / LOSSES_FILE)["profile"]
+    return masks, baseline_losses, read_json(folder / STATE_FILE)
 
 
 def check_checkpoint(folder: Path, objective: Objective) -> None:
