@@ -157,7 +157,7 @@ def picture(strips: dict[str, Path], target: tuple[str, str], path: str) -> None
 def draw(grids: dict, target: tuple[str, str], path: str) -> None:
     """PNG of what `shown` gave of each model."""
     from hf_unlearn.evaluation.emoji import STYLES
-    from hf_unlearn.evaluation.tables import save_grid
+    from hf_unlearn.evaluation.grids import save_grid
 
     asked = [(style, thing) for thing in SHOWN for style in STYLES]
     save_grid(grids, ["\n".join(pair) for pair in asked], [target[1] in pair for pair in asked], path)

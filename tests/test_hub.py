@@ -198,7 +198,7 @@ from diffusers import StableDiffusionPipeline, UNet2DModel
 from peft import PeftModel
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from hf_unlearn import load_ddpm_pipeline
-from hf_unlearn.saving.export import weights_digest
+from hf_unlearn.common.weights import weights_digest
 sd = StableDiffusionPipeline.from_pretrained("user/sd")
 base = AutoModelForImageClassification.from_pretrained(sys.argv[1])
 AutoImageProcessor.from_pretrained("user/classifier", backend="pil")

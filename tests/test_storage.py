@@ -56,7 +56,7 @@ def test_a_torn_write_leaves_the_old_file(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("hf_unlearn.saving.export.save_file", torn)
+    monkeypatch.setattr("hf_unlearn.common.weights.save_file", torn)
     with pytest.raises(OSError, match="disk full"):
         save_weights(Tied(1), tmp_path / "w.safetensors")
     assert (tmp_path / "w.safetensors").read_bytes() == before

@@ -1,7 +1,61 @@
-"""Machine unlearning for Hugging Face models."""
+"""Machine unlearning for Hugging Face models.
+
+The public names are imported when they are first used: `import hf_unlearn` loads neither torch nor transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .common.errors import DivergenceError as DivergenceError
+    from .data.images import digits as digits
+    from .data.pairs import ForgetRetainDataset as ForgetRetainDataset
+    from .data.pairs import split_by_index as split_by_index
+    from .data.pairs import split_by_label as split_by_label
+    from .data.sources import load_images as load_images
+    from .evaluation import DIGITS_DDPM as DIGITS_DDPM
+    from .families import Classification as Classification
+    from .families import DiTPrediction as DiTPrediction
+    from .families import NoisePrediction as NoisePrediction
+    from .families import TextToImage as TextToImage
+    from .families import encode_prompts as encode_prompts
+    from .families.concepts import concept_of as concept_of
+    from .families.ddpm.pipeline import ClassConditionalDDPMPipeline as ClassConditionalDDPMPipeline
+    from .families.ddpm.pipeline import load_ddpm_pipeline as load_ddpm_pipeline
+    from .families.synthesis import concept_data as concept_data
+    from .methods import ESD as ESD
+    from .methods import LUR as LUR
+    from .methods import METHODS as METHODS
+    from .methods import SCRUB as SCRUB
+    from .methods import SSD as SSD
+    from .methods import UCE as UCE
+    from .methods import BadTeacher as BadTeacher
+    from .methods import BoundaryShrink as BoundaryShrink
+    from .methods import ConceptAblation as ConceptAblation
+    from .methods import FineTune as FineTune
+    from .methods import GradientAscent as GradientAscent
+    from .methods import L1Sparse as L1Sparse
+    from .methods import NegGradPlus as NegGradPlus
+    from .methods import RandomLabel as RandomLabel
+    from .methods import SalUn as SalUn
+    from .methods import SelectiveAmnesia as SelectiveAmnesia
+    from .methods import SFRon as SFRon
+    from .saliency.fisher import fisher as fisher
+    from .saliency.masks import Masks as Masks
+    from .saliency.masks import density_masks as density_masks
+    from .saliency.masks import load_masks as load_masks
+    from .saliency.masks import ratio_masks as ratio_masks
+    from .saliency.ranks import add_lora as add_lora
+    from .saliency.ranks import find_salient_target_modules as find_salient_target_modules
+    from .saving.adapters import load_adapter as load_adapter
+    from .saving.adapters import remove_adapters as remove_adapters
+    from .saving.adapters import set_strengths as set_strengths
+    from .training.config import UnlearnConfig as UnlearnConfig
+    from .training.trainer import UnlearnTrainer as UnlearnTrainer
 
 __version__ = "0.1.0"
 
+# The same names at run time, by the module that holds them; a test compares the two lists.
 _EXPORTS = {
     "common.errors": ("DivergenceError",),
     "training.config": ("UnlearnConfig",),
@@ -30,19 +84,25 @@ _EXPORTS = {
     "saliency.ranks": ("add_lora", "find_salient_target_modules"),
     "saving.adapters": ("load_adapter", "remove_adapters", "set_strengths"),
     "families": ("Classification", "DiTPrediction", "NoisePrediction", "TextToImage", "encode_prompts"),
+    "families.concepts": ("concept_of",),
     "families.ddpm.pipeline": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
+    "families.synthesis": ("concept_data",),
     "saliency.masks": ("Masks", "density_masks", "load_masks", "ratio_masks"),
     "saliency.fisher": ("fisher",),
     "training.trainer": ("UnlearnTrainer",),
+    "evaluation": ("DIGITS_DDPM",),
 }
-__all__ = ["__version__", *(name for names in _EXPORTS.values() for name in names)]
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
+__all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str):
-    # torch, diffusers and transformers are imported when the first name is used, not by `import hf_unlearn`.
-    from importlib import import_module
+if not TYPE_CHECKING:  # for a checker, which would take any name for public otherwise
 
-    for module, names in _EXPORTS.items():
-        if name in names:
-            return getattr(import_module(f".{module}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of models: files, errors, limits, shards, weights, names."""
+"""Helpers without knowledge of methods or families: files, errors, limits, sharding, weights, names, cache keys."""

@@ -1,4 +1,4 @@
-"""What a user reads when something fails: one type of our own, and text that never holds a token."""
+"""Errors that users read: the package's own exceptions, and text without Hub tokens."""
 
 import os
 import re
@@ -10,14 +10,14 @@ TOKEN = re.compile(r"\b(?:hf|api_org)_(?:[a-z]+_)?[A-Za-z0-9]{20,}[A-Za-z0-9._-]
 
 
 class DivergenceError(RuntimeError):
-    """A loss exploded. The message says which, and where the last good weights are."""
+    """A loss diverged. The message names the loss and where the last good weights are."""
 
 
 class OutOfMemory(RuntimeError):
-    """Memory ran out. The message says during what, and which three flags to try."""
+    """Memory ran out. The message says what was running and which three flags to try."""
 
 
-# Under both names where the scripts of diffusers have another one.
+# Each setting is named twice where diffusers' training scripts have another flag for it.
 SPARE = (
     "lower per_device_train_batch_size (--train_batch_size), set activation_checkpointing (--gradient_checkpointing), "
     "or train an adapter (--use_lora)"
@@ -27,7 +27,7 @@ SPARE_FISHER = "lower fisher_batch_size, set fisher=batch, or train an adapter (
 
 @contextmanager
 def spare_memory(doing: str, try_this: str = SPARE) -> Iterator[None]:
-    """Inside, running out of memory, whoever says so, becomes one line: what failed while `doing`, what to try."""
+    """Turn any out-of-memory error inside into one line: what failed while `doing`, and what to try."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -42,13 +42,13 @@ def spare_memory(doing: str, try_this: str = SPARE) -> Iterator[None]:
 
 
 def _is_memory(error: BaseException) -> bool:
-    """torch.OutOfMemoryError, CUDA's own error, torch's CPU allocator, Python and numpy."""
+    """Recognise torch.OutOfMemoryError, CUDA's own error, and those of torch's CPU allocator, Python and numpy."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
 def redact(text: str, *secrets: str | None) -> str:
-    """`text` without Hub tokens: all that look like one, those of the environment, and `secrets` as they are."""
+    """Remove Hub tokens from `text`: everything that looks like one, those in the environment, and `secrets`."""
     for secret in (*secrets, os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")):
         if secret and len(secret) > 3:  # a shorter one would be found in any word
             text = text.replace(secret, "<token>")

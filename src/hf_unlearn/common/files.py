@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their name, flushed to the disk, then renamed."""
+"""Atomic writes: a file is written under a temporary name, flushed to disk, then renamed."""
 
 import os
 import re
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SHARD = re.compile(r"(.+?)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
-# safetensors and torch say "no space left" in exceptions of their own, which are no OSErrors.
+# safetensors and torch report a full disk in their own exceptions, which are not OSErrors.
 WRITERS = ("SafetensorError", "PytorchStreamWriter", "unexpected pos", "Parent directory")
 
 
 @contextmanager
 def writing(what: str | Path) -> Iterator[None]:
-    """Inside, a failing write raises OSError in one line that names `what` and the reason."""
+    """Turn a failing write inside into an OSError of one line that names `what` and the reason."""
     try:
         yield
     except OSError as error:
@@ -35,12 +35,12 @@ def _unwritten(what: str | Path, reason: str) -> OSError:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; at the end it takes the final name, with its content on the disk.
+    """Yield a temporary path to write to; afterwards flush it to disk and rename it to `path`.
 
-    The extra name ends in `.partial`; it is removed if anything fails, and `path` then stays as it was.
+    The temporary name ends in `.partial`. If anything fails it is removed and `path` stays as it was.
 
     Raises:
-        OSError: in one line, for a full disk or a folder that cannot be written.
+        OSError: the disk is full or the folder cannot be written. The message is one line.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
@@ -56,23 +56,23 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """`text` as UTF-8 under `path`, whole or not at all. Raises OSError as `atomic` does."""
+    """Write `text` to `path` as UTF-8, atomically. Raises OSError as `atomic` does."""
     with atomic(path) as partial:
         partial.write_bytes(text.encode())
 
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder inside `folder`; at the end its files move to the same places in `folder`, each by a rename.
+    """Yield an empty folder inside `folder`; afterwards move its files to the same places in `folder` by renames.
 
-    Nothing in `folder` changes before all of them are whole and on the disk. Other files there stay, except weights
-    of the same name in another number of shards, which a loader would take instead of the new ones.
+    Nothing in `folder` changes before all new files are complete and on disk. Other files there stay, except weights
+    of the same name in another number of shards, which a loader would prefer to the new ones.
     """
     folder = Path(folder)
     partial = folder / ".export.partial"
     try:
         with writing(folder):
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
             partial.mkdir(parents=True)
         with writing(folder):
             yield partial
@@ -89,7 +89,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def remove_other_shards(folder: Path, new: set[str]) -> None:
-    """Remove weights from `folder` that have the stem of one of the files `new`, but are not among them."""
+    """Remove weights from `folder` that share their stem with one of the files `new` but are not among them."""
     stems = {match[1] for name in new if (match := SHARD.fullmatch(name))}
     for path in folder.iterdir():
         match = SHARD.fullmatch(path.name)
@@ -98,7 +98,7 @@ def remove_other_shards(folder: Path, new: set[str]) -> None:
 
 
 def sync(path: str | Path) -> None:
-    """Have the content of a file, or the names in a folder, on the disk before this returns."""
+    """Flush a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -107,7 +107,7 @@ def sync(path: str | Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """`sync` for all files and folders in `folder`, and for itself."""
+    """Flush `folder` and everything in it to disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         sync(path)
     sync(folder)
@@ -116,5 +116,5 @@ def sync_tree(folder: Path) -> None:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # a read-only folder, whose error is already on its way
+    except OSError:  # a read-only folder, whose error is already being raised
         pass

@@ -1,9 +1,9 @@
-"""Numbers that make no sense are refused where they are given, by one rule: an interval, written as in mathematics."""
+"""Check that numbers lie in an interval, which is written as in mathematics."""
 
 import math
 from typing import Any
 
-SEEDS = "[0, 4294967295]"  # what numpy takes
+SEEDS = "[0, 4294967295]"  # numpy's range
 
 
 def check_limits(values: Any, **limits: str) -> None:

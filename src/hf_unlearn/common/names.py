@@ -1,4 +1,4 @@
-"""Names of models and data sets: whether one is an id of the Hub, and what of a path may be published."""
+"""Names of models and data sets: which are Hub ids, and which part of a path may be published."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` is an id of the Hub; a folder of that name comes first, as in `from_pretrained`."""
+    """Return whether `name` is a Hub id. A folder of that name takes precedence, as in `from_pretrained`."""
     if Path(name).exists():
         return False
     try:
@@ -17,5 +17,5 @@ def is_hub_id(name: str) -> bool:
 
 
 def public_name(name: str) -> str:
-    """A Hub id as it is, of a folder the last part: the rest of a path tells of a machine, not of a model."""
+    """Return a Hub id as it is, and only the last part of a path: the rest describes a machine, not a model."""
     return name if is_hub_id(name) else Path(name).resolve().name

@@ -1,8 +1,8 @@
-"""Weights that are cut over processes (FSDP2, whose parameters are DTensors) and the way back to whole ones.
+"""Helpers for FSDP2-sharded parameters (DTensors).
 
-Everything the loop does to weights besides the forward and backward is elementwise: masks, moments, slow weights. So
-it works on each process's own rows (`local`) without a word to the others. Shards are stored by
-torch.distributed.checkpoint in safetensors, never in pickles, and load on another number of processes too.
+Apart from the forward and backward pass, the training loop changes weights element by element: masks, moments, slow
+weights. It therefore works on each process's own shard (`local`) without communication. torch.distributed.checkpoint
+stores the shards as safetensors, never as pickles, and loads them on any number of processes.
 """
 
 import copy
@@ -16,29 +16,31 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's rows of a sharded tensor, sharing its storage; a whole tensor is its own."""
+    """Return this process's shard of `tensor`, sharing its storage. An unsharded tensor is returned as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def locals_of(tensors: Iterable[Tensor]) -> list[Tensor]:
+def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return `local` of every tensor, detached."""
     return [local(t.detach()) for t in tensors]
 
 
 def is_sharded(module: nn.Module) -> bool:
+    """Return whether any parameter of `module` is sharded."""
     return any(isinstance(p, DTensor) for p in module.parameters())
 
 
-def rows_of(whole: Tensor, parameter: Tensor) -> Tensor:
-    """This process's rows of `whole`, cut as `parameter` is; no process is asked for anything."""
+def shard_of(full: Tensor, parameter: Tensor) -> Tensor:
+    """Return this process's shard of `full`, sharded like `parameter`. Processes do not communicate."""
     if not isinstance(parameter, DTensor):
-        return whole
-    cut = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return cut.to_local().clone()  # a view would keep the whole tensor alive
+        return full
+    sharded = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return sharded.to_local().clone()  # a view would keep the full tensor alive
 
 
 def skeleton(module: nn.Module) -> nn.Module:
-    """A module of the same build whose weights take no memory, to be filled by `fill`; taken before sharding."""
-    kept = module.state_dict().keys()  # buffers that are not saved are copied
+    """Return a copy of `module` whose weights take no memory. Call it before sharding, and `fill` it later."""
+    kept = module.state_dict().keys()  # buffers outside the state dict are copied
     saved = [*module.parameters(), *(b for name, b in module.named_buffers() if name in kept)]
     memo: dict[int, Tensor] = {}
     for tensor in saved:
@@ -48,26 +50,26 @@ def skeleton(module: nn.Module) -> nn.Module:
 
 
 def fill(empty: nn.Module, sharded: nn.Module, device: torch.device) -> nn.Module:
-    """A `skeleton` with the weights of the sharded module that it was taken of. Every process must call it."""
-    empty.load_state_dict({name: whole(t).detach().cpu() for name, t in sharded.state_dict().items()}, assign=True)
+    """Fill a `skeleton` with the gathered weights of the sharded module. Every process must call it."""
+    empty.load_state_dict({name: gather(t).detach().cpu() for name, t in sharded.state_dict().items()}, assign=True)
     return empty.train(sharded.training).to(device)
 
 
-def uncut(root: nn.Module) -> None:
-    """Make the module that FSDP2 wrapped last an ordinary one again, once its weights have been replaced."""
+def unshard(root: nn.Module) -> None:
+    """Turn the root module that FSDP2 wrapped into an ordinary module, after its weights have been replaced."""
     if isinstance(root, FSDPModule):
         root.__class__ = type(root).__mro__[2]  # FSDP<Name>, FSDPModule, <Name>
         root._forward_pre_hooks.clear()
         root._forward_hooks.clear()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The whole of a sharded tensor. Every process must call it, in the same order."""
+def gather(tensor: Tensor) -> Tensor:
+    """Return the full tensor of a sharded one. Every process must call it, in the same order."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def largest_of_shards(value: float, tensors: Iterable[Tensor]) -> float:
-    """The largest `value` of all processes if the tensors are cut; else `value`."""
+    """Return the largest `value` over all processes if any tensor is sharded, else `value`."""
     if not any(isinstance(t, DTensor) for t in tensors):
         return value
     found = torch.tensor(value, dtype=torch.float64)
@@ -77,7 +79,7 @@ def largest_of_shards(value: float, tensors: Iterable[Tensor]) -> float:
 
 
 def save_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Each process writes its rows, as safetensors. Every process must call it."""
+    """Write each process's shards as safetensors. Every process must call it."""
     from torch.distributed.checkpoint import save
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
@@ -87,14 +89,14 @@ def save_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def shard_names(folder: Path) -> set[str]:
-    """Names of the tensors that `save_shards` wrote."""
+    """Return the names of the tensors that `save_shards` wrote."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     return set(HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata)
 
 
 def load_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Fill `tensors` in place with what `save_shards` wrote under their names; the number of processes may differ."""
+    """Fill `tensors` in place from what `save_shards` wrote. The number of processes may differ."""
     from torch.distributed.checkpoint import load
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 

@@ -1,7 +1,7 @@
-"""Model folders come from strangers: what is looked at before a library loads one, and what its errors become.
+"""Checks of model folders from untrusted sources, before a library loads them.
 
-Weights are safetensors, which hold numbers and nothing that runs. What could still run code is a class from elsewhere
-that the configuration names, and what could read elsewhere is a path in an index. docs/security.md is the whole list.
+Weights are safetensors, which hold only numbers. Two risks remain: a configuration may name a class of another module,
+whose import runs code, and an index may name a path outside the folder. docs/security.md has the full list.
 """
 
 import json
@@ -14,7 +14,7 @@ LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last one is
 
 
 def read_json(path: str | Path, kind: type = dict) -> Any:
-    """The dict (or what `kind` is) in a JSON file. Raises ValueError, naming the file, for anything else."""
+    """Read a JSON file that holds a dict (or a `kind`). Raises ValueError, naming the file, for anything else."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -25,11 +25,11 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
 
 
 def pipeline_index(folder: str, **kwargs: Any) -> dict[str, Any]:
-    """model_index.json of a folder or Hub id, whose parts come from diffusers and transformers and nowhere else.
+    """Read model_index.json of a folder or Hub id and check that all parts are of diffusers or transformers.
 
     Raises:
-        ValueError: it is no mapping, or names a class of another module: importing that would run its code.
-        OSError: it is not there, or cannot be read.
+        ValueError: the file holds no mapping, or names a class of another module, whose import would run its code.
+        OSError: the file is missing or cannot be read.
     """
     from diffusers import DiffusionPipeline
 
@@ -51,7 +51,7 @@ def pipeline_index(folder: str, **kwargs: Any) -> dict[str, Any]:
 
 
 def check_filled(pipeline: Any, folder: str) -> None:
-    """Raise a ValueError if a part of a loaded pipeline has weights that its file does not hold."""
+    """Raise ValueError if a part of a loaded pipeline has weights that its file does not hold."""
     for name, part in pipeline.components.items():
         empty = [n for n, p in getattr(part, "named_parameters", dict)() if p.is_meta]
         if empty:
@@ -61,10 +61,10 @@ def check_filled(pipeline: Any, folder: str) -> None:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Look at a model's folder before it is loaded; a Hub id, whose files are not here yet, passes.
+    """Check a model's folder before it is loaded. A Hub id passes, because its files are not local yet.
 
     Raises:
-        ValueError: an index of shards that leads out of the folder or to another kind of file.
+        ValueError: an index of shards points out of the folder or to another kind of file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -76,7 +76,7 @@ def check_folder(folder: str | Path) -> None:
 
 
 def shards(index: str | Path) -> list[str]:
-    """Names of the files that an index of shards lists, sorted."""
+    """Return the sorted names of the files that an index of shards lists."""
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{index} has no weight_map of file names")
@@ -85,8 +85,10 @@ def shards(index: str | Path) -> list[str]:
 
 @contextmanager
 def loading(name: str | Path) -> Iterator[None]:
-    """Whatever a library raises over the files of `name`, and there is nothing that none of them raises, becomes a
-    ValueError of one line that names it; OSErrors, of a Hub that does not answer, stay what they are."""
+    """Turn whatever a library raises over the files of `name` into a ValueError of one line that names it.
+
+    OSErrors, such as those of a Hub that does not answer, stay OSErrors.
+    """
     try:
         yield
     except MemoryError:

@@ -1,4 +1,4 @@
-"""A module's weights as one safetensors file, and the digest that tells one set of weights from another."""
+"""Save, load and hash a module's weights."""
 
 import hashlib
 from pathlib import Path
@@ -8,17 +8,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .files import atomic
-from .sharding import is_sharded, whole
+from .sharding import gather, is_sharded
 
 
 def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict that safetensors takes: contiguous, and without a second name for the same storage.
+    """Return a state dict that safetensors accepts: contiguous tensors on the CPU, each storage under one name.
 
-    Of a sharded module every process must ask for it.
+    Every process must call it if the module is sharded.
     """
     state, seen = {}, set()
     for name, value in module.state_dict().items():
-        value = whole(value)
+        value = gather(value)
         key = (value.data_ptr(), value.shape)
         if value.numel() and key in seen:
             continue
@@ -28,9 +28,9 @@ def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_weights(module: nn.Module, path: Path, write: bool = True) -> None:
-    """Write the weights as `files.atomic` does: a torn file never has the final name. Raises OSError in one line.
+    """Write the weights atomically as safetensors. Raises OSError in one line.
 
-    Of a sharded module every process must call it; one of them with `write`.
+    Every process must call it if the module is sharded, and one of them with `write`.
     """
     if not write:
         if is_sharded(module):
@@ -41,7 +41,7 @@ def save_weights(module: nn.Module, path: Path, write: bool = True) -> None:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load what `save_weights` wrote; every name that is not tied to another must be there."""
+    """Load what `save_weights` wrote. Raises ValueError unless every name is there; tied weights share one name."""
     result = module.load_state_dict(load_file(path), strict=False)
     tied = set(module.state_dict()) - set(contiguous_state(module))
     if result.unexpected_keys or set(result.missing_keys) - tied:
@@ -49,10 +49,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """16 hex digits that tell one set of weights from another."""
+    """Return 16 hex digits that identify the weights."""
     digest = hashlib.sha256()
     for name, value in contiguous_state(module).items():
         digest.update(name.encode())
-        # Flat, since 1x1 kernels in channels_last have strides that no byte view takes.
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        # Flattened, because 1x1 kernels in channels_last have strides that `view` refuses.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -1,16 +1,16 @@
-"""A short hash of what a data set holds."""
+"""A short hash of a data set's content."""
 
 import hashlib
 
 import torch
-from torch.utils.data import Dataset
 
 from ..common.losses import spread
+from .protocols import SizedDataset
 from .streaming import RetainStream
 
 
-def fingerprint(dataset: Dataset, samples: int = 64) -> str:
-    """Short hash of a dataset: its length and `samples` items spread over it; of a stream its first ones."""
+def fingerprint(dataset: SizedDataset | RetainStream, samples: int = 64) -> str:
+    """Return a short hash of a data set: of its length and `samples` evenly spread items, or a stream's first ones."""
     if isinstance(dataset, RetainStream):
         digest, items = hashlib.sha256(b"stream"), dataset.first(samples)
     else:

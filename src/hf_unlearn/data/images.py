@@ -1,9 +1,9 @@
-"""Image data sets as the models take them: in memory, from `datasets` objects, image folders and Hub ids."""
+"""Image data sets in the models' input format: tensors in memory or rows of a `datasets.Dataset`."""
 
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,11 +11,16 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from .protocols import SizedDataset
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class LabelledDataset(Dataset):
-    """Images whose labels and stored content are read without decoding or transforming an image."""
+    """Images whose labels and stored content can be read without decoding or transforming an image."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     @property
     def labels(self) -> list[int] | None:
@@ -23,16 +28,16 @@ class LabelledDataset(Dataset):
         raise NotImplementedError
 
     def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
-        """What tells the images at `positions` apart, as it is stored: tensors, files or encoded bytes."""
+        """Yield the stored form of the images at `positions`: tensors, files or encoded bytes."""
         raise NotImplementedError
 
 
 def open_image(stored: dict[str, Any], name: str) -> Image.Image:
-    """The image of an undecoded {"bytes": ..., "path": ...}, read to its end.
+    """Decode an image stored as {"bytes": ..., "path": ...} and read it to its end.
 
     Raises:
-        ValueError: naming the image: it is broken, or has more pixels than Pillow takes for safe (`MAX_IMAGE_PIXELS`),
-            of which it only warns up to twice as many.
+        ValueError: the image `name` is broken, or has more pixels than Pillow's `MAX_IMAGE_PIXELS`. Pillow itself only
+            warns up to twice that number.
     """
     import datasets
 
@@ -49,14 +54,14 @@ def open_image(stored: dict[str, Any], name: str) -> Image.Image:
 
 
 def image_name(stored: dict[str, Any] | None, position: int) -> str:
-    """The file, if there is one, and its place among the rows."""
+    """Name an image for a message: its file, if it has one, and its position."""
     return (
         f"{stored['path']} (position {position})" if stored and stored["path"] else f"the image at position {position}"
     )
 
 
 def undecoded(rows: Any, column: str) -> Any:
-    """The image column alone, as files or bytes. Raises ValueError if it is not there or holds something else."""
+    """Return the image column alone, undecoded. Raises ValueError if it is missing or holds no images."""
     import datasets
 
     if column not in rows.column_names:
@@ -73,7 +78,7 @@ def undecoded(rows: Any, column: str) -> Any:
 
 
 def file_content(stored: dict[str, Any]) -> bytes:
-    """The bytes of an undecoded image, {"bytes": ..., "path": ...} of `datasets.Image(decode=False)`."""
+    """Return the encoded bytes of an image that `datasets.Image(decode=False)` gave."""
     return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
 
 
@@ -101,13 +106,14 @@ class ArrayDataset(LabelledDataset):
 
 
 class FlippedAndCropped(Subset):
-    """All of `images` (items (C, H, W)), mirrored half of the time and moved by up to `shift` pixels, edges repeated.
+    """Augment `images` (items (C, H, W)): flip each with probability 1/2 and shift it by up to `shift` pixels.
 
-    Draws from torch's global generator, whose state checkpoints keep; made for one process without workers.
+    Edge pixels fill the gap. The draws come from torch's global generator, whose state checkpoints keep, so use this
+    in one process and without workers.
     """
 
-    def __init__(self, images: Dataset, shift: int = 4):
-        super().__init__(images, range(len(images)))
+    def __init__(self, images: SizedDataset, shift: int = 4):
+        super().__init__(cast(Dataset, images), range(len(images)))
         self.shift = shift
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
@@ -123,12 +129,13 @@ class FlippedAndCropped(Subset):
 
 
 class ImageDataset(LabelledDataset):
-    """Images of a `datasets.Dataset` as the model takes them: resized, its number of channels, in [-1, 1].
+    """Images of a `datasets.Dataset` as the model expects them: resized, with its channels, in [-1, 1].
 
     Args:
-        rows: has `image_column` (PIL images) and, if `label_column` is given, integer labels.
-        size: height and width after resizing; None keeps the image's own.
+        rows: data with `image_column` (PIL images) and, if `label_column` is given, integer labels.
+        size: height and width after resizing. None keeps each image's own size.
         channels: 1 (grey) or 3 (RGB).
+        center_crop: whether to crop to a square instead of squeezing.
     """
 
     def __init__(
@@ -178,7 +185,10 @@ class ImageDataset(LabelledDataset):
 
 
 def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: bool = False) -> Tensor:
-    """(C, H, W) float in [-1, 1]. Resizes the shorter side and crops with `center_crop`, else squeezes to a square."""
+    """Return the image as a (C, H, W) float tensor in [-1, 1], `size` pixels square.
+
+    `center_crop` resizes the shorter side and crops the longer one; otherwise the image is squeezed to a square.
+    """
     image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != (size, size):
         if center_crop:
@@ -194,12 +204,12 @@ def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: 
 
 
 def blur_picture(picture: Image.Image) -> Image.Image:
-    """The picture without detail, for what must not be shown: a Gaussian as wide as a tenth of it."""
+    """Blur an image that must not be shown, with a Gaussian a tenth as wide as the image."""
     return picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 10))
 
 
 def digits() -> ArrayDataset:
-    """scikit-learn's 1,797 handwritten digits as (1, 8, 8) images in [-1, 1] with labels 0-9 (BSD-3)."""
+    """Load scikit-learn's 1,797 handwritten digits as (1, 8, 8) images in [-1, 1] with labels 0-9 (BSD-3)."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

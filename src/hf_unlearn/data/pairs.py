@@ -1,21 +1,30 @@
-"""From data sets to forget/retain batches: splits, pairing and collation."""
+"""Forget/retain batches from data sets: split, pair and collate."""
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from .images import LabelledDataset
+from .protocols import SizedDataset
 from .streaming import RetainStream, StreamedPairs
 
 
-def labels_of(dataset: Dataset) -> list[int] | None:
-    """Labels of a dataset or Subset without loading its images, or None if it has none; the first of a stream."""
+def subset(dataset: SizedDataset, positions: Sequence[int]) -> Subset:
+    """Return the samples of `dataset` at `positions`."""
+    return Subset(cast(Dataset, dataset), positions)
+
+
+def labels_of(dataset: SizedDataset | RetainStream) -> list[int] | None:
+    """Return the label of each sample without loading images, or None if the data has none.
+
+    Of a stream these are the labels of its first samples.
+    """
     if isinstance(dataset, Subset):
-        labels = labels_of(dataset.dataset)
+        labels = labels_of(cast(SizedDataset, dataset.dataset))
         return None if labels is None else [labels[i] for i in dataset.indices]
     if isinstance(dataset, LabelledDataset | RetainStream):
         return dataset.labels
@@ -25,17 +34,17 @@ def labels_of(dataset: Dataset) -> list[int] | None:
 
 
 def example_of(dataset: Any) -> dict[str, Any] | None:
-    """The first item of a dataset or stream; None if there is none."""
+    """Return the first item of a data set or stream, or None if it has none."""
     if isinstance(dataset, RetainStream):
         return dataset.example
     return dataset[0] if dataset is not None and len(dataset) else None
 
 
 def paired(forget: Any, retain: Any, method: Any, args: Any) -> "ForgetRetainDataset | StreamedPairs":
-    """What the loop reads: forget and retain samples of each outer step, as `method` and the arguments ask for.
+    """Pair forget and retain samples for each outer step, as `method` and the training arguments require.
 
     Raises:
-        ValueError: what the two classes raise, or workers are asked to read a stream.
+        ValueError: a set is empty, the sets overlap, or the method or the arguments do not allow a stream.
     """
     if not isinstance(retain, RetainStream):
         multiple = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
@@ -44,13 +53,13 @@ def paired(forget: Any, retain: Any, method: Any, args: Any) -> "ForgetRetainDat
         raise ValueError(f"{method.name} trains on no retain data, so it can stream none: give a set that fits")
     if args.dataloader_num_workers:
         raise ValueError("a stream keeps its place in the training process: set dataloader_num_workers=0")
-    args.ignore_data_skip = True  # a resumed run goes on where the stream was: nothing is to be read again
+    args.ignore_data_skip = True  # a resumed run continues where the stream stopped
     rank, world = args.process_index, args.world_size
     return StreamedPairs(forget, retain, method.retain_batches, args.train_batch_size, rank, world, method.streams)
 
 
-def split_by_index(dataset: Dataset, forget: Sequence[int]) -> tuple[Subset, Subset]:
-    """(forget, retain) subsets; `forget` lists positions in `dataset`.
+def split_by_index(dataset: SizedDataset, forget: Sequence[int]) -> tuple[Subset, Subset]:
+    """Return (forget, retain) subsets of `dataset`, where `forget` lists the positions to forget.
 
     Raises:
         ValueError: an index out of range, an empty forget set, or nothing left to retain.
@@ -63,14 +72,14 @@ def split_by_index(dataset: Dataset, forget: Sequence[int]) -> tuple[Subset, Sub
         raise ValueError("the forget set is empty: name at least one sample to forget")
     if len(chosen) == len(dataset):
         raise ValueError("the retain set is empty: every sample is to be forgotten")
-    return Subset(dataset, sorted(chosen)), Subset(dataset, [i for i in range(len(dataset)) if i not in chosen])
+    return subset(dataset, sorted(chosen)), subset(dataset, [i for i in range(len(dataset)) if i not in chosen])
 
 
-def split_by_label(dataset: Dataset, labels: int | Sequence[int]) -> tuple[Subset, Subset]:
-    """(forget, retain) subsets; forget holds every sample of the given class or classes.
+def split_by_label(dataset: SizedDataset, labels: int | Sequence[int]) -> tuple[Subset, Subset]:
+    """Return (forget, retain) subsets of `dataset`, where forget holds every sample of the given class or classes.
 
     Raises:
-        ValueError: the data has no labels, or a class has no sample (the message lists those there are).
+        ValueError: the data has no labels, or a class has no sample. The message lists the classes in the data.
     """
     wanted = {labels} if isinstance(labels, int) else set(labels)
     present = labels_of(dataset)
@@ -83,26 +92,26 @@ def split_by_label(dataset: Dataset, labels: int | Sequence[int]) -> tuple[Subse
 
 
 class ForgetRetainDataset(Dataset):
-    """Pairs for one outer step. Item i holds forget[i % F], with its position as `index`, and `retain_batches` retain
-    samples.
+    """Pair forget and retain samples: item i holds forget[i % F], with its position as `index`, and `retain_batches`
+    retain samples.
 
-    The k-th retain sample is retain[(i + k * stride) % R] with stride = R // retain_batches, so that every retain
-    sample is met in each of the K places. Nothing is drawn here: workers, processes and resumed runs agree.
+    The k-th retain sample is retain[(i + k * stride) % R] with stride = R // retain_batches, so every retain sample
+    appears in each of the K places. The pairing is not random: workers, processes and resumed runs agree on it.
 
     Args:
-        forget, retain: or None for methods that take no such data.
-        multiple: the length is rounded up to a multiple of this (the global batch); positions wrap around, so
-            that every batch is whole and small sets are legal.
-        streams: which of the two the items hold.
+        forget, retain: the two sets. Pass None where the method reads no such data.
+        multiple: the global batch size. The length is rounded up to a multiple of it and positions wrap around, so
+            every batch is full and the sets may be smaller than a batch.
+        streams: which of "forget" and "retain" the items hold.
 
     Raises:
-        ValueError: a set is empty, or the two are the same data (overlap).
+        ValueError: a set is empty, or the two sets overlap.
     """
 
     def __init__(
         self,
-        forget: Dataset | None,
-        retain: Dataset | None,
+        forget: SizedDataset | None,
+        retain: SizedDataset | None,
         retain_batches: int = 1,
         multiple: int = 1,
         streams: Sequence[str] = ("forget", "retain"),
@@ -136,10 +145,11 @@ class ForgetRetainDataset(Dataset):
         return item
 
 
-def _overlap(forget: Dataset | None, retain: Dataset | None) -> int:
-    """Number of forget samples that are in the retain set too.
+def _overlap(forget: SizedDataset | None, retain: SizedDataset | None) -> int:
+    """Count the forget samples that are also in the retain set.
 
-    By position where both are Subsets of one dataset, by content where both can be read without decoding.
+    Two Subsets of one data set are compared by position. Other sets are compared by content where both can be read
+    without decoding images.
     """
     if forget is None or retain is None:
         return 0
@@ -151,18 +161,19 @@ def _overlap(forget: Dataset | None, retain: Dataset | None) -> int:
     return len(ours & theirs) if ours is not None and theirs is not None else 0
 
 
-def _contents(dataset: Dataset) -> set[bytes] | None:
-    """Hashes of the stored images, or None for data that this module did not make."""
+def _contents(dataset: SizedDataset) -> set[bytes] | None:
+    """Return hashes of the stored images, or None if the data is not a `LabelledDataset`."""
+    base: Any = dataset
     positions: Sequence[int] = range(len(dataset))
     if isinstance(dataset, Subset):
-        dataset, positions = dataset.dataset, dataset.indices
-    if not isinstance(dataset, LabelledDataset):
+        base, positions = dataset.dataset, dataset.indices
+    if not isinstance(base, LabelledDataset):
         return None
-    return {hashlib.sha256(content).digest() for content in dataset.stored_bytes(positions)}
+    return {hashlib.sha256(content).digest() for content in base.stored_bytes(positions)}
 
 
 def collate(items: list[Any]) -> Any:
-    """Stack dicts of tensors or numbers; nested dicts and lists keep their shape."""
+    """Stack dicts of tensors or numbers into batches. Nested dicts and lists keep their structure."""
     first = items[0]
     if isinstance(first, dict):
         return {key: collate([item[key] for item in items]) for key in first}
@@ -172,7 +183,7 @@ def collate(items: list[Any]) -> Any:
 
 
 def mixed_batch(forget: dict[str, Tensor], retain: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """One batch of both, and the sample mask (B,) that is True on forget rows."""
+    """Concatenate two batches; also return the sample mask (B,), which is True on forget rows."""
     mixed = {key: torch.cat([forget[key], retain[key]]) for key in forget if key in retain}
     sizes = [len(next(iter(part.values()))) for part in (forget, retain)]
     mask = torch.arange(sum(sizes), device=next(iter(mixed.values())).device) < sizes[0]
@@ -180,17 +191,17 @@ def mixed_batch(forget: dict[str, Tensor], retain: dict[str, Tensor]) -> tuple[d
 
 
 def forget_and_retain(
-    everything: Dataset,
+    everything: SizedDataset,
     classes: Sequence[int] | None = None,
     indices: Sequence[int] | None = None,
-    images: Dataset | None = None,
-) -> tuple[Dataset, Dataset]:
-    """(forget, retain) from exactly one of: classes of `everything`, positions in it, or a set of images.
+    images: SizedDataset | None = None,
+) -> tuple[SizedDataset, SizedDataset]:
+    """Return (forget, retain) for one of: classes of `everything`, positions in it, or separate forget images.
 
-    With `images`, `everything` is the retain set and must not hold them: compared by content.
+    With `images`, `everything` is the retain set. It must not contain them; the pairing compares them by content.
 
     Raises:
-        ValueError: none or several of the three are given, or what the splits raise.
+        ValueError: none or several of the three are given, or what `split_by_label` and `split_by_index` raise.
     """
     given = [name for name, value in (("class", classes), ("indices", indices), ("data_dir", images)) if value]
     if len(given) != 1:
@@ -199,14 +210,15 @@ def forget_and_retain(
         return split_by_label(everything, list(classes))
     if indices:
         return split_by_index(everything, list(indices))
+    assert images is not None  # the one that was given
     return images, everything
 
 
 def random_subset(length: int, fraction: float, seed: int) -> list[int]:
-    """round(fraction * length) positions in [0, length), sorted, drawn by `seed`.
+    """Draw round(fraction * length) positions in [0, length) with `seed`; return them sorted.
 
     Raises:
-        ValueError: the fraction is not in (0, 1), or it rounds to no sample or to all.
+        ValueError: the fraction is not in (0, 1), or rounds to no sample or to all of them.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"forget_fraction must lie in (0, 1), got {fraction}")

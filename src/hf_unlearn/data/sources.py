@@ -1,4 +1,4 @@
-"""Where labelled images come from: an image folder, a folder of parquet files or a Hub id, as rows of one split."""
+"""Load images from an image folder, a folder of parquet or webdataset shards, or the Hub."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "
 
 
 def split_names(source: str | Path, config_name: str | None = None) -> list[str]:
-    """The splits of a folder or Hub id; a folder whose names say nothing is all `train`."""
+    """List the splits of a folder or Hub id. A folder whose names give no split is all `train`."""
     import datasets
 
     if Path(source).is_dir():
@@ -23,16 +23,16 @@ def split_names(source: str | Path, config_name: str | None = None) -> list[str]
 
 
 def held_out_split(names: list[str]) -> str | None:
-    """The split to test on: test if there is one, else validation, else None."""
+    """Return the split to test on: "test" if there is one, else "validation", else None."""
     return next((name for word in ("test", "validation", "valid", "val") for name in names if name == word), None)
 
 
 def load_rows(source: str | Path, split: str, config_name: str | None = None, streaming: bool = False) -> Any:
-    """One split as a `datasets.Dataset`, or with `streaming` as an IterableDataset that nothing is kept of.
+    """Load one split as a `datasets.Dataset`, or with `streaming` as an IterableDataset that is not stored.
 
     Raises:
-        ValueError: the folder has no image and no parquet file, or not that split.
-        OSError: neither a folder nor a data set that the Hub gives.
+        ValueError: the folder has no image and no parquet file, or lacks that split.
+        OSError: `source` is neither a folder nor a data set on the Hub.
     """
     import datasets
 
@@ -47,8 +47,10 @@ def load_rows(source: str | Path, split: str, config_name: str | None = None, st
 
 
 def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
-    """(builder, files or patterns by split). Files are given by name: left to guess, `datasets` also reads splits
-    from the names of classes and images."""
+    """Return the `datasets` builder of a folder, and its files or patterns by split.
+
+    The files are listed by name, because `datasets` would also guess splits from the names of classes and images.
+    """
     lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
     if lost:
         raise ValueError(f"{lost[0]} is a link to nothing: remove it, or mend it")
@@ -77,13 +79,13 @@ def load_images(
     config_name: str | None = None,
     center_crop: bool = False,
 ) -> ImageDataset:
-    """A folder, a Hub id or a `datasets.Dataset` as an ImageDataset.
+    """Load a folder, a Hub id or a `datasets.Dataset` as an ImageDataset.
 
-    A directory with one folder per class gets its labels from the folders. A label column that is not there is
-    an error unless it is the default name, which unlabelled data need not have.
+    In a directory with one folder per class the folders are the labels. A missing label column is an error, except
+    for the default name: unlabelled data need not have it.
 
     Raises:
-        ValueError: a column that is not there, or what `load_rows` raises.
+        ValueError: a column is missing, or what `load_rows` raises.
     """
     rows = load_rows(source, split, config_name) if isinstance(source, (str, Path)) else source
     if label_column == "label" and "label" not in rows.column_names:
@@ -100,11 +102,12 @@ def stream_images(
     config_name: str | None = None,
     center_crop: bool = False,
 ) -> Any:
-    """The train split of a folder of parquet or webdataset shards, or of a Hub id, as a `datasets.IterableDataset` of
-    items like ImageDataset's; the default label column need not be there.
+    """Stream the train split of a folder of parquet or webdataset shards, or of a Hub id.
+
+    Returns a `datasets.IterableDataset` with the items of an ImageDataset. The default label column may be missing.
 
     Raises:
-        ValueError: a column that is not there, or what `load_rows` raises.
+        ValueError: a column is missing, or what `load_rows` raises.
     """
     rows = load_rows(source, "train", config_name, streaming=True)
     names = list(rows.column_names or next(iter(rows)))
@@ -130,10 +133,10 @@ def load_captioned_images(
     center_crop: bool = False,
     split: str = "train",
 ) -> tuple[ImageDataset, list[str] | None]:
-    """(RGB images of a folder or Hub id, their captions or None). Captions of a folder are in its metadata.jsonl.
+    """Load RGB images of a folder or Hub id, and their captions or None. A folder's captions are in metadata.jsonl.
 
     Raises:
-        ValueError: a caption column other than the default that is not there, or what `load_rows` raises.
+        ValueError: a caption column other than the default is missing, or what `load_rows` raises.
     """
     rows = load_rows(source, split)
     images = ImageDataset(rows, size, 3, image_column, None, center_crop)

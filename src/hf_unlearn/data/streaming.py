@@ -1,7 +1,7 @@
-"""Retain sets that are larger than the disk: read from front to back, cut over processes, resumed where they were.
+"""Streaming retain sets, for data larger than the disk: read in order, split over processes, resumable.
 
-Nothing is known of such a set but what its first samples tell, and none of it is drawn by position: an outer step
-takes the next samples of the stream. Overlap with the forget set is not looked for.
+Only the first samples of such a set are known in advance. Samples have no position: an outer step takes the next ones
+of the stream. Overlap with the forget set is not checked.
 """
 
 import copy
@@ -11,19 +11,22 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
-HEAD = 512  # samples that say which labels there are
+from .protocols import SizedDataset
+
+HEAD = 512  # samples from which the labels are read
 
 
 class RetainStream:
-    """A `datasets.IterableDataset` of items as a map-style set would hold them, and what its first samples say.
+    """A streaming retain set: a `datasets.IterableDataset` with the items of a map-style set.
 
     Attributes:
-        labels: of the first samples, or None if they have none.
+        example: the first sample.
+        labels: labels of the first `HEAD` samples, or None if they have none.
 
     Raises:
-        ValueError: it is empty, or no `datasets.IterableDataset` in an order that a resumed run meets again.
+        ValueError: the stream is empty, is no `datasets.IterableDataset`, or would not resume in the same order.
     """
 
     def __init__(self, rows: Any):
@@ -44,17 +47,17 @@ class RetainStream:
         self.labels = [int(item["labels"]) for item in items] if "labels" in items[0] else None
 
     def _after_first(self) -> dict[str, Any] | None:
-        """The second sample, as a run reads it that was interrupted after the first."""
+        """Return the second sample as a run reads it that was interrupted after the first."""
         left, resumed = copy.deepcopy(self.rows), copy.deepcopy(self.rows)
         next(iter(left))
         resumed.load_state_dict(json.loads(json.dumps(left.state_dict())))
         return next(iter(resumed), None)
 
     def first(self, count: int) -> Iterator[dict[str, Any]]:
-        """The first `count` samples; the stream itself stays where it is.
+        """Iterate over the first `count` samples without moving the stream.
 
         Raises:
-            ValueError: count is 0, which elsewhere means all.
+            ValueError: count is 0, which means all samples elsewhere.
         """
         if count < 1:
             raise ValueError("all samples of a stream cannot be taken: set fisher_samples to a number")
@@ -62,7 +65,7 @@ class RetainStream:
 
 
 def first_of(dataset: Any) -> Any:
-    """The first samples of a stream, in memory, to measure on; a whole set is its own."""
+    """Return the first samples of a stream as a list, to evaluate on. Other data is returned as it is."""
     return list(dataset.first(HEAD)) if isinstance(dataset, RetainStream) else dataset
 
 
@@ -71,17 +74,18 @@ def _same(one: dict[str, Any], other: dict[str, Any] | None) -> bool:
 
 
 class StreamedPairs(IterableDataset):
-    """Endless pairs for one process: the n-th item holds the forget sample that a whole set would pair with it,
-    forget[g % F] for its place g in the global batch, and the next `retain_batches` samples of this process's part.
+    """Endless pairs for one process. Item n holds forget[g % F], where g is its position over all processes, and the
+    next `retain_batches` samples of this process's part of the stream.
 
     Args:
-        batch_size: of one process.
-        rank, world: whose part; `datasets` gives whole shards if their number divides, else every world-th sample.
+        batch_size: the batch size of one process.
+        rank, world: this process and the number of processes. `datasets` gives each process whole shards if their
+            number divides evenly, else every world-th sample.
     """
 
     def __init__(
         self,
-        forget: Dataset | None,
+        forget: SizedDataset | None,
         retain: RetainStream,
         retain_batches: int,
         batch_size: int,
@@ -99,10 +103,10 @@ class StreamedPairs(IterableDataset):
         self.restart()
 
     def restart(self, state: dict[str, Any] | None = None) -> None:
-        """Begin from the front, or go on from where `state()` was taken.
+        """Start from the beginning, or continue from a `state()`.
 
         Raises:
-            ValueError: the state is of a run with another number of processes or batch size.
+            ValueError: the state belongs to a run with another number of processes or another batch size.
         """
         self._given, self._epoch, self._stored = 0, 0, None
         if state is None:
@@ -113,7 +117,7 @@ class StreamedPairs(IterableDataset):
         self._given, self._epoch, self._stored = state["given"], state["epoch"], state["rows"]
 
     def state(self) -> dict[str, Any]:
-        """Where this process is, as JSON takes it: after the last item that was given."""
+        """Return this process's position, after the last item it yielded, as JSON values."""
         place = {"given": self._given, "epoch": self._epoch, "rows": self._rows.state_dict()}
         return {**place, "world": self.world, "batch_size": self.batch_size}
 
@@ -132,7 +136,7 @@ class StreamedPairs(IterableDataset):
     def _endless(self) -> Iterator[dict[str, Any]]:
         while True:
             self._rows.set_epoch(self._epoch)
-            self._rows.load_state_dict(self._stored)  # None: from the front
+            self._rows.load_state_dict(self._stored)  # None: from the beginning
             self._stored = None
             yield from self._rows
             self._epoch += 1

@@ -1,4 +1,4 @@
-"""Finished models in; numbers and pictures out."""
+"""Measure finished models and samples: metrics, tables and picture grids."""
 
 from .class_judge import ClassifierJudge, class_judge, drawn_classes, judged_pipelines
 from .class_pictures import (
@@ -20,9 +20,9 @@ from .generation import (
     judge_samples,
     sample_classes,
 )
+from .grids import before_after
 from .judge import DigitsJudge, digits_judge
 from .tables import (
-    before_after,
     figures_table,
     interval,
     loss_metrics,

@@ -1,4 +1,4 @@
-"""Any image classifier as the judge of what a class-conditional model draws."""
+"""Measure a class-conditional model with any image classifier that has the same classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Any
 import torch
 from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from ..common.losses import spread
 from ..data.pairs import labels_of
+from ..data.protocols import SizedDataset
 from ..families.classifier.load import load_image_classifier, pixels_for
 from .class_pictures import compare_pipelines
 from .generation import GenerationFigures, SamplingConfig
 
-CHUNK = 64  # images that the classifier sees at once
-OTHERS = 9  # retained classes that are drawn if nobody names any
-REAL = 500  # real images that the Frechet distance is to
+CHUNK = 64  # batch size of the classifier
+OTHERS = 9  # retained classes to draw by default
+REAL = 500  # real images for the Frechet distance
 
 
 class ClassifierJudge(nn.Module):
-    """Reads images (B, C, H, W) in [-1, 1] with a transformers image classifier, whose class k is the generator's.
+    """Classify images (B, C, H, W) in [-1, 1] with a transformers image classifier that has the generator's classes.
 
-    Features are the classifier's last hidden state, averaged over positions.
+    The features are the classifier's last hidden state, averaged over positions.
 
     Raises:
-        ValueError: the classifier does not give its hidden states.
+        ValueError: the classifier does not return its hidden states.
     """
 
     def __init__(self, model: Any, processor: Any, name: str = ""):
@@ -37,11 +37,11 @@ class ClassifierJudge(nn.Module):
         self.num_features = self.features(torch.zeros(1, model.config.num_channels, *sides)).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) on the CPU."""
+        """Return logits (B, classes) on the CPU."""
         return torch.cat([self._outputs(part).logits.cpu() for part in images.split(CHUNK)])
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, num_features) on the CPU."""
+        """Return features (B, num_features) on the CPU."""
         found = []
         for part in images.split(CHUNK):
             states = self._outputs(part, output_hidden_states=True).hidden_states
@@ -58,13 +58,13 @@ class ClassifierJudge(nn.Module):
 
 
 def class_judge(name_or_path: str, revision: str | None, classes: Sequence[int]) -> ClassifierJudge:
-    """The judge of a folder or Hub id.
+    """Load the classifier of a folder or Hub id.
 
     Raises:
-        ValueError, OSError: what `load_image_classifier` raises, or one of `classes` is none of its classes.
+        ValueError, OSError: what `load_image_classifier` raises, or the classifier lacks one of `classes`.
     """
     model, processor = load_image_classifier(name_or_path, revision)
-    unknown = [c for c in classes if not 0 <= c < model.config.num_labels]
+    unknown = [c for c in classes if not 0 <= c < (model.config.num_labels or 0)]
     if unknown:
         raise ValueError(
             f"{name_or_path} has {model.config.num_labels} classes and cannot read class {unknown[0]}: "
@@ -73,11 +73,13 @@ def class_judge(name_or_path: str, revision: str | None, classes: Sequence[int])
     return ClassifierJudge(model, processor, Path(name_or_path).name)
 
 
-def drawn_classes(forget_classes: Sequence[int], retain: Dataset, named: Sequence[int] | None = None) -> list[int]:
-    """The classes to draw: the forgotten ones, and those `named` or else the first nine of the retain data.
+def drawn_classes(
+    forget_classes: Sequence[int], retain: SizedDataset, named: Sequence[int] | None = None
+) -> list[int]:
+    """Return the classes to draw: the forgotten ones, and `named` or else the first nine of the retain data.
 
     Raises:
-        ValueError: no retained class is left, or one that is named is not in the retain data.
+        ValueError: no retained class is left, or a named one is not in the retain data.
     """
     kept = sorted(set(labels_of(retain) or []) - set(forget_classes))
     others = kept[:OTHERS] if named is None else [c for c in named if c not in forget_classes]
@@ -94,13 +96,19 @@ def judged_pipelines(
     judge: ClassifierJudge,
     classes: Sequence[int],
     forget_classes: Sequence[int],
-    retain: Dataset,
+    retain: SizedDataset,
     folder: str | Path,
     draw: SamplingConfig,
 ) -> dict[str, GenerationFigures]:
-    """`compare_pipelines` on `classes`, against up to 500 images of `retain`, whose items are in [-1, 1]."""
+    """Run `compare_pipelines` on `classes` against up to 500 images of `retain`, whose items are in [-1, 1].
+
+    Raises:
+        ValueError: `retain` has no labels.
+    """
     judge.to(next(iter(pipelines.values())).device)
     labels = labels_of(retain)
+    if labels is None:
+        raise ValueError("the retain data has no labels: give images with class numbers")
     usable = [i for i, label in enumerate(labels) if label in classes and label not in forget_classes]
     chosen = [usable[i] for i in spread(len(usable), REAL)]
     real = torch.stack([retain[i]["pixel_values"] for i in chosen])

@@ -1,4 +1,4 @@
-"""Before, after and retrained side by side, for a class-conditional pipeline that a judge can read."""
+"""Compare class-conditional pipelines, such as before, after and retrained, by numbers and pictures."""
 
 import copy
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import DiTPipeline
 from torch import Tensor
 
@@ -14,18 +13,23 @@ from ..families.ddpm.pipeline import load_ddpm_pipeline
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
 from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional
+from .grids import before_after, save_grid
 from .judge import ASSETS
-from .tables import before_after, figures_table, save_grid, write_figures
+from .protocols import SampleClassifier
+from .tables import figures_table, write_figures
 
 DIGITS_DDPM = ASSETS / "digits_ddpm"
 RETRAINED = ASSETS / "digits_ddpm_retrained"
 
 
 def retrained_digits_ddpm(excluded: int) -> Any:
-    """The default pipeline retrained from scratch without one digit (weights shipped in half precision)."""
+    """Load the default pipeline that was retrained from scratch without the digit `excluded`.
+
+    The package ships its weights in half precision.
+    """
     from safetensors.torch import load_file
 
-    pipeline = load_ddpm_pipeline(str(DIGITS_DDPM))
+    pipeline: Any = load_ddpm_pipeline(str(DIGITS_DDPM))
     weights = load_file(RETRAINED / f"without_{excluded}.safetensors")
     pipeline.unet.load_state_dict({name: value.float() for name, value in weights.items()})
     return pipeline
@@ -33,7 +37,7 @@ def retrained_digits_ddpm(excluded: int) -> Any:
 
 def compare_pipelines(
     pipelines: dict[str, Any],
-    judge: torch.nn.Module,
+    judge: SampleClassifier,
     forget_classes: list[int],
     real: Tensor,
     real_labels: Tensor,
@@ -42,7 +46,7 @@ def compare_pipelines(
     title: str = "",
     classes: Sequence[int] | None = None,
 ) -> dict[str, GenerationFigures]:
-    """Measure each pipeline, write `figures.json`, `figures.md` and `before_after.png` to `folder`."""
+    """Measure each pipeline and write `figures.json`, `figures.md` and `before_after.png` to `folder`."""
     folder = Path(folder)
     classes = sorted(classes or {int(c) for c in real_labels})
     figures = {
@@ -55,9 +59,9 @@ def compare_pipelines(
 
 
 def picture(pipelines: dict[str, Any], path: str | Path, forget_classes: list[int], config: SamplingConfig) -> None:
-    """before_after.png without a judge: the model's classes, or ten columns of unconditional samples."""
+    """Write before_after.png without measuring: the model's classes, or ten columns of unconditional samples."""
     first = next(iter(pipelines.values()))
-    if isinstance(first, DiTPipeline) or first.unet.config.num_class_embeds:
+    if _is_dit(first) or first.unet.config.num_class_embeds:
         before_after(pipelines, shown_classes(first, forget_classes), forget_classes, path, config)
         return
     grids = {name: sample_unconditional(p, 40, config).unflatten(0, (10, 4)) for name, p in pipelines.items()}
@@ -71,7 +75,10 @@ def strength_picture(
     config: SamplingConfig,
     strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
 ) -> None:
-    """PNG: a row for each strength of the pipeline's adapter, the same noise in a column. Leaves strength 1."""
+    """Write a PNG with a row for each strength of the pipeline's adapter. Afterwards the strength is 1.
+
+    The samples of a column start from the same noise.
+    """
     classes = shown_classes(pipeline, forget_classes)
     four = replace(config, samples_per_class=4, batch_size=4)
     grids = {}
@@ -83,8 +90,8 @@ def strength_picture(
 
 
 def shown_classes(pipeline: Any, forget_classes: list[int]) -> list[int]:
-    """The forgotten classes and others, about ten, in order."""
-    if isinstance(pipeline, DiTPipeline):
+    """Return about ten classes to show, in order: the forgotten ones and others."""
+    if _is_dit(pipeline):
         others = [c for c in range(pipeline.transformer.config.num_embeds_ada_norm) if c not in forget_classes]
         return sorted([*forget_classes, *others[: 10 - len(forget_classes)]])
     classes = [c for c in range(pipeline.unet.config.num_class_embeds) if c != pipeline.null_class]
@@ -92,10 +99,14 @@ def shown_classes(pipeline: Any, forget_classes: list[int]) -> list[int]:
 
 
 def frozen_copy(pipeline: Any) -> Any:
-    """The pipeline as it is now, for the "before" row."""
-    if isinstance(pipeline, DiTPipeline):
+    """Copy the pipeline with its current weights, for the "before" row."""
+    if _is_dit(pipeline):
         network = copy.deepcopy(pipeline.transformer).eval().requires_grad_(False)
         return DiTPipeline(network, pipeline.vae, copy.deepcopy(pipeline.scheduler))
     unet = copy.deepcopy(pipeline.unet).eval().requires_grad_(False)
     extra = {"null_class": pipeline.null_class} if "null_class" in pipeline.config else {}
     return type(pipeline)(unet=unet, scheduler=copy.deepcopy(pipeline.scheduler), **extra)
+
+
+def _is_dit(pipeline: Any) -> bool:
+    return isinstance(pipeline, DiTPipeline)

@@ -1,4 +1,4 @@
-"""What a classifier still knows: accuracies, distance to a retrained model, membership inference, and their gap."""
+"""Metrics of classifiers: accuracies, distance to a retrained model, membership inference, and the average gap."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from ..data.pairs import collate
+from ..data.protocols import SizedDataset
 from .membership import check_attack, check_logits, log_probabilities, membership_share
 from .metric import Metric, version_of
 
-ATTACKS = (("entropy", "logistic"), ("confidence", "svc"))  # (feature, attack) of the tables
+ATTACKS = (("entropy", "logistic"), ("confidence", "svc"))  # the (feature, attack) pairs of the tables
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Predictions:
     """A classifier's outputs on one data set: `logits` (N, C) float32 and `labels` (N,), both on the CPU.
 
     Raises:
-        ValueError: shapes do not fit, a label is no column, or a logit is not finite.
+        ValueError: the shapes differ, a label is out of range, or a logit is not finite.
     """
 
     logits: Tensor
@@ -33,7 +33,7 @@ class Predictions:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module is in the mode it was in (a frozen one stays frozen)."""
+    """Set eval mode inside and restore each module's own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -44,11 +44,11 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def predictions(model: Any, dataset: Dataset, batch_size: int = 256) -> Predictions:
-    """Logits of a transformers image classifier on all of `dataset`, in eval mode, on the model's device.
+def predictions(model: Any, dataset: SizedDataset, batch_size: int = 256) -> Predictions:
+    """Predict all of `dataset` with a transformers image classifier, in eval mode, on the model's device.
 
     Args:
-        dataset: items are dicts with "pixel_values" (C, H, W) and "labels" (int or 0-dim tensor).
+        dataset: its items are dicts with "pixel_values" (C, H, W) and "labels" (int or 0-dim tensor).
 
     Raises:
         ValueError: the data is empty or has no labels, or what `Predictions` raises.
@@ -67,13 +67,13 @@ def predictions(model: Any, dataset: Dataset, batch_size: int = 256) -> Predicti
 
 
 def accuracy(p: Predictions) -> Metric:
-    """Share (0 to 1) of samples whose largest logit is their label's."""
+    """Return the share (0 to 1) of samples whose largest logit is that of their label."""
     correct = (p.logits.argmax(1) == p.labels).double()
     return Metric(correct.mean().item(), "share of samples classified as labelled", len(correct), version_of("torch"))
 
 
 def _both(p: Predictions, reference: Predictions) -> tuple[Tensor, Tensor]:
-    """Log probabilities (N, C) of the two; a ValueError unless they are of the same samples and classes."""
+    """Return both log probabilities (N, C). Raises ValueError unless samples and classes are the same."""
     if p.logits.shape != reference.logits.shape or not torch.equal(p.labels, reference.labels):
         shapes = f"{tuple(p.logits.shape)} and {tuple(reference.logits.shape)}"
         raise ValueError(f"predictions {shapes} are not of the same samples and classes: predict on one data set")
@@ -81,14 +81,14 @@ def _both(p: Predictions, reference: Predictions) -> tuple[Tensor, Tensor]:
 
 
 def kl_divergence(p: Predictions, reference: Predictions) -> Metric:
-    """Mean over samples of KL(reference || p) = Σ_j r_j (log r_j - log p_j), in nats, from 0 to no bound."""
+    """Average KL(reference || p) = Σ_j r_j (log r_j - log p_j) over samples, in nats, from 0 without upper bound."""
     log_p, log_r = _both(p, reference)
     value = (log_r.exp() * (log_r - log_p)).sum(1).mean().item()
     return Metric(value, "mean KL(reference || model) in nats; 0 is equal", len(log_p), version_of("torch"))
 
 
 def js_divergence(p: Predictions, reference: Predictions) -> Metric:
-    """Mean over samples of (KL(p || m) + KL(r || m)) / 2 with m = (p + r) / 2, in nats, from 0 to log 2."""
+    """Average (KL(p || m) + KL(r || m)) / 2 with m = (p + r) / 2 over samples, in nats, from 0 to log 2."""
     log_p, log_r = _both(p, reference)
     # log m from the larger of the two: exactly log p where both are equal, and nothing overflows.
     log_m = torch.maximum(log_p, log_r) + torch.log1p(torch.expm1(-(log_p - log_r).abs()) / 2)
@@ -98,10 +98,10 @@ def js_divergence(p: Predictions, reference: Predictions) -> Metric:
 
 
 def average_gap(figures: dict[str, float], reference: dict[str, float], names: Sequence[str]) -> float:
-    """Mean of |figures[n] - reference[n]| over `names`, in the unit of the figures (points if they are in %).
+    """Average |figures[n] - reference[n]| over `names`, in the unit of the metrics (points if they are in %).
 
     Raises:
-        ValueError: no names, or a figure that one of the two lacks.
+        ValueError: there are no names, or a metric is missing on one side.
     """
     missing = [name for name in names if name not in figures or name not in reference]
     if missing or not names:
@@ -111,7 +111,7 @@ def average_gap(figures: dict[str, float], reference: dict[str, float], names: S
 
 @dataclass
 class Measured:
-    """One model's predictions on forget, retain and test, and its figures made from them."""
+    """One model's predictions on forget, retain and test, and the metrics computed from them."""
 
     predictions: dict[str, Predictions]
     figures: dict[str, Metric]
@@ -119,14 +119,14 @@ class Measured:
 
 def measure(
     model: Any,
-    sets: dict[str, Dataset],
+    sets: dict[str, SizedDataset],
     attacks: Sequence[tuple[str, str]] = ATTACKS,
     batch_size: int = 256,
     seed: int = 0,
 ) -> Measured:
-    """Accuracies and membership shares of one model on `sets`, which holds forget, retain and test.
+    """Measure accuracies and membership shares of one model on `sets`, which holds forget, retain and test.
 
-    What a retrained model gets can be passed to `classification_figures` any number of times.
+    The result for a retrained model can be passed to `classification_figures` repeatedly.
     """
     parts = {name: predictions(model, data, batch_size) for name, data in sets.items()}
     figures = {}
@@ -141,29 +141,30 @@ def measure(
 
 def classification_figures(
     model: Any,
-    forget: Dataset,
-    retain: Dataset,
-    test: Dataset | None,
+    forget: SizedDataset,
+    retain: SizedDataset,
+    test: SizedDataset | None,
     retrained: Any = None,
     attacks: Sequence[tuple[str, str]] = ATTACKS,
     batch_size: int = 256,
     seed: int = 0,
 ) -> dict[str, Metric]:
-    """The figures of the classification tables.
+    """Compute the metrics of the classification tables.
 
     Args:
-        retain: the samples to keep, with evaluation transforms (as all three sets).
-        retrained: the model trained without the forget set, which the others are compared with, or what `measure`
-            made of it on these sets with these attacks and seed.
-        attacks: (feature, attack) as `membership_share` takes them.
+        forget, retain, test: the three sets, with evaluation transforms.
+        retrained: the model trained without the forget set, or what `measure` returned for it with the same sets,
+            attacks and seed.
+        attacks: (feature, attack) pairs for `membership_share`.
 
     Returns:
-        forget_accuracy, retain_accuracy, test_accuracy and mia_<feature>_<attack>, shares from 0 to 1; with
+        forget_accuracy, retain_accuracy, test_accuracy and mia_<feature>_<attack>, which are shares from 0 to 1. With
         `retrained` also kl_to_retrained and js_to_retrained (nats, on the forget set) and average_gap (percentage
-        points, over the three accuracies and the first attack, as the papers do).
+        points, over the three accuracies and the first attack, as in the papers).
 
     Raises:
-        ValueError: no test set, an unknown attack, a retrained model with other classes, or what `predictions` raises.
+        ValueError: there is no test set, an attack is unknown, the retrained model has other classes, or what
+            `predictions` raises.
     """
     if test is None:
         raise ValueError("no test set: pass samples that no model was trained on, the attacks compare with them")
@@ -187,9 +188,12 @@ def classification_figures(
 def _comparison(
     p: Predictions, reference: Predictions, figures: dict[str, Metric], retrained: dict[str, Metric]
 ) -> dict[str, Metric]:
-    """Divergences on the forget set, and the average gap over the three accuracies and the first attack."""
+    """Compare with the retrained model: divergences on the forget set, and the average gap of the first four metrics.
+
+    Those are the three accuracies and the first attack.
+    """
     names = list(figures)[:4]
-    ours, theirs = ({n: 100 * source[n].value for n in names} for source in (figures, retrained))
+    ours, theirs = ({n: 100 * source[n].number for n in names} for source in (figures, retrained))
     found = {"kl_to_retrained": kl_divergence(p, reference), "js_to_retrained": js_divergence(p, reference)}
     found = {name: replace(m, definition=f"{m.definition}; on the forget set") for name, m in found.items()}
     found["average_gap"] = Metric(

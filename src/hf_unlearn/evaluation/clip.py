@@ -1,7 +1,8 @@
-"""Do pictures show what their prompts say? CLIP score, by a CLIP that transformers loads."""
+"""CLIP score: how well images match their prompts, by a CLIP model of transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -12,29 +13,34 @@ from .metric import Metric, version_of
 
 
 class CLIPScore:
-    """100 max(cos(image, text), 0), the mean over pairs (arXiv 2104.08718, scaled as torchmetrics does).
+    """Average 100 max(cos(image, text), 0) over pairs (arXiv 2104.08718, scaled as in torchmetrics).
 
     Args:
-        name: folder or Hub id of a CLIPModel with its tokenizer and image processor. It is named in every figure:
-            ViT-L/14 and ViT-B/32 give other numbers.
+        name: folder or Hub id of a CLIPModel with its tokenizer and image processor. Every metric names it, because
+            ViT-L/14 and ViT-B/32 give different numbers.
     """
 
-    def __init__(self, name: str = "openai/clip-vit-base-patch32", device: str = "cpu"):
+    def __init__(self, name: str = "openai/clip-vit-base-patch32", device: str | torch.device = "cpu"):
         self.name, self.device = name, device
         check_folder(name)
         with loading(name):
-            self.model = CLIPModel.from_pretrained(name, use_safetensors=True).to(device, torch.float32).eval()
+            model: Any = CLIPModel.from_pretrained(name, use_safetensors=True)
+            self.model = model.to(device, torch.float32).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             self.processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False, backend="pil")
 
     def to(self, device: str | torch.device) -> "CLIPScore":
-        """The same, computed on `device`."""
+        """Move the model to `device`."""
         self.device, self.model = device, self.model.to(device)
         return self
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image], prompts: Sequence[str], batch_size: int = 32) -> Metric:
-        """Raises ValueError for no pictures, or unless there is one prompt a picture; long prompts are cut."""
+        """Score images against their prompts, which are truncated to the model's length.
+
+        Raises:
+            ValueError: there are no images, or not one prompt for each image.
+        """
         if len(pictures) != len(prompts) or not pictures:
             raise ValueError(f"{len(pictures)} pictures and {len(prompts)} prompts: give one prompt a picture")
         limit = self.model.config.text_config.max_position_embeddings

@@ -1,4 +1,4 @@
-"""Pictures of prompts before and after, from the same noise."""
+"""Generate images of prompts before and after, from the same noise."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from ..data.images import blur_picture, to_pixels
 from ..families.latents import Drawing
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
-from .tables import save_grid
+from .grids import save_grid
 
 
 def draw_prompts(pipeline: Any, prompts: Sequence[str], drawing: Drawing, per_prompt: int = 4) -> Tensor:
-    """(prompts, per_prompt, 3, H, W) in [-1, 1]; the same seeds for every model."""
+    """Generate images (prompts, per_prompt, 3, H, W) in [-1, 1], with the same seeds for every model."""
     size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     pictures = []
     for number, prompt in enumerate(prompts):
@@ -41,7 +41,10 @@ def strength_pictures(
     drawing: Drawing,
     strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
 ) -> dict[str, Tensor]:
-    """`draw_prompts` at each strength of the pipeline's adapter, one picture a prompt. Leaves strength 1."""
+    """Run `draw_prompts` at each strength of the pipeline's adapter, one image per prompt.
+
+    Afterwards the strength is 1.
+    """
     pictures = {}
     for strength in strengths:
         set_strengths(pipeline, {NAME: strength})
@@ -58,9 +61,11 @@ def concept_picture(
     path: str | Path,
     rows: str = "",
 ) -> None:
-    """PNG of `draw_prompts` tensors, a row a model, a column a prompt; blurred columns cannot be made out.
+    """Write a PNG of `draw_prompts` tensors with a row for each model and a column for each prompt.
 
-    `rows` says what the rows' names are, if not models.
+    Args:
+        blurred: columns that are blurred beyond recognition.
+        rows: what the names of the rows are, if not models.
     """
     shown = {}
     for name, cells in pictures.items():

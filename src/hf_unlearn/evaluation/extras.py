@@ -1,4 +1,4 @@
-"""What only some figures need, packages and weight files: one line says which is missing, how to get it, what else."""
+"""Optional packages and weight files of some metrics. One line says what is missing, how to get it, or what to use."""
 
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ MODULES = {
 
 
 def why_missing(extra: str) -> str:
-    """What does not import of the extra's modules and why; empty if all do."""
+    """Return which of the extra's modules does not import and why, or "" if all do."""
     for module in MODULES[extra]:
         try:
             import_module(module)
@@ -25,19 +25,19 @@ def why_missing(extra: str) -> str:
 
 
 def need(extra: str, purpose: str, instead: str) -> None:
-    """Raise OSError unless the extra's modules import; the line names the extra and what to do instead."""
+    """Raise OSError unless the extra's modules import. The line names the extra and what to do instead."""
     problem = why_missing(extra)
     if problem:
         raise OSError(f"{purpose} needs the extra hf_unlearn[{extra}] ({problem}); install it, or {instead}")
 
 
 def weights_file(given: str | Path, url: str, purpose: str, instead: str) -> Path:
-    """The file of published weights: `given`, or for "download" the one at `url`, kept in torch's hub folder.
+    """Return the file of published weights: `given`, or for "download" the file at `url` in torch's hub folder.
 
     The published name ends in the first digits of the file's SHA-256, which a download must match.
 
     Raises:
-        OSError: there is no such file, or it cannot be downloaded.
+        OSError: the file does not exist or cannot be downloaded.
     """
     name = url.rsplit("/", 1)[1]
     if str(given) != "download":

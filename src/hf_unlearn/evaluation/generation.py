@@ -1,4 +1,4 @@
-"""What a class-conditional generator still draws: accuracy of its samples by class, and a Frechet distance."""
+"""Metrics of class-conditional generators: accuracy of the samples by class, and a Frechet distance."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from .metric import Metric, version_of
+from .protocols import FeatureNetwork, SampleClassifier
 
 
 @dataclass
 class SamplingConfig:
-    """How samples are drawn; stamped on every figure that comes from them."""
+    """How samples are generated. Every metric that uses them records it."""
 
     samples_per_class: int = 500
     guidance_scale: float = 1.5
@@ -23,12 +24,15 @@ class SamplingConfig:
 
 @dataclass
 class GenerationFigures:
-    """Accuracies by a judge, and a Frechet distance of the retained samples to real retained images.
+    """A classifier's accuracies on samples, and a Frechet distance of the retained samples to real retained images.
 
-    per_class: share of the samples asked for as class c that the judge reads as c.
-    forget_accuracy: their mean over the forgotten classes; retain_accuracy: over the others.
-    frechet_distance: in the judge's feature space, so not comparable to any FID.
-    forgotten: the forgotten classes.
+    Attributes:
+        forget_accuracy: mean of `per_class` over the forgotten classes.
+        retain_accuracy: mean of `per_class` over the other classes.
+        frechet_distance: in the classifier's feature space, so not comparable to any FID.
+        per_class: for each class, the share of its samples that the classifier recognises.
+        sampling: how the samples were generated.
+        forgotten: the forgotten classes.
     """
 
     forget_accuracy: float
@@ -39,7 +43,7 @@ class GenerationFigures:
     forgotten: list[int] = field(default_factory=list)
 
     def metrics(self) -> dict[str, Metric]:
-        """The three figures, each with what it means."""
+        """Return the three metrics, each with its definition."""
         each, forgotten = self.sampling["samples_per_class"], len(self.forgotten)
         kept = len(self.per_class) - forgotten
         counts = {"forget_accuracy": forgotten, "retain_accuracy": kept, "frechet_distance": kept}
@@ -59,7 +63,7 @@ class GenerationFigures:
 def class_rows(
     figures: dict[str, GenerationFigures], forgotten: Sequence[int], names: dict[int, str] | None = None
 ) -> list[dict[str, Any]]:
-    """`per_class` of a record: a row a class, with the share that each model gets right."""
+    """Build `per_class` of a record: a row for each class, with the share that each model gets right."""
     first = next(iter(figures.values()))
     return [
         {
@@ -72,9 +76,9 @@ def class_rows(
 
 
 class _Features(nn.Module):
-    """The judge's features under the name torchmetrics asks for."""
+    """A network whose call gives features, as torchmetrics expects."""
 
-    def __init__(self, judge: nn.Module):
+    def __init__(self, judge: FeatureNetwork):
         super().__init__()
         self.judge, self.num_features = judge, judge.num_features
 
@@ -82,11 +86,11 @@ class _Features(nn.Module):
         return self.judge.features(images)
 
 
-def frechet_distance(judge: nn.Module, real: Tensor, generated: Tensor) -> float:
-    """|μ_r - μ_g|² + tr(C_r + C_g - 2 (C_r C_g)^½) of the judge's features (arXiv 1706.08500), by torchmetrics."""
+def frechet_distance(judge: FeatureNetwork, real: Tensor, generated: Tensor) -> float:
+    """Compute |μ_r - μ_g|² + tr(C_r + C_g - 2 (C_r C_g)^½) of the features (arXiv 1706.08500), by torchmetrics."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    # Only one process measures: the others must not be waited for.
+    # Only one process measures, so it must not wait for the others.
     metric = FrechetInceptionDistance(feature=_Features(judge), normalize=False, sync_on_compute=False)
     with torch.no_grad():
         for images, is_real in ((real, True), (generated, False)):
@@ -96,9 +100,9 @@ def frechet_distance(judge: nn.Module, real: Tensor, generated: Tensor) -> float
 
 
 def sample_classes(pipeline: Any, classes: list[int], config: SamplingConfig) -> Tensor:
-    """(len(classes) * samples_per_class, C, H, W) in [-1, 1], class after class.
+    """Generate images (len(classes) * samples_per_class, C, H, W) in [-1, 1], class after class.
 
-    The noise of sample j of class c depends on (seed, c, j) alone: the same for every model, so that before and
+    The noise of sample j of class c depends only on (seed, c, j). It is the same for every model, so that before and
     after can be compared image by image.
     """
     pipeline.set_progress_bar_config(disable=True)
@@ -119,7 +123,7 @@ def sample_classes(pipeline: Any, classes: list[int], config: SamplingConfig) ->
 
 
 def sample_unconditional(pipeline: Any, count: int, config: SamplingConfig) -> Tensor:
-    """(count, C, H, W) in [-1, 1] from a DDPMPipeline, the same noise for every model."""
+    """Generate images (count, C, H, W) in [-1, 1] with a DDPMPipeline, from the same noise for every model."""
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(config.seed)
     steps = config.num_inference_steps
@@ -129,26 +133,27 @@ def sample_unconditional(pipeline: Any, count: int, config: SamplingConfig) -> T
 
 def evaluate_classes(
     pipeline: Any,
-    judge: nn.Module,
+    judge: SampleClassifier,
     forget_classes: list[int],
     real: Tensor,
     real_labels: Tensor,
     config: SamplingConfig | None = None,
     classes: Sequence[int] | None = None,
 ) -> GenerationFigures:
-    """Sample every class and measure.
+    """Generate samples of every class and measure them.
 
     Args:
-        judge: `judge(images)` are logits, `judge.features(images)` features of width `judge.num_features`.
-        real, real_labels: real images (N, C, H, W) in [-1, 1] and labels (N,); those of forgotten classes are not
+        judge: the classifier that measures them.
+        real, real_labels: real images (N, C, H, W) in [-1, 1] and labels (N,). Those of forgotten classes are not
             used.
-        classes: to draw; default those of `real_labels`.
+        classes: the classes to generate, by default those of `real_labels`.
     """
     config = config or SamplingConfig()
     classes = sorted(classes or {int(c) for c in real_labels})
     images = sample_classes(pipeline, classes, config)
     asked = torch.tensor(classes).repeat_interleave(config.samples_per_class)
-    named = {"judge": judge.name} if getattr(judge, "name", "") else {}
+    name = getattr(judge, "name", "")
+    named = {"judge": name} if name else {}
     sampling = {"scheduler": type(pipeline.scheduler).__name__, **asdict(config), **named}
     return judge_samples(images, asked, judge, forget_classes, real, real_labels, sampling)
 
@@ -156,13 +161,13 @@ def evaluate_classes(
 def judge_samples(
     images: Tensor,
     asked: Tensor,
-    judge: nn.Module,
+    judge: SampleClassifier,
     forget_classes: list[int],
     real: Tensor,
     real_labels: Tensor,
     sampling: dict[str, Any] | None = None,
 ) -> GenerationFigures:
-    """Measure samples `images` (N, C, H, W) that were asked for as the classes `asked` (N,)."""
+    """Measure images (N, C, H, W) that were generated for the classes `asked` (N,)."""
     classes = sorted(int(c) for c in asked.unique())
     with torch.no_grad():
         correct = (torch.cat([judge(part).argmax(1) for part in images.split(2000)]) == asked).double()

@@ -1,14 +1,14 @@
-"""The Inception network of FID: 2,048 features of the 2015 TensorFlow model, from torch-fidelity's file of weights.
+"""The Inception network of FID: 2,048 features of the 2015 TensorFlow model, with torch-fidelity's file of weights.
 
-Every published FID is a distance in these features, so the network is TensorFlow's to the detail (arXiv 1512.00567
-with the quirks of its release): pictures are resized as TensorFlow 1 does, without antialiasing; average pools do not
-count padding; the last block pools by maximum. It stands here because torch-fidelity, which has it too, does not
-import everywhere. Its weights have the names of torch-fidelity's and pytorch-fid's files.
+Every published FID is a distance in these features, so this network follows TensorFlow's release in detail (arXiv
+1512.00567): images are resized as in TensorFlow 1, without antialiasing; average pools do not count padding; the last
+block uses max pooling. torch-fidelity has the same network but does not import everywhere. The weights have the names
+of torch-fidelity's and pytorch-fid's files.
 """
 
 import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,15 +18,17 @@ from torch.nn import functional as F
 from .extras import weights_file
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-PUBLISHED = "6726825d"  # how the SHA-256 of that file begins
+PUBLISHED = "6726825d"  # the first digits of that file's SHA-256
 INSTEAD = "measure the Frechet distance in EfficientNet-Lite0's features (hf_unlearn[features]), which is not an FID"
 
-# One convolution is (name, output channels, kernel); a kernel written as -3 is 3 with stride 2 and no padding.
-Step = tuple[str, int, int | tuple[int, int]]
+# One convolution is (name, output channels, kernel). Kernel -3 means 3 with stride 2 and no padding.
+Kernel = int | tuple[int, int]
+Step = tuple[str, int, Kernel]
+Branch = list[Step | list[Step]]
 
 
 class _Convolution(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int], same: bool = True):
+    def __init__(self, inputs: int, outputs: int, kernel: Kernel, same: bool = True):
         super().__init__()
         stride = 2 if kernel == -3 else 1
         height, width = kernel if isinstance(kernel, tuple) else (abs(kernel), abs(kernel))
@@ -39,20 +41,22 @@ class _Convolution(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Branches side by side, then a pool; a branch may end in a fork of two convolutions.
+    """Parallel branches and a pool. A branch may end in a fork of two convolutions.
 
     Args:
-        branches: each a list of steps; a pair of steps in one place is a fork.
-        pool: "average" and "maximum" keep the size and are followed by `pooled` 1x1 convolutions, "halve" is not.
+        branches: lists of steps. A list in the place of a step is a fork.
+        pool: "average" and "maximum" keep the size and are followed by a 1x1 convolution to `pooled` channels. "halve"
+            is not.
     """
 
-    def __init__(self, inputs: int, branches: Sequence[Sequence[Step | list[Step]]], pool: str, pooled: int = 0):
+    def __init__(self, inputs: int, branches: Sequence[Branch], pool: str, pooled: int = 0):
         super().__init__()
         self.branches: list[list[list[str]]] = []
         self.pool = pool
         self.outputs = pooled or inputs
         for branch in branches:
-            width, names = inputs, []
+            width = inputs
+            names: list[list[str]] = []
             for place in branch:
                 steps = place if isinstance(place, list) else [place]
                 for name, outputs, kernel in steps:
@@ -81,27 +85,28 @@ class _Mixed(nn.Module):
 
 
 def _block_a(inputs: int, pooled: int) -> _Mixed:
-    double = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
-    branches = ([("branch1x1", 64, 1)], [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)], double)
-    return _Mixed(inputs, branches, "average", pooled)
+    double: Branch = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
+    return _Mixed(
+        inputs, ([("branch1x1", 64, 1)], [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)], double), "average", pooled
+    )
 
 
 def _block_b(inputs: int) -> _Mixed:
-    double = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, -3)]
+    double: Branch = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, -3)]
     return _Mixed(inputs, ([("branch3x3", 384, -3)], double), "halve")
 
 
 def _block_c(inputs: int, width: int) -> _Mixed:
     wide, tall = (1, 7), (7, 1)
-    single = [("branch7x7_1", width, 1), ("branch7x7_2", width, wide), ("branch7x7_3", 192, tall)]
-    kernels = [(width, 1), (width, tall), (width, wide), (width, tall), (192, wide)]
-    double = [(f"branch7x7dbl_{k}", *rest) for k, rest in enumerate(kernels, 1)]
+    single: Branch = [("branch7x7_1", width, 1), ("branch7x7_2", width, wide), ("branch7x7_3", 192, tall)]
+    kernels: list[tuple[int, Kernel]] = [(width, 1), (width, tall), (width, wide), (width, tall), (192, wide)]
+    double: Branch = [(f"branch7x7dbl_{k}", outputs, kernel) for k, (outputs, kernel) in enumerate(kernels, 1)]
     return _Mixed(inputs, ([("branch1x1", 192, 1)], single, double), "average", 192)
 
 
 def _block_d(inputs: int) -> _Mixed:
-    kernels = [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, -3)]
-    double = [(f"branch7x7x3_{k}", *rest) for k, rest in enumerate(kernels, 1)]
+    kernels: list[Kernel] = [1, (1, 7), (7, 1), -3]
+    double: Branch = [(f"branch7x7x3_{k}", 192, kernel) for k, kernel in enumerate(kernels, 1)]
     return _Mixed(inputs, ([("branch3x3_1", 192, 1), ("branch3x3_2", 320, -3)], double), "halve")
 
 
@@ -109,19 +114,20 @@ def _block_e(inputs: int, pool: str) -> _Mixed:
     def fork(name: str) -> list[Step]:
         return [(f"{name}a", 384, (1, 3)), (f"{name}b", 384, (3, 1))]
 
-    single = [("branch3x3_1", 384, 1), fork("branch3x3_2")]
-    double = [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3), fork("branch3x3dbl_3")]
+    single: Branch = [("branch3x3_1", 384, 1), fork("branch3x3_2")]
+    double: Branch = [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3), fork("branch3x3dbl_3")]
     return _Mixed(inputs, ([("branch1x1", 320, 1)], single, double), pool, 192)
 
 
 class InceptionV3(nn.Module):
-    """The features of FID, KID, precision and recall. Never trains.
+    """The network of FID, KID, precision and recall. It never trains.
 
     Args:
         weights: torch-fidelity's or pytorch-fid's file (.pth, or its tensors as .safetensors), or "download".
 
     Raises:
-        OSError: there is no such file, or no connection; the line says where to get it and what to use instead.
+        OSError: the file does not exist or cannot be downloaded. The message says where to get it and what to use
+            instead.
         ValueError: the file holds other weights.
     """
 
@@ -136,12 +142,22 @@ class InceptionV3(nn.Module):
         self.Conv2d_2b_3x3 = _Convolution(32, 64, 3)
         self.Conv2d_3b_1x1 = _Convolution(64, 80, 1)
         self.Conv2d_4a_3x3 = _Convolution(80, 192, 3, same=False)
-        blocks = {"5b": (_block_a, 32), "5c": (_block_a, 64), "5d": (_block_a, 64), "6a": (_block_b,)}
-        blocks |= {"6b": (_block_c, 128), "6c": (_block_c, 160), "6d": (_block_c, 160), "6e": (_block_c, 192)}
-        blocks |= {"7a": (_block_d,), "7b": (_block_e, "average"), "7c": (_block_e, "maximum")}
+        blocks: dict[str, Callable[[int], _Mixed]] = {
+            "5b": lambda width: _block_a(width, 32),
+            "5c": lambda width: _block_a(width, 64),
+            "5d": lambda width: _block_a(width, 64),
+            "6a": _block_b,
+            "6b": lambda width: _block_c(width, 128),
+            "6c": lambda width: _block_c(width, 160),
+            "6d": lambda width: _block_c(width, 160),
+            "6e": lambda width: _block_c(width, 192),
+            "7a": _block_d,
+            "7b": lambda width: _block_e(width, "average"),
+            "7c": lambda width: _block_e(width, "maximum"),
+        }
         self.mixed, width = [f"Mixed_{name}" for name in blocks], 192
-        for name, (make, *options) in blocks.items():
-            block = make(width, *options)
+        for name, make in blocks.items():
+            block = make(width)
             self.add_module(f"Mixed_{name}", block)
             width = block.outputs
         self.fc = nn.Linear(2048, 1008)  # in the file, not used
@@ -154,12 +170,12 @@ class InceptionV3(nn.Module):
 
     @property
     def label(self) -> str:
-        """The network with its weights, for a figure's definition."""
+        """The name of the network and its weights, for a metric's definition."""
         known = "published" if self.weights_digest == PUBLISHED else f"file {self.weights_digest}, not the published"
         return f"{self.name} ({known} weights)"
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 2048) of images (B, 3, H, W) in [-1, 1], which count as 8-bit pictures."""
+        """Return features (B, 2048) of images (B, 3, H, W) in [-1, 1], which are rounded to 8 bits."""
         pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
         x = (resize_as_tensorflow1(pixels, 299) - 128) / 128
         x = F.max_pool2d(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, stride=2)
@@ -170,7 +186,7 @@ class InceptionV3(nn.Module):
 
 
 def load_published(network: nn.Module, path: Path, what: str, prefix: str = "") -> None:
-    """Load the file's weights under `prefix` into `network`. Raises ValueError if it holds no such weights."""
+    """Load the file's weights under `prefix` into `network`. Raises ValueError if the file does not hold them."""
     from safetensors.torch import load_file
 
     try:
@@ -182,7 +198,7 @@ def load_published(network: nn.Module, path: Path, what: str, prefix: str = "") 
 
 
 def resize_as_tensorflow1(images: Tensor, size: int) -> Tensor:
-    """(B, C, size, size): bilinear, corner to corner of the pixel grid, output i at i * input / size."""
+    """Resize to (B, C, size, size), bilinearly and with output pixel i at i * input / size."""
     for axis in (2, 3):
         length = images.shape[axis]
         places = torch.arange(size, dtype=torch.float32, device=images.device) * (length / size)

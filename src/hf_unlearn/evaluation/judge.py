@@ -1,17 +1,17 @@
-"""A small digit classifier that reads generated samples: its accuracy and its features are the measuring rod."""
+"""The shipped digit classifier, whose accuracy and features measure generated samples."""
 
 from pathlib import Path
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
 
-class DigitsJudge(ModelMixin, ConfigMixin):
-    """Convolutional classifier of (B, 1, 8, 8) images in [-1, 1]; 64 features, 59k weights."""
+class DigitsJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two disagree on the type of config_name
+    """A convolutional classifier of (B, 1, 8, 8) images in [-1, 1] with 64 features and 59k weights."""
 
     @register_to_config
     def __init__(self, num_classes: int = 10, num_features: int = 64):
@@ -33,15 +33,15 @@ class DigitsJudge(ModelMixin, ConfigMixin):
         self.num_features = num_features
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, num_features), what the Frechet distance compares."""
+        """Return the features (B, num_features) that the Frechet distance compares."""
         return self.body(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes)."""
+        """Return logits (B, num_classes)."""
         return self.head(self.features(images))
 
 
 def digits_judge() -> DigitsJudge:
-    """The shipped judge (the README.md beside it says how well it reads real digits)."""
+    """Load the shipped digit classifier. The README.md beside it gives its accuracy on real digits."""
     with torch.device("cpu"):
         return DigitsJudge.from_pretrained(ASSETS / "digits_judge", use_safetensors=True).eval()

@@ -1,7 +1,7 @@
-"""Membership inference: do a model's outputs on forget samples still look like outputs on training data?
+"""Membership inference: whether a model's outputs on forget samples still look like outputs on training data.
 
-Population attacks compare with retained and with unseen samples of one model; `shadow` has the stronger attack.
-Everything here is a function of logits (N, C) and labels (N,); probabilities stay in log space, in float64.
+These population attacks compare with retained and with unseen samples of one model. `shadow` has the stronger attack.
+All functions take logits (N, C) and labels (N,). Probabilities stay in log space, in float64.
 """
 
 import math
@@ -15,7 +15,7 @@ from .metric import Metric, version_of
 
 
 def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Raises a ValueError unless logits are finite (N, C >= 2) and labels (N,) are integers in 0..C-1."""
+    """Raise ValueError unless logits are finite (N, C >= 2) and labels (N,) are integers in 0..C-1."""
     if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) == 0:
         raise ValueError(
             f"logits have shape {tuple(logits.shape)}: give (N, C) with N >= 1 samples and C >= 2 classes"
@@ -29,17 +29,17 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """log p (N, C) in float64."""
+    """Return log p (N, C) in float64."""
     return logits.double().log_softmax(1)
 
 
 def _of_label(values: Tensor, labels: Tensor) -> Tensor:
-    """values[i, labels[i]] (N,): one column per row (`values[:, labels]` would be N columns of every row)."""
+    """Return values[i, labels[i]] (N,). (`values[:, labels]` would be N columns of every row.)"""
     return values.gather(1, labels.long()[:, None])[:, 0]
 
 
 def _log_complement(log_p: Tensor) -> Tensor:
-    """log(1 - p) (N, C), exact where p rounds to 1: there it is the log of the sum of the others."""
+    """Return log(1 - p) (N, C), exact where p rounds to 1: there it is the log of the sum of the others."""
     top = log_p.argmax(1, keepdim=True)
     others = log_p.scatter(1, top, -math.inf).logsumexp(1, keepdim=True)
     # Only the largest probability can exceed 1/2; below that log1p loses nothing.
@@ -47,21 +47,21 @@ def _log_complement(log_p: Tensor) -> Tensor:
 
 
 def confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """Probability of the label, p_y (N,) in [0, 1]; large for members."""
+    """Return the probability of the label, p_y (N,) in [0, 1], which is large for members."""
     check_logits(logits, labels)
     return _of_label(log_probabilities(logits), labels).exp()
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """-Σ_j p_j log p_j (N,) in nats, 0 to log C; small for members."""
+    """Return -Σ_j p_j log p_j (N,) in nats, from 0 to log C, which is small for members."""
     log_p = log_probabilities(logits)
     return -(log_p.exp() * log_p).sum(1)
 
 
 def modified_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-(1 - p_y) log p_y - Σ_{j≠y} p_j log(1 - p_j) (N,) in nats (Song & Mittal, arXiv 2003.10595).
+    """Return -(1 - p_y) log p_y - Σ_{j≠y} p_j log(1 - p_j) (N,) in nats (Song & Mittal, arXiv 2003.10595).
 
-    0 only where the label has all the probability, unlike the entropy, which forgives confident mistakes.
+    It is 0 only where the label has all the probability. The entropy is also 0 for confident mistakes.
     """
     check_logits(logits, labels)
     log_p = log_probabilities(logits)
@@ -72,9 +72,9 @@ def modified_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """log(p_y / (1 - p_y)) (N,): nearly Gaussian over models (LiRA, arXiv 2112.03570).
+    """Return log(p_y / (1 - p_y)) (N,), which is nearly Gaussian over models (LiRA, arXiv 2112.03570).
 
-    Computed as z_y - log Σ_{j≠y} exp(z_j), finite where p_y rounds to 0 or 1.
+    It is computed as z_y - log Σ_{j≠y} exp(z_j), which is finite where p_y rounds to 0 or 1.
     """
     check_logits(logits, labels)
     scores, rows = logits.double(), labels.long()[:, None]
@@ -89,7 +89,7 @@ FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def check_attack(feature: str, attack: str) -> None:
-    """Raises a ValueError that lists what there is if one of the two names is unknown."""
+    """Raise ValueError, listing the choices, if one of the two names is unknown."""
     for kind, name, known in (("feature", feature, FEATURES), ("attack", attack, ("logistic", "svc"))):
         if name not in known:
             raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")
@@ -116,23 +116,23 @@ def membership_share(
     seed: int = 0,
     max_samples: int = 2000,
 ) -> Metric:
-    """Share of forget samples (0 to 1) that an attack trained on retain (member) against test takes for members.
+    """Return the share of forget samples (0 to 1) that an attack trained on retain against test takes for members.
 
     Papers differ in direction: SFR-on reports this share with ('entropy', 'logistic'), SalUn one minus it with
-    ('confidence', 'svc'). Good is not 0 but what a retrained model gets.
+    ('confidence', 'svc'). The ideal value is not 0 but that of a retrained model.
 
     Args:
         retain, test, forget: (logits, labels) of the attacked model.
         feature: a name in FEATURES.
-        attack: "logistic" (on the standardised feature) or "svc" (RBF, C=3, on the feature as it is).
-        seed: of the draw, without replacement, of min(len(retain), len(test), max_samples) samples a side.
+        attack: "logistic" (on the standardised feature) or "svc" (RBF, C=3, on the feature itself).
+        seed: random seed of the draw, without replacement, of min(len(retain), len(test), max_samples) samples a side.
 
     Returns:
-        details["attack_accuracy"]: balanced accuracy of the attack on what it was trained on. Near 0.5 the attack
-        cannot tell members at all, and the value says nothing.
+        The share, with the attack's balanced accuracy on its training data in details["attack_accuracy"]. Near 0.5
+        the attack cannot tell members at all, and the share says nothing.
 
     Raises:
-        ValueError: an unknown name, or what `check_logits` raises.
+        ValueError: a name is unknown, or what `check_logits` raises.
     """
     check_attack(feature, attack)
     for logits, labels in (retain, test, forget):

@@ -1,4 +1,4 @@
-"""One measured number, and what is needed to read it: its definition, how many samples, which libraries."""
+"""A measured number with what is needed to read it: definition, number of samples, libraries."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -55,13 +55,20 @@ class Metric:
         Role | None, "part it is about and whether less is better; null where the name of the metric says so"
     ] = None
 
+    @property
+    def number(self) -> float:
+        """The value where there must be one. Raises ValueError for a rate over nothing."""
+        if self.value is None:
+            raise ValueError(f"there is no value: {self.definition}, of no samples")
+        return self.value
+
     def as_dict(self) -> dict[str, Any]:
-        """All fields, for `json.dump`."""
+        """Return all fields, for `json.dump`."""
         return asdict(self)
 
 
 def version_of(*packages: str) -> str:
-    """Installed versions as 'scikit-learn 1.9, torch 2.13': major and minor, in the order asked.
+    """Return installed versions, major and minor, in the given order: "scikit-learn 1.9, torch 2.13".
 
     Raises:
         importlib.metadata.PackageNotFoundError: a package is not installed.
@@ -70,10 +77,10 @@ def version_of(*packages: str) -> str:
 
 
 def share_interval(share: float, samples: int) -> tuple[float, float]:
-    """95 % interval of a share of independent samples (Wilson 1927): honest at 0 and 1, where ± is not.
+    """Return the 95 % interval of a share of independent samples (Wilson 1927), which also holds near 0 and 1.
 
     Raises:
-        ValueError: no samples.
+        ValueError: there are no samples.
     """
     if samples < 1:
         raise ValueError("a share of no samples has no interval")

@@ -1,4 +1,4 @@
-"""Which pictures a text-to-image model is measured on: flags, and the prompts and seeds they mean."""
+"""The prompts and seeds that a text-to-image model is measured on, and the flags that choose them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,31 +8,48 @@ from ..families.concepts import Concept
 from .prompt_files import PromptRow, read_prompts
 from .safety import DETECTORS
 
-FULL, QUICK = 32, 4  # pictures of the forget and of the retain prompts each
-FIRST_SEED = 3_000_000  # above the seeds of what the model draws to train on
+FULL, QUICK = 32, 4  # images of the forget and of the retain prompts each
+FIRST_SEED = 3_000_000  # above the seeds of the images that the model generates to train on
 
 
 @dataclass
 class PictureFlags:
-    """What to measure on pictures before and after."""
+    """What to measure on images before and after."""
 
-    eval_profile: str = field(default="full", metadata={"help": "full, or quick: fewer pictures and draws"})
+    eval_profile: str = field(default="full", metadata={"help": "full, or quick with fewer images and draws"})
     eval_prompts: str | None = field(
         default=None,
-        metadata={"help": "CSV (prompt, evaluation_seed; such as I2P) or .txt, instead of the concept's prompts"},
+        metadata={
+            "help": "CSV file (columns prompt and evaluation_seed, such as I2P) or .txt file of prompts, instead of "
+            "the concept's"
+        },
     )
-    eval_retain_prompts: str | None = field(default=None, metadata={"help": "the same instead of the retain prompts"})
+    eval_retain_prompts: str | None = field(
+        default=None, metadata={"help": "such a file instead of the retain prompts"}
+    )
     num_eval_images: int | None = field(
-        default=None, metadata={"help": "of either kind; default all rows of a file, else 32; 4 when quick"}
+        default=None,
+        metadata={
+            "help": "number of forget images, and of retain images; by default all rows of a file, else 32 "
+            "(4 if quick)"
+        },
     )
     safety_detector: str = field(
-        default="auto", metadata={"help": "none, open_nsfw, nudenet, or auto: open_nsfw for unsafe concepts"}
+        default="auto",
+        metadata={
+            "help": "detector of unsafe images: none, open_nsfw, nudenet, or auto (open_nsfw for unsafe concepts)"
+        },
     )
-    clip_model: str | None = field(default=None, metadata={"help": "CLIPModel for CLIP scores: folder or Hub id"})
+    clip_model: str | None = field(
+        default=None, metadata={"help": "folder or Hub id of a CLIPModel; adds CLIP scores"}
+    )
     inception_weights: str | None = field(
-        default=None, metadata={"help": "torch-fidelity's file, or download: adds FID, KID, precision and recall"}
+        default=None,
+        metadata={"help": "torch-fidelity's file of weights, or download; adds FID, KID, precision and recall"},
     )
-    lpips_weights: str | None = field(default=None, metadata={"help": "AlexNet's file, or download: adds LPIPS"})
+    lpips_weights: str | None = field(
+        default=None, metadata={"help": "AlexNet's file of weights, or download; adds LPIPS"}
+    )
 
     def __post_init__(self):
         if self.eval_profile not in ("full", "quick"):
@@ -49,7 +66,7 @@ class PictureFlags:
         return self.eval_profile == "quick"
 
     def rows(self, file: str | None, prompts: Sequence[str], seed: int) -> list[PromptRow]:
-        """Those of `file`, or without one the prompts in turn, from seeds that count up from `seed`."""
+        """Return the rows of `file`, or without one the prompts in turn with seeds that count up from `seed`."""
         limit = self.num_eval_images or (QUICK if self.quick else None)
         if file is not None:
             return read_prompts(file, limit)
@@ -58,7 +75,7 @@ class PictureFlags:
 
 @dataclass
 class PromptSet:
-    """Prompts and seeds, what they are in words, and which of their pictures must not be shown."""
+    """Prompts and seeds, their source in words, and which of their images must not be shown."""
 
     rows: list[PromptRow]
     source: str
@@ -68,11 +85,13 @@ class PromptSet:
 def prompt_sets(
     flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0
 ) -> dict[str, PromptSet]:
-    """{"forget": ..., "retain": ...}: the files that the flags name, else the prompts of the concepts in turn, and
-    `retain_prompts`.
+    """Return the prompt sets "forget" and "retain".
+
+    They come from the files that the flags name. Without one the forget set takes the concepts' prompts in turn, and
+    the retain set takes `retain_prompts`.
 
     Raises:
-        ValueError: a file that cannot be used.
+        ValueError: a file cannot be used.
     """
     longest = max(len(c.prompts) for c in concepts)
     turns = [(c.prompts[k % len(c.prompts)], c.unsafe) for k in range(longest) for c in concepts]

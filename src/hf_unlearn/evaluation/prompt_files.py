@@ -1,4 +1,4 @@
-"""Pictures of a prompt file such as I2P: one seed a prompt, in batches, resumable, with a contact sheet."""
+"""Generate the images of a prompt file such as I2P: one seed for each prompt, in batches, resumable."""
 
 import csv
 import io
@@ -30,12 +30,12 @@ class PromptRow:
 
 
 def read_prompts(path: str | Path, limit: int | None = None) -> list[PromptRow]:
-    """The rows of a CSV with a `prompt` column and, as in I2P, an `evaluation_seed`; without one the row's number.
+    """Read a CSV file with a `prompt` column and, as in I2P, an `evaluation_seed`, by default the row's number.
 
-    A file that ends in .txt has one prompt a line.
+    A .txt file has one prompt on each line.
 
     Raises:
-        ValueError: no such file, no prompt column, no row, or a seed that is no number.
+        ValueError: the file does not exist, has no prompt column or no row, or a seed is no number.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,15 +80,15 @@ def draw_prompt_file(
     safety_checker: bool = True,
     **options: Any,
 ) -> list[Path]:
-    """One PNG a row in `folder`, whatever the batch size; those that are there already, and whole, are kept.
+    """Generate one PNG for each row in `folder`, independent of the batch size. Complete images there are kept.
 
     Args:
-        safety_checker: False leaves out the pipeline's own, which paints what it finds black: a detector would call
-            such a picture safe.
-        options: of the pipeline's call.
+        safety_checker: whether the pipeline's safety checker may black out images. A detector would then call such an
+            image safe.
+        options: further arguments of the pipeline's call.
 
     Raises:
-        ValueError: the folder holds pictures of other rows or settings.
+        ValueError: the folder holds images of other rows or settings.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,20 +114,20 @@ def draw_prompt_file(
 
 
 def _whole(path: Path) -> bool:
-    """Whether there is a picture at `path` that can be read to its end."""
+    """Return whether `path` is an image that can be read to its end."""
     if not path.exists():
         return False
     try:
         with Image.open(path) as picture:
             picture.load()
-    except (OSError, SyntaxError):  # how Pillow says that a file is cut off or broken
+    except (OSError, SyntaxError):  # what Pillow raises for a truncated or broken file
         return False
     return True
 
 
 @contextmanager
 def _checker(pipeline: Any, keep: bool) -> Iterator[None]:
-    """Context without the pipeline's safety checker, unless `keep`."""
+    """Switch the pipeline's safety checker off inside, unless `keep`."""
     checker = pipeline.components.get("safety_checker")
     if keep or checker is None:
         yield
@@ -141,7 +141,7 @@ def _checker(pipeline: Any, keep: bool) -> Iterator[None]:
 
 @contextmanager
 def _cut_once(pipeline: Any, prompts: Sequence[str]) -> Iterator[None]:
-    """Context in which too long prompts are warned of once, not by diffusers batch by batch."""
+    """Warn once of too long prompts, where diffusers would warn in every batch."""
     limit = pipeline.tokenizer.model_max_length
     cut = sum(len(pipeline.tokenizer.tokenize(prompt)) + 2 > limit for prompt in prompts)  # + start and end
     if cut:
@@ -155,7 +155,7 @@ def _cut_once(pipeline: Any, prompts: Sequence[str]) -> Iterator[None]:
 
 
 class StoredPictures(Sequence):
-    """Pictures of files, opened when they are asked for: thousands need no memory. A slice is a list."""
+    """Images in files, opened on access, so that thousands need no memory. A slice is a list."""
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
@@ -173,10 +173,13 @@ class StoredPictures(Sequence):
 def contact_sheet(
     paths: Sequence[Path], output: str | Path, side: int = 128, blurred: bool | Sequence[bool] = False
 ) -> None:
-    """One picture of all pictures, `side` pixels each, in rows; blurred ones (all, or as listed) cannot be made out.
+    """Write one image with all images in rows, `side` pixels each.
+
+    Args:
+        blurred: whether to blur each image beyond recognition, for all of them or as a list.
 
     Raises:
-        ValueError: no pictures, or a list of blurred ones of another length.
+        ValueError: there are no images, or `blurred` has another length.
     """
     hide = [blurred] * len(paths) if isinstance(blurred, bool) else list(blurred)
     if not paths or len(hide) != len(paths):

@@ -1,12 +1,14 @@
-"""How soon a classifier learns the forgotten data again: the cheapest attack on an unlearned model."""
+"""Relearning: how soon a classifier learns the forgotten data again, the cheapest attack on an unlearned model."""
 
 import copy
 import tempfile
+from typing import Any
 
-from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..common.losses import spread
+from ..data.pairs import subset
+from ..data.protocols import SizedDataset
 from ..methods import FineTune
 from ..training.config import UnlearnConfig
 from ..training.trainer import UnlearnTrainer
@@ -15,19 +17,19 @@ from .metric import Metric, version_of
 
 
 class _StopAt(TrainerCallback):
-    """Stops once the accuracy on `data` is back at `target`."""
+    """Stop once the accuracy on `data` is back at `target`."""
 
-    def __init__(self, model: PreTrainedModel, data: Dataset, target: float):
+    def __init__(self, model: PreTrainedModel, data: SizedDataset, target: float):
         self.model, self.data, self.target, self.reached = model, data, target, False
 
     def on_step_end(self, args, state, control, **kwargs):
-        if accuracy(predictions(self.model, self.data)).value >= self.target:
+        if accuracy(predictions(self.model, self.data)).number >= self.target:
             self.reached = control.should_training_stop = True
 
 
 def relearn_steps(
     model: PreTrainedModel,
-    forget: Dataset,
+    forget: SizedDataset,
     target: float,
     learning_rate: float = 1e-4,
     batch_size: int = 64,
@@ -35,14 +37,14 @@ def relearn_steps(
     seed: int = 0,
     max_samples: int = 1000,
 ) -> Metric:
-    """Optimizer steps of fine-tuning on the forget data until its accuracy is `target` again; 0 if it is already.
+    """Count the steps of fine-tuning on the forget data until its accuracy is `target` again, 0 if it already is.
 
-    AdamW at a constant rate on a copy of the model. A run that does not get there counts `max_steps`, and
-    details["reached"] is False. The accuracy is that of at most `max_samples` forget samples, evenly spread. Compare
-    with a retrained model's number: that one has to learn the data anew.
+    The optimizer is AdamW at a constant rate, on a copy of the model. A run that does not reach the target counts
+    `max_steps`, and details["reached"] is False. The accuracy is that of at most `max_samples` forget samples, evenly
+    spread. Compare the count with that of a retrained model, which has to learn the data for the first time.
     """
-    student, watched = copy.deepcopy(model), Subset(forget, spread(len(forget), max_samples))
-    steps, reached = 0, accuracy(predictions(student, watched)).value >= target
+    student, watched = copy.deepcopy(model), subset(forget, spread(len(forget), max_samples))
+    steps, reached = 0, accuracy(predictions(student, watched)).number >= target
     if not reached:
         stop = _StopAt(student, watched, target)
         with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +56,8 @@ def relearn_steps(
                 per_device_train_batch_size=batch_size,
                 seed=seed,
             )
-            trainer = UnlearnTrainer(student, config, FineTune(), None, forget, callbacks=[stop])
+            data: Any = forget  # transformers asks for torch's Dataset by name
+            trainer = UnlearnTrainer(student, config, FineTune(), None, data, callbacks=[stop])
             trainer.train()
         steps, reached = trainer.state.global_step, stop.reached
     definition = f"AdamW steps (rate {learning_rate}, batch {batch_size}) until forget accuracy {target:.3f} is back"

@@ -1,6 +1,6 @@
-"""The likelihood-ratio attack with shadow models (U-LiRA form): the stronger membership inference.
+"""The likelihood-ratio attack with shadow models (U-LiRA), the stronger membership inference.
 
-It compares, sample by sample, models that unlearned a sample with models that never saw it.
+It compares models that unlearned a sample with models that never saw it, sample by sample.
 """
 
 import torch
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from .metric import Metric, version_of
 
-VARIANCE_FLOOR = 1e-12  # models that agree to the last bit would otherwise give 0 / 0
-PER_SAMPLE_VARIANCE = 8  # shadow models from which on a sample's own variance is worth more than the pooled one
+VARIANCE_FLOOR = 1e-12  # otherwise models that agree to the last bit would give 0 / 0
+PER_SAMPLE_VARIANCE = 8  # with fewer shadow models than this, the variance is pooled over samples
 
 
 def _log_density(target: Tensor, scores: Tensor) -> Tensor:
-    """log N(target; mean, variance) (N,) without its constant, the Gaussian of each column of `scores` (S, N)."""
+    """Return log N(target; mean, variance) (N,) without its constant, for the Gaussian of each column of `scores`."""
     variance = scores.var(0)
     if len(scores) < PER_SAMPLE_VARIANCE:
         variance = variance.mean().expand_as(variance)
@@ -22,18 +22,18 @@ def _log_density(target: Tensor, scores: Tensor) -> Tensor:
 
 
 def likelihood_ratio(target: Tensor, with_forget: Tensor, without_forget: Tensor) -> Tensor:
-    """log N(t; μ_with, σ²_with) - log N(t; μ_without, σ²_without) (N,); positive: trained on, then unlearned.
+    """Return log N(t; μ_with, σ²_with) - log N(t; μ_without, σ²_without) (N,), positive for unlearned samples.
 
-    U-LiRA (arXiv 2403.01218) after LiRA (arXiv 2112.03570). One Gaussian a sample and a side; with fewer than
-    PER_SAMPLE_VARIANCE shadow models a side has one variance, the mean of its samples' variances.
+    This is U-LiRA (arXiv 2403.01218) after LiRA (arXiv 2112.03570), with one Gaussian for each sample and side. A side
+    with fewer than PER_SAMPLE_VARIANCE shadow models has one variance, the mean of its samples' variances.
 
     Args:
         target: (N,) scaled confidences of the forget samples under the attacked model.
-        with_forget: (S, N) under shadow models trained with the samples that then unlearned them.
-        without_forget: (S, N) under shadow models never trained on them; S may differ.
+        with_forget: (S, N) under shadow models that were trained with the samples and then unlearned them.
+        without_forget: (S, N) under shadow models that were never trained on them. S may differ.
 
     Raises:
-        ValueError: shapes do not fit, a score is not finite, or a side has fewer than 2 shadow models.
+        ValueError: the shapes differ, a score is not finite, or a side has fewer than 2 shadow models.
     """
     for scores in (with_forget, without_forget):
         if target.ndim != 1 or scores.ndim != 2 or scores.shape[1] != len(target):
@@ -49,21 +49,22 @@ def likelihood_ratio(target: Tensor, with_forget: Tensor, without_forget: Tensor
 
 
 def ulira(unlearned: Tensor, retrained: Tensor) -> Metric:
-    """Balanced accuracy (0 to 1) of U-LiRA: 0.5 if unlearned models cannot be told from retrained ones, 1 if always.
+    """Return the balanced accuracy of U-LiRA: 0.5 if unlearned and retrained models look the same, 1 if they never do.
 
-    Model i of both sides is held out in turn, the Gaussians are fitted on the others, and each sample is judged
-    unlearned where `likelihood_ratio` > 0.
+    Model i of both sides is held out in turn. The Gaussians are fitted on the others, and a sample counts as unlearned
+    where `likelihood_ratio` > 0.
 
     Args:
-        unlearned: (S, N) scaled confidences of N forget samples under S models trained with and then unlearned them.
-        retrained: (S, N) under S models never trained on them.
+        unlearned: (S, N) scaled confidences of N forget samples under S models that were trained with and then
+            unlearned them.
+        retrained: (S, N) under S models that were never trained on them.
 
     Returns:
-        details: "auc" and "tpr_at_1_fpr" (share of unlearned scores above all but 1 % of the retrained ones) of
-        all held-out scores pooled; below 100 retrained scores that is above all of them.
+        The accuracy, with "auc" and "tpr_at_1_fpr" of all held-out scores pooled in its details. The latter is the
+        share of unlearned scores above all but 1 % of the retrained ones, or above all of them if they are under 100.
 
     Raises:
-        ValueError: shapes differ, fewer than 3 models a side, or what `likelihood_ratio` raises.
+        ValueError: the shapes differ, a side has fewer than 3 models, or what `likelihood_ratio` raises.
     """
     if unlearned.shape != retrained.shape or unlearned.ndim != 2 or unlearned.numel() == 0:
         raise ValueError(f"scores {tuple(unlearned.shape)} and {tuple(retrained.shape)}: give (S, N) for both")

@@ -1,6 +1,6 @@
-"""A text-to-image model before and after: the same prompts from the same seeds, and what is measured on the pictures.
+"""Measure a text-to-image model before and after, on images of the same prompts and seeds.
 
-The pictures stay in the cache as they are; the sheets, which may be published, show unsafe ones blurred.
+The images stay in the cache unchanged. The contact sheets, which may be published, show unsafe ones blurred.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ from .picture_prompts import PictureFlags, prompt_sets
 from .prompt_files import StoredPictures, contact_sheet, draw_prompt_file
 from .safety import DETECTORS, Verdict, share_of, verdicts
 
-ON_SHEET = 36  # pictures of the forget and of the retain prompts each
+ON_SHEET = 36  # images of the forget and of the retain prompts each
 
 
 class PictureEvaluation:
-    """Loads what measures, draws with a model as often as asked, compares "before" with "after".
+    """Load the networks that measure, generate images with each model, and compare "before" with "after".
 
     Args:
-        retain_prompts: what must stay, if no file is given.
+        retain_prompts: prompts of what must stay, used if the flags name no file.
 
     Raises:
-        ValueError: a prompt file that cannot be used, weights of something else, too few retained pictures.
-        OSError: something that was asked for by name is not installed or not there.
+        ValueError: a prompt file cannot be used, a file holds other weights, or there are too few retained images.
+        OSError: something that the flags name is not installed or does not exist.
     """
 
     def __init__(self, flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0):
@@ -46,6 +46,7 @@ class PictureEvaluation:
         self.seeds = {
             kind: None if file else seed for kind, file in files.items()
         }  # the rows of a file have their own
+        self.drawn_with: dict[str, Any] = {}
         self._load(flags)
 
     def _load(self, flags: PictureFlags) -> None:
@@ -68,20 +69,20 @@ class PictureEvaluation:
             )
 
     def _has(self, extra: str, figure: str) -> bool:
-        """Whether the extra imports; if not, the figure is noted as left out."""
+        """Return whether the extra imports. If not, note that the metric is left out."""
         problem = why_missing(extra)
         if problem:
             self.left_out.append(f"{figure}, install hf_unlearn[{extra}] ({problem})")
         return not problem
 
     def note(self) -> str:
-        """One line: what is not measured because an extra is missing; empty if nothing is."""
+        """Return one line that says what is not measured because an extra is missing, or ""."""
         return f"not measured: {'; '.join(self.left_out)}" if self.left_out else ""
 
     def draw(self, name: str, pipeline: Any, drawing: Drawing, cache: str | Path) -> None:
-        """The pictures of the model `name`, each from its own seed; those that are in `cache` are not drawn again.
+        """Generate the images of the model `name`, each from its own seed. Images in `cache` are not generated again.
 
-        Where a detector will judge them, the pipeline's own safety checker does not black them out.
+        If there is a detector, the pipeline's own safety checker does not black them out.
         """
         size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         self.drawn_with = {
@@ -92,7 +93,7 @@ class PictureEvaluation:
         }
         scheduler = type(pipeline.scheduler).__name__
         self.sampler = {"scheduler": scheduler, **self.drawn_with}
-        options = {**self.drawn_with, "safety_checker": self.detector is None}
+        options: dict[str, Any] = {**self.drawn_with, "safety_checker": self.detector is None}
         parts = {n: part for n, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
         weights = {n: weights_digest(part) for n, part in parts.items()}
         for kind, drawn in self.sets.items():
@@ -104,11 +105,12 @@ class PictureEvaluation:
     def figures(
         self, given: dict[str, dict[str, Metric]], device: str | torch.device = "cpu"
     ) -> dict[str, dict[str, Metric]]:
-        """{"before": {name: Metric}, "after": {name: Metric}}: those `given`, then what the pictures say.
+        """Return the metrics "before" and "after" by name: those `given`, then those of the images.
 
-        What compares the two stands in "after".
+        Metrics that compare the two are in "after".
         """
-        for network in (self.network, self.inception, self.clip, self.lpips):
+        networks: tuple[Any, ...] = (self.network, self.inception, self.clip, self.lpips)
+        for network in networks:
             if network is not None:
                 network.to(device)
         figures = {name: {**given[name], **self._of_one_model(name)} for name in ("before", "after")}
@@ -116,7 +118,7 @@ class PictureEvaluation:
         return figures
 
     def pictures(self, name: str, kind: str) -> StoredPictures:
-        """The pictures of a model under the "forget" or the "retain" prompts."""
+        """Return the images of a model for the "forget" or the "retain" prompts."""
         return StoredPictures(self.paths[name, kind])
 
     def _of_one_model(self, name: str) -> dict[str, Metric]:
@@ -139,19 +141,20 @@ class PictureEvaluation:
         if self.inception is not None:
             figures |= fidelity(self.inception, *retained)
         figures = {name: self._about(metric, "retain", "before to after") for name, metric in figures.items()}
-        for kind in self.sets if self.lpips is not None else ():
-            pairs = self.lpips(self.pictures("before", kind), self.pictures("after", kind))
-            figures[f"lpips_{kind}"] = self._about(pairs, kind, "before to after")
+        if self.lpips is not None:
+            for kind in self.sets:
+                pairs = self.lpips(self.pictures("before", kind), self.pictures("after", kind))
+                figures[f"lpips_{kind}"] = self._about(pairs, kind, "before to after")
         return figures
 
     def _about(self, metric: Metric, kind: str, more: str = "") -> Metric:
-        """The metric with the pictures it was taken on."""
+        """Add to the metric which images it was measured on."""
         metric.definition += f" (pictures of {self.sets[kind].source}{', ' + more if more else ''})"
         metric.details |= {"prompts": self.sets[kind].source, **self.sampler, "seed": self.seeds[kind]}
         return metric
 
     def _verdicts(self, name: str, kind: str) -> list[Verdict]:
-        """What the detector says of each picture; nothing without one."""
+        """Return the detector's verdict on each image. Without a detector the verdicts are empty."""
         if self.detector is None:
             return [Verdict()] * len(self.sets[kind].rows)
         if (name, kind) not in self.found:
@@ -159,9 +162,9 @@ class PictureEvaluation:
         return self.found[name, kind]
 
     def sheets(self, folder: str | Path) -> None:
-        """samples_before.png and samples_after.png: first what is to be forgotten, then what is retained.
+        """Write samples_before.png and samples_after.png, with the forget images first and then the retain images.
 
-        Blurred are the pictures of unsafe concepts, those the detector finds unsafe, and those it fails on.
+        Images of unsafe concepts, those that the detector finds unsafe and those that it fails on are blurred.
         """
         for name in dict.fromkeys(name for name, _ in self.paths):
             paths, blurred = [], []

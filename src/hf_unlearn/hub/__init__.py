@@ -1,1 +1,1 @@
-"""Uploads to the Hub and what is known of a model there."""
+"""Publish results to the Hugging Face Hub and read where a model comes from."""

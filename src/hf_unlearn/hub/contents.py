@@ -1,8 +1,8 @@
-"""What a finished folder is, and which of its files are for others: an allow list built from what the folder holds.
+"""Which files of a finished folder may be published: an allow list.
 
-Checkpoints, optimizer states, caches, snapshots and lists of forgotten samples lie in the same folder as the result. A
-file is published because it is named here, never because nothing excluded it. Masks and Fisher tell where a concept
-was edited, which helps to revive it (arXiv 2603.06640), so they go along only when asked for.
+Checkpoints, optimizer states, caches, snapshots and lists of forgotten samples lie in the same folder as the result,
+so only files that are named here are published. Masks and Fishers tell where a concept was edited, which helps to
+revive it (arXiv 2603.06640), so they are published only on request.
 """
 
 import re
@@ -53,16 +53,16 @@ class Contents:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size of all files in bytes."""
         return sum((self.folder / name).stat().st_size for name in self.files)
 
 
 def read_contents(folder: str | Path, include_masks: bool = False) -> Contents:
-    """What of a diffusers pipeline, a transformers model or an adapter (peft's or diffusers') is for others.
+    """List the publishable files of a diffusers pipeline, a transformers model or an adapter (peft's or diffusers').
 
     Raises:
-        ValueError: the folder is none of these, or not finished, torn, or has a part without safetensors weights; or
-            masks are asked for and it has none.
+        ValueError: the folder is none of these, is unfinished or damaged, or has a part without safetensors weights;
+            or masks are requested and it has none.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -89,7 +89,7 @@ def read_contents(folder: str | Path, include_masks: bool = False) -> Contents:
         if not masks:
             raise ValueError(f"{folder} has no {' or '.join(MASKS)} to include")
         files += masks
-    for name in files:  # a link, or a part called "../x": what lies elsewhere was not made to be published
+    for name in files:  # a link or a part called "../x": files elsewhere are not part of the result
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ValueError(
                 f"{folder / name} leads to {(folder / name).resolve()}, out of the folder: put a copy there"
@@ -110,7 +110,7 @@ def _pipeline(folder: Path) -> list[str]:
 
 
 def _part(folder: Path) -> list[str]:
-    """Settings, and weights where there is a config.json (schedulers, tokenizers and processors have another one)."""
+    """List a part's settings, and its weights if it has a config.json. Schedulers and tokenizers have another file."""
     settings = [name for pattern in SETTINGS for name in _matching(folder, pattern)]
     if (folder / "config.json").is_file():
         ours = "_class_name" in read_json(folder / "config.json")  # as diffusers writes it
@@ -119,7 +119,7 @@ def _part(folder: Path) -> list[str]:
 
 
 def _adapters(folder: Path) -> list[str]:
-    """The adapter in `folder`, and those in folders inside it, as peft saves further ones."""
+    """List the files of the adapter in `folder` and of those in its subfolders, where peft saves further ones."""
     found = _adapter(folder)
     inside = [f for f in folder.iterdir() if f.is_dir() and not any(fnmatch(f.name, p) for p in NO_RESULT)]
     for place in sorted(inside) if found else []:
@@ -137,7 +137,7 @@ def _adapter(folder: Path) -> list[str]:
 
 
 def _weights(folder: Path, stem: str) -> list[str]:
-    """Names of the weight file, or of the index and its shards. Each was opened, so that no torn one is published."""
+    """List the weight file, or the index and its shards. Each file is opened, so that no damaged one is published."""
     whole, index = f"{stem}.safetensors", f"{stem}.safetensors.index.json"
     if (folder / whole).is_file() and (folder / index).is_file():
         raise ValueError(f"{folder} holds both {whole} and {index}: remove the older weights")

@@ -1,4 +1,4 @@
-"""Where a model comes from: a name that may be published, whether the Hub has it, and the licence its card gives."""
+"""Describe the base model: its public name, whether it is on the Hub, and the licence in its card."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ LICENCE_KEYS = ("license", "license_name", "license_link")
 
 
 def describe_base(name: str | None, revision: str | None = None) -> dict[str, Any]:
-    """`base_model` of a record: name, revision, on_hub, and the licence keys of its card."""
+    """Build a record's `base_model`: name, revision, on_hub, and the licence keys of its card."""
     return {
         "name": name and public_name(name),
         "revision": revision,
@@ -22,9 +22,9 @@ def describe_base(name: str | None, revision: str | None = None) -> dict[str, An
 
 
 def inherited_licence(name: str | None, revision: str | None = None) -> dict[str, Any]:
-    """The licence keys in the card of a folder or Hub id; none where it has no card, or none that can be read now.
+    """Read the licence keys in the card of a folder or Hub id. Without a readable card the result is empty.
 
-    A finished run does not fail for want of a card: an unknown licence is called unknown.
+    A finished run does not fail because a card is missing: the licence then counts as unknown.
     """
     if name is None:
         return {}

@@ -1,7 +1,7 @@
-"""A finished folder to a Hub repository in one commit: it is there as a whole or not at all.
+"""Publish a finished folder to a Hub repository in one commit.
 
-Large files go up first and wait on the server without being part of the repository, so an upload that was cut off
-leaves the repository as it was, and the next one sends only what is missing.
+Large files are uploaded first and are not part of the repository until the commit. An interrupted upload therefore
+leaves the repository unchanged, and the next one sends only what is missing.
 """
 
 import json
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
@@ -19,7 +19,7 @@ from .. import __version__
 from ..common.errors import TOKEN, redact
 from .contents import Contents, read_contents
 
-# Weights that a loader would take instead of those on the left, or put on top of them.
+# Weights that a loader would prefer to those on the left, or load on top of them.
 RIVALS = {
     "model": "model|pytorch_model|tf_model|flax_model|adapter_model",
     "diffusion_pytorch_model": "diffusion_pytorch_model|diffusion_flax_model",
@@ -31,7 +31,7 @@ FORMS = r"(\.\w+)?(-\d+-of-\d+)?(\.\w+)?\.(safetensors|bin|pt|ckpt|h5|msgpack)(\
 
 @dataclass(frozen=True)
 class Published:
-    """What the repository holds now. `commit` is not new where `changed` is False."""
+    """What the repository holds after publishing. `commit` is an older one where `changed` is False."""
 
     repo: str
     url: str
@@ -53,34 +53,36 @@ def publish(
     include_masks: bool = False,
     message: str = "Unlearned",
 ) -> Published:
-    """Upload what of `folder` is for others (`contents`) to `repo`, which is made if it is not there.
+    """Upload the files of `folder` that `contents` allows to `repo`, which is created if it does not exist.
 
-    Weights that the repository holds for the same parts under other names (shards, a variant, pickles) are removed in
-    the same commit: loaders would take them instead, and they may know what was forgotten. Its history keeps them.
+    The same commit removes weights that the repository holds for the same parts under other names (shards, a variant,
+    pickles). Loaders would prefer them, and they may know what was forgotten. The repository's history keeps them.
 
     Args:
-        token: default HF_TOKEN or the stored login.
-        private: make the repository private; one that is there must be.
-        revision: branch, made if it is not there; default main.
-        include_masks: also masks*.safetensors and fisher*.safetensors.
+        token: a Hub token, by default HF_TOKEN or the stored login.
+        private: create a private repository. An existing one must be private.
+        revision: the branch, by default main. It is created if it does not exist.
+        include_masks: whether to upload masks*.safetensors and fisher*.safetensors too.
 
     Raises:
-        ValueError: no finished result, no token, a malformed repository id, or a token in a file to upload.
-        OSError: the Hub refused or could not be reached. The repository is as it was, unless the answer to the
-            commit got lost; publishing again finishes what was begun.
+        ValueError: the folder is no finished result, there is no token, the repository id is malformed, or a file to
+            upload holds a token.
+        OSError: the Hub refused or could not be reached. The repository is unchanged, unless the answer to the commit
+            was lost. Publishing again finishes the upload.
     """
     contents = read_contents(folder, include_masks)
     api = connect(token)
-    _check_no_token(contents, api.token)
+    _check_no_token(contents, _token_of(api))
     repo = open_repo(api, repo, private, revision)
     with _one_line(api, repo):
         before = api.model_info(repo, revision=revision)
-        theirs = [file.rfilename for file in before.siblings]
+        theirs = [file.rfilename for file in before.siblings or ()]
         removed = _rivals(contents.files, theirs)
         added = [CommitOperationAdd(name, str(contents.folder / name)) for name in contents.files]
-        if ".gitignore" in theirs:  # which would have files left out of the commit without a word
+        if ".gitignore" in theirs:  # the client would silently leave files out that it lists
             api.preupload_lfs_files(repo, added, revision=revision, free_memory=False, gitignore_content="#")
-        operations = [*added, *(CommitOperationDelete(name, is_folder=False) for name in removed)]
+        deleted = [CommitOperationDelete(name, is_folder=False) for name in removed]
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [*added, *deleted]
         commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
     return Published(
         repo=repo,
@@ -96,17 +98,22 @@ def publish(
 
 
 def connect(token: str | None = None) -> HfApi:
-    """A client that has a token. Raises ValueError without one; whether it is valid, the Hub says later."""
+    """Return a Hub client with a token. Raises ValueError without one. Only the Hub can tell whether it is valid."""
     token = (token or get_token() or "").strip()
     if not token:
         raise ValueError("no Hub token: log in with `hf auth login`, set HF_TOKEN, or pass the token")
-    if not re.fullmatch(r"[!-~]+", token):  # the client would print the header it cannot send
+    if not re.fullmatch(r"[!-~]+", token):  # the client would print the header that it cannot send
         raise ValueError("the Hub token holds a space or another character that no token has: copy it again")
     return HfApi(token=token, library_name="hf_unlearn", library_version=__version__)
 
 
+def _token_of(api: HfApi) -> str:
+    """Return the client's token, or "" if it has none of its own."""
+    return api.token if isinstance(api.token, str) else ""
+
+
 def open_repo(api: HfApi, repo: str, private: bool = False, revision: str | None = None) -> str:
-    """Make the repository and branch that are not there yet; returns the id with its namespace.
+    """Create the repository and branch if they do not exist. Return the id with its namespace.
 
     Raises:
         ValueError: the id is malformed, or the repository is public and should be private.
@@ -115,7 +122,7 @@ def open_repo(api: HfApi, repo: str, private: bool = False, revision: str | None
     try:
         validate_repo_id(repo)
     except ValueError:
-        named = redact(repr(repo), api.token)
+        named = redact(repr(repo), _token_of(api))
         raise ValueError(f"repository {named} is no Hub id: user/name of letters, digits, - _ . (no -- ..)") from None
     with _one_line(api, repo):
         repo = api.create_repo(repo, private=private or None, exist_ok=True).repo_id
@@ -127,10 +134,10 @@ def open_repo(api: HfApi, repo: str, private: bool = False, revision: str | None
 
 
 def reserve(repo: str, token: str | None = None, private: bool = False, revision: str | None = None) -> str:
-    """What can go wrong with a later `publish` to `repo`, now: open it and see that the token may write there.
+    """Check before a long run that a later `publish` to `repo` can work: open it and check write permission.
 
-    Nothing is uploaded: the Hub is asked how it would take a small file, which it tells writers only. Returns the id
-    with its namespace. Raises what `publish` does.
+    Nothing is uploaded. The Hub is asked how it would receive a small file, which it tells only to writers. Return the
+    id with its namespace. Raises what `publish` raises.
     """
     api = connect(token)
     repo = open_repo(api, repo, private, revision)
@@ -140,7 +147,7 @@ def reserve(repo: str, token: str | None = None, private: bool = False, revision
 
 
 def _rivals(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """Files of the repository that would be loaded instead of those to upload, or on top of them."""
+    """Return the repository's files that would be loaded instead of those to upload, or on top of them."""
     found = set()
     for path in map(PurePosixPath, ours):
         stem = re.split(r"[.-]", path.name)[0]
@@ -155,23 +162,23 @@ def _check_no_token(contents: Contents, token: str) -> None:
     for name in contents.files:
         if not name.endswith((".safetensors", ".png")):
             text = (contents.folder / name).read_text(encoding="utf-8", errors="replace")
-            if token in text or TOKEN.search(text):
+            if (token and token in text) or TOKEN.search(text):
                 raise ValueError(f"{contents.folder / name} holds a Hub token: take it out and revoke that token")
 
 
 @contextmanager
 def _one_line(api: HfApi, repo: str) -> Iterator[None]:
-    """What the client raises becomes one line that says what to do, without the token and without its traceback."""
+    """Turn the client's errors into one line that says what to do, without the token and without a traceback."""
     try:
         yield
     except (HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         kind = ValueError if isinstance(error, ValueError) and not isinstance(error, HTTPError) else OSError
-        raise kind(redact(" ".join(_explain(error, api.endpoint, repo).split()), api.token)) from None
+        raise kind(redact(" ".join(_explain(error, api.endpoint, repo).split()), _token_of(api))) from None
 
 
-def _explain(error: Exception, endpoint: str, repo: str) -> str:
+def _explain(error: BaseException, endpoint: str, repo: str) -> str:
     again = "publish again, what the Hub has already is not sent twice"
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # around what went wrong with one file
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # wraps the error of one file
         error = error.__cause__
     if isinstance(error, json.JSONDecodeError):
         return f"{endpoint} gave an answer that is no JSON: {again}"

@@ -1,1 +1,1 @@
-"""Which weights matter for the forget data: Fishers, masks, ranks."""
+"""Find the weights that matter for the forget data: Fishers, masks and LoRA ranks."""

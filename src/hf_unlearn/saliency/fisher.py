@@ -1,4 +1,4 @@
-"""Which weights matter for the forget data: diagonal Fishers and gradients, from which `masks` are made.
+"""Diagonal Fishers and forget gradients, from which `masks` are computed.
 
 A Fisher is a dict keyed by parameter name of the trained network.
 """
@@ -6,33 +6,33 @@ A Fisher is a dict keyed by parameter name of the trained network.
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import Dataset
 
 from ..common.errors import SPARE_FISHER, spare_memory
 from ..common.losses import global_sum, spread, world_size
 from ..data.fingerprint import fingerprint
 from ..data.numerics import bad_samples, say_samples
 from ..data.pairs import collate
+from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
 from ..families import Objective
 from .masks import Fisher
 
-# What the per-sample gradients of one chunk may take, by device. On CPUs more makes it slower, not faster: what no
-# longer fits the caches costs more than a further pass of Python (`benchmarks/bench.py --only fisher`).
+# Bytes for the per-sample gradients of one chunk, by device type. On CPUs larger chunks are slower: leaving the
+# caches costs more than another pass through Python (`benchmarks/bench.py --only fisher`).
 CHUNK_BYTES = {"cpu": 2**29}
 CHUNK_BYTES_ELSEWHERE = 2**31
-MIN_CHUNK = 4  # below this, one sample after the other by plain autograd is faster than vmap
+MIN_CHUNK = 4  # below this, plain autograd sample by sample is faster than vmap
 
 
 def fisher(
     objective: Objective,
-    dataset: Dataset,
+    dataset: SizedDataset | RetainStream,
     forget: bool,
     estimator: Literal["sample", "batch"] = "sample",
     max_samples: int = 512,
@@ -40,21 +40,22 @@ def fisher(
     seed: int = 0,
     chunk: int | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
-    """Diagonal empirical Fisher of the training loss: never clipped, unguided, in eval mode, fp32 on device.
+    """Compute the diagonal empirical Fisher of the training loss, without clipping or guidance, in eval mode.
 
         sample: F_j = mean_i (∂l_i/∂θ_j)²               per-sample gradients
-        batch:  F_j = mean_b (∂ mean_{i in b} l_i/∂θ_j)²   what released code computes; ≈ F/B + (1-1/B) μ²,
-                so that gamma then depends on the batch size
+        batch:  F_j = mean_b (∂ mean_{i in b} l_i/∂θ_j)²   as in released code; ≈ F/B + (1-1/B) μ², so gamma then
+                depends on the batch size
 
     Args:
         dataset: items as the objective's batches without draws.
-        forget: whose draws: a forget batch has no label dropout.
-        max_samples: evenly spread over the dataset, the first ones of a stream; 0 takes all.
-        chunk: samples whose gradients are taken together (`sample`); default what `sample_chunk` says. It changes
-            memory and time, and the result by rounding only.
+        forget: whether the draws are those of forget batches, which have no label dropout.
+        estimator: Fisher from per-sample or per-batch gradients.
+        max_samples: number of samples, evenly spread over a data set or the first ones of a stream. 0 takes all.
+        chunk: number of per-sample gradients computed together, by default `sample_chunk`. It changes memory and
+            time, and the result only by rounding.
 
     Returns:
-        The Fisher by parameter name (sums over processes), and metadata for the mask file.
+        The fp32 Fisher by parameter name, summed over processes, and metadata for the mask file.
     """
     if estimator not in ("sample", "batch"):
         raise ValueError(f"fisher estimator must be 'sample' or 'batch', got {estimator!r}")
@@ -66,9 +67,12 @@ def fisher(
 
 
 def forget_gradient(
-    objective: Objective, dataset: Dataset, max_samples: int = 0, batch_size: int = 32, seed: int = 0
+    objective: Objective, dataset: SizedDataset, max_samples: int = 0, batch_size: int = 32, seed: int = 0
 ) -> tuple[Fisher, dict[str, str]]:
-    """|mean_i ∂l_i/∂θ_j| over forget data (SalUn, arXiv 2310.12508, eq. 4), unclipped, in eval mode, and metadata."""
+    """Compute |mean_i ∂l_i/∂θ_j| over the forget data (SalUn, arXiv 2310.12508, eq. 4), unclipped, in eval mode.
+
+    Also return metadata for the mask file.
+    """
     sums, metadata = _gradient_pass(objective, dataset, True, "sum", max_samples, batch_size, seed)
     torch._foreach_abs_(list(sums.values()))
     torch._foreach_div_(list(sums.values()), int(metadata["samples"]))
@@ -76,10 +80,13 @@ def forget_gradient(
 
 
 def sample_chunk(parameters: Fisher, batch_size: int, device: str | None = None) -> int:
-    """Samples whose gradients are taken together: what `CHUNK_BYTES` hold, at most a batch; 1 if under MIN_CHUNK.
+    """Return how many per-sample gradients fit `CHUNK_BYTES`: at most a batch, and 1 if fewer than MIN_CHUNK fit.
 
-    From the model's size and device alone. A chunk picked by a stopwatch would make the last bits of a Fisher, and so
-    single weights of a mask, differ from run to run. `device`: its type, if it is not where the parameters are.
+    The result depends on the model's size and device alone. A chunk chosen by timing would change the last bits of a
+    Fisher, and so single weights of a mask, from run to run.
+
+    Args:
+        device: the device type, if it is not that of the parameters.
     """
     values = list(parameters.values())
     room = CHUNK_BYTES.get(device or values[0].device.type, CHUNK_BYTES_ELSEWHERE)
@@ -89,7 +96,7 @@ def sample_chunk(parameters: Fisher, batch_size: int, device: str | None = None)
 
 def _gradient_pass(
     objective: Objective,
-    dataset: Dataset,
+    dataset: SizedDataset | RetainStream,
     forget: bool,
     estimator: str,
     max_samples: int,
@@ -97,13 +104,13 @@ def _gradient_pass(
     seed: int,
     chunk: int | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
-    """Sums over the data, and over processes, of what `_accumulate` makes of gradients at the present weights."""
+    """Sum what `_accumulate` makes of the gradients at the current weights, over the data and over processes."""
     if batch_size < 1 or max_samples < 0:
         raise ValueError(
             f"fisher_batch_size must be at least 1 and fisher_samples 0 (all), got {batch_size} and {max_samples}"
         )
-    parameters = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
-    sums = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
+    parameters: Fisher = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
+    sums: Fisher = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
     samples = 0
     training = objective.training
     objective.eval()
@@ -130,20 +137,27 @@ def _gradient_pass(
     if isinstance(dataset, RetainStream):
         metadata["chosen"] = "the first of a stream"
     sums = {n: global_sum(s) for n, s in sums.items()}
-    if not torch.stack(torch._foreach_norm(list(sums.values()), math.inf)).isfinite().all():
-        name = "forget" if forget else "retain"
-        positions = [] if isinstance(dataset, RetainStream) else bad_samples(dataset, _chosen(dataset, max_samples))
-        why = say_samples(name, positions) if positions else "losses or gradients overflow, load the model in float32"
-        raise ValueError(f"the gradients of the {name} data are not finite: {why}")
+    _check_finite(sums, dataset, "forget" if forget else "retain", max_samples)
     return sums, metadata
 
 
-def _chosen(dataset: Any, max_samples: int) -> list[int]:
+def _check_finite(sums: Fisher, dataset: SizedDataset | RetainStream, name: str, max_samples: int) -> None:
+    """Raise ValueError, naming the samples at fault if there are any, unless all sums are finite."""
+    if torch.stack(torch._foreach_norm(list(sums.values()), math.inf)).isfinite().all():
+        return
+    positions = [] if isinstance(dataset, RetainStream) else bad_samples(dataset, _chosen(dataset, max_samples))
+    why = say_samples(name, positions) if positions else "losses or gradients overflow, load the model in float32"
+    raise ValueError(f"the gradients of the {name} data are not finite: {why}")
+
+
+def _chosen(dataset: SizedDataset, max_samples: int) -> list[int]:
     return spread(len(dataset), max_samples or len(dataset))
 
 
-def _chunks(dataset: Any, max_samples: int, batch_size: int) -> Iterator[tuple[int, list[dict]]]:
-    """(size, items) of each chunk in turn; no items where it is another process's turn."""
+def _chunks(
+    dataset: SizedDataset | RetainStream, max_samples: int, batch_size: int
+) -> Iterator[tuple[int, list[dict]]]:
+    """Yield (size, items) of each chunk. `items` is empty where another process reads the chunk."""
     rank, world = (torch.distributed.get_rank() if world_size() > 1 else 0), world_size()
     if isinstance(dataset, RetainStream):
         stream, number = dataset.first(max_samples), 0
@@ -158,16 +172,16 @@ def _chunks(dataset: Any, max_samples: int, batch_size: int) -> Iterator[tuple[i
 
 
 def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, square: bool) -> None:
-    """Add to `sums` the gradient of the batch's mean loss squared, or that of its sum as it is."""
+    """Add the squared gradient of the batch's mean loss to `sums`, or the gradient of its summed loss."""
     losses = objective(**batch)
     loss = losses.mean() if square else losses.sum()
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     pairs = [(sums[name], g.float()) for name, g in zip(parameters, gradients) if g is not None]
-    totals, gradients = [s for s, _ in pairs], [g for _, g in pairs]
+    totals, added = [s for s, _ in pairs], [g for _, g in pairs]
     if square:
-        torch._foreach_addcmul_(totals, gradients, gradients)
+        torch._foreach_addcmul_(totals, added, added)
     else:
-        torch._foreach_add_(totals, gradients)
+        torch._foreach_add_(totals, added)
 
 
 def _accumulate_samples(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, chunk: int) -> None:
@@ -179,7 +193,7 @@ def _accumulate_samples(sums: Fisher, objective: Objective, parameters: Fisher, 
             _accumulate(sums, objective, parameters, part, square=True)
             continue
 
-        # One backward pass for the whole chunk. SDPA's fused kernels have no batching rule, its plain form does.
+        # One backward pass for the chunk. SDPA's fused kernels have no batching rule, but its math form has one.
         def sample_loss(values: Fisher, one: dict) -> Tensor:
             single = {k: v.unsqueeze(0) for k, v in one.items()}
             return functional_call(objective, {f"network.{n}": v for n, v in values.items()}, kwargs=single).sum()

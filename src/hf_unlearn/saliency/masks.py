@@ -1,7 +1,7 @@
-"""Weight masks: which weights the forget step may move. Rules that make them from Fishers, and their files.
+"""Weight masks, which select the weights that a forget step may move: compute them from Fishers, save and load them.
 
-A mask is a dict keyed by parameter name of the trained network, bool, True where the forget step may move the weight,
-stored as safetensors, one bit a weight, with what it was made from.
+A mask is a dict of bool tensors keyed by parameter name of the trained network, True where the weight may move. Files
+are safetensors with one bit for each weight and with metadata on how the mask was made.
 """
 
 import json
@@ -16,37 +16,38 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..common.files import atomic
-from ..common.sharding import local, rows_of
+from ..common.sharding import local, shard_of
 
 Fisher = dict[str, Tensor]  # by parameter name
-# Below this share of the largest F_f a value is rounding: an attention key's bias, whose gradient is exactly 0 in
-# theory, reads 1e-19 beside 1e-3. Without a floor such weights pass F_f > 0 and, by chance, F_f >= gamma F_r.
+# A value below this share of the largest F_f is rounding error. An attention key's bias has a gradient of exactly 0
+# in theory, but 1e-19 beside 1e-3 in practice. Without a floor such weights pass F_f > 0, and by chance
+# F_f >= gamma F_r.
 ROUNDING = 1e-12
-SHAPES = "shapes"  # entry of a mask file's metadata: the tensors are packed, eight weights a byte
+SHAPES = "shapes"  # metadata entry of files whose tensors are packed, eight weights to a byte
 
 
 @dataclass
 class Masks:
-    """Weight masks by parameter name, and the metadata that says what made them."""
+    """Weight masks by parameter name, and metadata on how they were made."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def density(self) -> float:
-        """Share of all weights that the forget step may move."""
+        """The share of all weights that the forget step may move."""
         return sum(int(m.sum()) for m in self.tensors.values()) / sum(m.numel() for m in self.tensors.values())
 
     def table(self) -> list[tuple[str, int, float]]:
-        """Rows (parameter name, number of weights, share that is salient)."""
+        """Return rows (parameter name, number of weights, salient share)."""
         return [(name, m.numel(), m.float().mean().item()) for name, m in self.tensors.items()]
 
     def aligned(self, network: nn.Module) -> list[Tensor]:
-        """Masks in the order of the network's trainable parameters; of sharded ones this process's rows.
+        """Return the masks in the order of the network's trainable parameters, as this process's shards.
 
         Raises:
-            ValueError: names or shapes differ. Nothing is matched loosely: a mask that silently applies to nothing
-                is how a released script lost its mask.
+            ValueError: names or shapes differ. Matching is strict, because a mask that silently applies to nothing
+                would let every weight move.
         """
         parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         missing, extra = parameters.keys() - self.tensors.keys(), self.tensors.keys() - parameters.keys()
@@ -60,10 +61,10 @@ class Masks:
                 raise ValueError(
                     f"mask {name} has shape {tuple(self.tensors[name].shape)}, the model's is {tuple(p.shape)}"
                 )
-        return [rows_of(self.tensors[name], p).to(local(p).device, torch.bool) for name, p in parameters.items()]
+        return [shard_of(self.tensors[name], p).to(local(p).device, torch.bool) for name, p in parameters.items()]
 
     def save(self, path: str | Path) -> None:
-        """Write the masks (one bit a weight) and the metadata as safetensors, whole or not at all."""
+        """Write the masks (one bit for each weight) and the metadata as safetensors, atomically."""
         packed = {n: torch.from_numpy(np.packbits(m.bool().cpu().numpy())) for n, m in self.tensors.items()}
         shapes = json.dumps({n: list(m.shape) for n, m in self.tensors.items()})
         with atomic(path) as partial:
@@ -71,7 +72,7 @@ class Masks:
 
     @classmethod
     def load(cls, path: str | Path) -> "Masks":
-        """Read what `save` wrote, or bool tensors as earlier versions did. Raises ValueError for anything else."""
+        """Read what `save` wrote, or the bool tensors of earlier versions. Raises ValueError for anything else."""
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -87,7 +88,7 @@ class Masks:
 
 
 def _unpacked(path: str | Path, packed: dict[str, Tensor], shapes: str) -> dict[str, Tensor]:
-    """Bool tensors from bits; ValueError if the file does not hold what its `shapes` say."""
+    """Unpack bits to bool tensors. Raises ValueError if the file does not match its `shapes`."""
     try:
         sizes = {name: torch.Size(shape) for name, shape in json.loads(shapes).items()}
     except (ValueError, TypeError, AttributeError) as error:
@@ -102,7 +103,7 @@ def _unpacked(path: str | Path, packed: dict[str, Tensor], shapes: str) -> dict[
 def ratio_masks(
     forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], gamma: float = 1.0
 ) -> Masks:
-    """S = [F_f > 0 and F_f >= gamma F_r] (SFR-on). 0 is anything under `ROUNDING`: dead weights are not salient."""
+    """Compute S = [F_f > 0 and F_f >= gamma F_r] (SFR-on), where anything below `ROUNDING` counts as 0."""
     if gamma < 0:
         raise ValueError(f"gamma must not be negative, got {gamma}")
     alive = _alive(forget[0])
@@ -113,14 +114,14 @@ def ratio_masks(
 def density_masks(
     forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], density: float
 ) -> Masks:
-    """The `density` share of all weights with the largest F_f / F_r; dead weights are not salient."""
+    """Select the `density` share of all weights with the largest F_f / F_r. Weights with F_f = 0 are not salient."""
     tiny, alive = torch.finfo(torch.float32).tiny, _alive(forget[0])
     scores = {n: torch.where(alive[n], f / retain[0][n].clamp(min=tiny), -1.0) for n, f in forget[0].items()}
     return Masks(top_masks(scores, density), _provenance(forget[1], retain[1], density=str(density)))
 
 
 def top_masks(scores: Fisher, density: float) -> Fisher:
-    """Bool tensors: the `density` share of all weights together with the largest positive scores."""
+    """Select the `density` share of all weights together with the largest positive scores."""
     if not 0 < density <= 1:
         raise ValueError(f"mask density must lie in (0, 1], got {density}")
     flat = torch.cat([s.flatten() for s in scores.values()])
@@ -139,14 +140,14 @@ def _provenance(forget: dict[str, str], retain: dict[str, str], **rule: str) -> 
 
 
 def load_masks(path: str | Path, network: nn.Module) -> Masks:
-    """Masks from a file, checked against the model: every name and shape must match."""
+    """Load masks from a file and check that every name and shape matches the model."""
     masks = Masks.load(path)
     masks.aligned(network)
     return masks
 
 
 def masks_from(value: Any, network: nn.Module) -> Masks | None:
-    """Accept Masks, a dict of tensors or a path; None stays None."""
+    """Convert Masks, a dict of tensors or a path to Masks that match the network. None stays None."""
     if value is None:
         return None
     masks = value if isinstance(value, Masks) else Masks(dict(value)) if isinstance(value, dict) else Masks.load(value)

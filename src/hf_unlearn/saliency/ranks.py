@@ -1,8 +1,8 @@
-"""Low-rank adapters where the forget data matter: which layers get one, and of what rank, from the two Fishers.
+"""LoRA ranks from saliency: choose which layers get an adapter, and of what rank, from the two Fishers.
 
-A mask on low-rank factors is not a mask on weights: a factor B of zeros has gradients only for itself, and any change
-of one factor's entry moves a whole row or column of the weight. So with an adapter no mask is made; what the masks say
-weight by weight for full training (`saliency`), the ranks say layer by layer.
+A mask on low-rank factors is not a mask on weights. A factor B of zeros gives gradients only to itself, and changing
+one entry of a factor moves a full row or column of the weight. Adapters therefore get no mask: ranks select layers, as
+masks select weights in full training.
 """
 
 import heapq
@@ -12,24 +12,27 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from torch.utils.data import Dataset
 
+from ..data.protocols import SizedDataset
+from ..data.streaming import RetainStream
 from ..families import Adapter, Objective
 from .fisher import fisher
 from .masks import Fisher, ratio_masks
 
-NAME = "default"  # of the adapter that is trained
+Layer = nn.Linear | nn.Conv2d  # what a LoRA can be put on
+
+NAME = "default"  # name of the adapter that is trained
 SELECTIONS = ("saliency", "all", "xattn")
 MAX_RANKS = 4  # a layer gets at most this many times `rank`
 
 
-def lora_layers(network: nn.Module, select: str = "all") -> dict[str, nn.Module]:
-    """The trained linear and ungrouped convolution layers by name; for "xattn" those of cross attention (attn2).
+def lora_layers(network: nn.Module, select: str = "all") -> dict[str, Layer]:
+    """Return the trained linear and ungrouped convolution layers by name; for "xattn" those of cross attention.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such layer.
     """
-    found = {
+    found: dict[str, Layer] = {
         name: module
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
@@ -44,18 +47,18 @@ def lora_layers(network: nn.Module, select: str = "all") -> dict[str, nn.Module]
     return found
 
 
-def lora_size(layer: nn.Module, rank: int = 1) -> int:
-    """Weights of a LoRA of `rank` on `layer`: A is rank x inputs (times the kernel), B is outputs x rank."""
+def lora_size(layer: Layer, rank: int = 1) -> int:
+    """Count the weights of a LoRA of `rank` on `layer`: A is rank x inputs (times the kernel), B is outputs x rank."""
     outputs = layer.weight.shape[0]
     return rank * (layer.weight.numel() // outputs + outputs)
 
 
-def layer_scores(layers: dict[str, nn.Module], forget: Fisher, retain: Fisher, threshold: float = 1.0) -> dict:
-    """For each layer Σ_j S_j F_forget,j / Σ_j F_retain,j with SFR-on's S = [F_forget > 0 and F_forget >= threshold
-    F_retain]: what there is to forget over what there is to lose.
+def layer_scores(layers: dict[str, Layer], forget: Fisher, retain: Fisher, threshold: float = 1.0) -> dict[str, float]:
+    """Score each layer by Σ_j S_j F_forget,j / Σ_j F_retain,j with SFR-on's S = [F_forget > 0 and F_forget >=
+    threshold F_retain].
 
-    A sum of F_forget alone goes to the layers with the largest gradients (the first convolution, shortcuts), which
-    serve everything that the model knows. Layers that the retain data do not reach score as the best of the others.
+    Without the denominator the layers with the largest gradients would win (the first convolution, shortcuts), which
+    serve everything the model knows. Layers that the retain data does not reach score like the best of the others.
     """
     salient = ratio_masks((forget, {}), (retain, {}), threshold).tensors
     gained = {name: (forget[f"{name}.weight"] * salient[f"{name}.weight"]).sum().item() for name in layers}
@@ -64,12 +67,12 @@ def layer_scores(layers: dict[str, nn.Module], forget: Fisher, retain: Fisher, t
     return {name: gained[name] / lost[name] if lost[name] > 0 else best * (gained[name] > 0) for name in layers}
 
 
-def allot_ranks(layers: dict[str, nn.Module], scores: dict[str, float], rank: int, budget: float) -> dict[str, int]:
-    """Ranks that maximise Σ_m c_m s_m log(1 + r_m), c_m the weights of one unit of rank, for at most `budget` of the
-    weights that `rank` on every layer takes: as nearly as it can be, 1 + r_m in proportion to the score s_m.
+def allot_ranks(layers: dict[str, Layer], scores: dict[str, float], rank: int, budget: float) -> dict[str, int]:
+    """Choose ranks that maximise Σ_m c_m s_m log(1 + r_m), where c_m counts the weights of one unit of rank.
 
-    One unit of rank after the other goes where it brings most per weight, s_m / (1 + r_m), until none fits.
-    Layers without a unit are left out.
+    The budget is the share `budget` of the weights that `rank` on every layer would take. Units of rank go one by one
+    to the layer with the largest gain per weight, s_m / (1 + r_m), until none fits. So 1 + r_m is nearly proportional
+    to the score s_m. Layers that get no unit are left out.
 
     Raises:
         ValueError: the budget is not in (0, 1], or too small for one unit.
@@ -100,8 +103,8 @@ def allot_ranks(layers: dict[str, nn.Module], scores: dict[str, float], rank: in
 
 def find_salient_target_modules(
     objective: Objective,
-    forget: Dataset,
-    retain: Dataset,
+    forget: SizedDataset,
+    retain: SizedDataset | RetainStream,
     rank: int = 4,
     lora_alpha: float | None = None,
     rank_budget: float = 0.5,
@@ -110,21 +113,20 @@ def find_salient_target_modules(
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """`target_modules`, `rank_pattern` and `alpha_pattern` of a peft `LoraConfig`, from the two Fishers.
+    """Compute `target_modules`, `rank_pattern` and `alpha_pattern` of a peft `LoraConfig` from the two Fishers.
 
         LoraConfig(r=4, lora_alpha=4, **find_salient_target_modules(objective, forget, retain))
 
     Args:
-        rank, lora_alpha: of the uniform adapter that the budget is a share of. alpha_pattern keeps its scale,
-            lora_alpha / rank, at every rank; the default alpha is the rank.
-        rank_budget: share of the weights that `rank` on all linear and convolution layers would take.
+        rank: LoRA rank of the uniform adapter that defines the budget.
+        lora_alpha: LoRA alpha of that adapter, by default the rank. alpha_pattern keeps its scale, lora_alpha / rank.
+        rank_budget: the share of that adapter's weights that the ranks may use.
         threshold: gamma of SFR-on's mask.
-        max_samples, batch_size, seed: of the Fisher passes (`saliency.fisher`).
+        max_samples, batch_size, seed: passed to `fisher`.
     """
     layers = lora_layers(objective.network)
-    options = dict(max_samples=max_samples, batch_size=batch_size, seed=seed)
-    forgotten, _ = fisher(objective, forget, forget=True, **options)
-    retained, _ = fisher(objective, retain, forget=False, **options)
+    forgotten, _ = fisher(objective, forget, True, max_samples=max_samples, batch_size=batch_size, seed=seed)
+    retained, _ = fisher(objective, retain, False, max_samples=max_samples, batch_size=batch_size, seed=seed)
     ranks = allot_ranks(layers, layer_scores(layers, forgotten, retained, threshold), rank, rank_budget)
     scale = (rank if lora_alpha is None else lora_alpha) / rank
     return {
@@ -135,14 +137,14 @@ def find_salient_target_modules(
 
 
 def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed: int = 0) -> None:
-    """Put an untrained adapter into the objective's network; it alone is trained from now on.
+    """Put an untrained adapter into the objective's network and train nothing else from then on.
 
     Args:
         merge: whether saving exports merged weights instead of the adapter alone.
-        seed: of the factors A (B is 0: the output does not change).
+        seed: random seed of the factors A. B is 0, so the output does not change.
 
     Raises:
-        ValueError: there is an adapter already, or the names in `config` meet other layers than meant.
+        ValueError: the model has an adapter already, or the names in `config` match other layers than intended.
     """
     if objective.adapter is not None:
         raise ValueError("the model has an adapter already: merge or remove it first")
@@ -162,8 +164,8 @@ def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed
 
 def choose_lora(
     objective: Objective,
-    forget: Dataset,
-    retain: Dataset,
+    forget: SizedDataset,
+    retain: SizedDataset | RetainStream,
     select: str = "saliency",
     rank: int = 4,
     lora_alpha: float | None = None,
@@ -171,14 +173,24 @@ def choose_lora(
     max_samples: int = 512,
     seed: int = 0,
 ) -> LoraConfig:
-    """The configuration that the scripts' flags mean: `rank` on "all" layers or on cross attention ("xattn"), or
-    ranks by "saliency" within `rank_budget`."""
+    """Build the LoRA configuration of the command line's flags.
+
+    Args:
+        select: "all" layers or cross attention ("xattn") with one `rank`, or ranks by "saliency".
+        rank: LoRA rank; with saliency, the average rank that the budget assumes.
+        rank_budget: with saliency, the share of the weights of `rank` on all layers that the ranks may use.
+
+    Raises:
+        ValueError: `select` is unknown, or what `lora_layers` and `allot_ranks` raise.
+    """
     if select not in SELECTIONS:
         raise ValueError(f"lora_select must be one of {', '.join(SELECTIONS)}, got {select!r}")
     alpha = rank if lora_alpha is None else lora_alpha
+    chosen: dict[str, Any] = {"lora_alpha": alpha}
     if select == "saliency":
-        samples = dict(max_samples=max_samples, seed=seed)
-        chosen = find_salient_target_modules(objective, forget, retain, rank, alpha, rank_budget, **samples)
+        chosen |= find_salient_target_modules(
+            objective, forget, retain, rank, alpha, rank_budget, max_samples=max_samples, seed=seed
+        )
     else:
-        chosen = {"target_modules": list(lora_layers(objective.network, select))}
-    return LoraConfig(r=rank, lora_alpha=alpha, **chosen)
+        chosen["target_modules"] = list(lora_layers(objective.network, select))
+    return LoraConfig(r=rank, **chosen)

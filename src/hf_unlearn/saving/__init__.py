@@ -1,1 +1,1 @@
-"""Export, checkpoints, adapters and the history of a model."""
+"""Export and reload models: checkpoints, adapters and the unlearning history."""

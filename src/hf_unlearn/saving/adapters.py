@@ -1,4 +1,4 @@
-"""Adapters as files: saved, loaded by peft or diffusers, combined, weighted and taken off again.
+"""Save, load, combine, weight and remove adapters.
 
 `model` is a pipeline or a bare network (UNet, transformer, classifier).
 """
@@ -24,19 +24,20 @@ PREFIX = "base_model.model."  # peft's name for the network in a PeftModel
 PEFT_FILE, DIFFUSERS_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 
 
-def tuner_layers(network: nn.Module) -> dict[str, BaseTunerLayer]:
+def tuner_layers(network: nn.Module) -> dict[str, Any]:
+    """Return peft's layers by name, each a module and a `BaseTunerLayer`."""
     return {name: module for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
 def network_of(model: Any) -> nn.Module:
-    """The trained part of a pipeline; a network is its own."""
+    """Return the trained network of a pipeline. A network is returned as it is."""
     if isinstance(model, nn.Module):
         return model
     return model.transformer if "transformer" in model.components else model.unet
 
 
 def strip(network: nn.Module) -> nn.Module:
-    """Put every base layer back in the place of its adapter: exactly the network that was there before."""
+    """Put every base layer back in the place of its adapter, which restores the original network exactly."""
     for name, layer in tuner_layers(network).items():
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, layer.get_base_layer())
@@ -45,12 +46,12 @@ def strip(network: nn.Module) -> nn.Module:
 
 
 def base_copy(network: nn.Module) -> nn.Module:
-    """The network without its adapters, as a module of its own that shares all weights: a frozen teacher for free."""
+    """Return a copy of the network without its adapters. It shares all weights, so it costs no memory."""
     return strip(copy.deepcopy(network, {id(p): p for p in network.parameters()}))
 
 
 def merged_copy(network: nn.Module) -> nn.Module:
-    """The network with its adapters added to the weights; shares those that no adapter touches."""
+    """Return a copy of the network with its adapters merged. It shares the weights that no adapter changes."""
     touched = {id(p) for layer in tuner_layers(network).values() for p in layer.parameters()}
     merged = copy.deepcopy(network, {id(p): p for p in network.parameters() if id(p) not in touched})
     for layer in tuner_layers(merged).values():
@@ -60,19 +61,27 @@ def merged_copy(network: nn.Module) -> nn.Module:
 
 # ---- files -----------------------------------------------------------------------------------
 def save_adapter(objective: Objective, folder: str | Path) -> None:
-    """Write the trained adapter as its users load it, ranks and scales included: for a Stable Diffusion pipeline
-    `pytorch_lora_weights.safetensors` (`pipe.load_lora_weights`), else adapter_config.json and
-    adapter_model.safetensors (`PeftModel.from_pretrained`)."""
+    """Write the trained adapter with its ranks and scales, in the format that its users load.
+
+    For a Stable Diffusion pipeline this is `pytorch_lora_weights.safetensors` (`pipe.load_lora_weights`), otherwise
+    adapter_config.json and adapter_model.safetensors (`PeftModel.from_pretrained`).
+
+    Raises:
+        ValueError: the objective has no adapter.
+    """
+    if objective.adapter is None:
+        raise ValueError("the model has no adapter to save: call add_lora first")
     folder, config = Path(folder), objective.adapter.config
+    pipeline: Any = getattr(objective, "pipeline", None)
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(objective.network, adapter_name=NAME)
     state = {name: value.detach().contiguous().cpu() for name, value in state.items()}
-    if _is_stable_diffusion(getattr(objective, "pipeline", None)):
+    if _is_stable_diffusion(pipeline):
         metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-        type(objective.pipeline).save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=metadata)
+        pipeline.save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=metadata)
         return
     base = objective.base_model
-    config.base_model_name_or_path = base if base is not None and is_hub_id(base) else None  # no path of this machine
+    config.base_model_name_or_path = base if base is not None and is_hub_id(base) else None  # no local path
     config.inference_mode = True
     config.save_pretrained(folder)
     config.inference_mode = False
@@ -81,15 +90,15 @@ def save_adapter(objective: Objective, folder: str | Path) -> None:
 
 
 def holds_adapter(folder: str | Path) -> bool:
-    """Whether `folder` is an adapter, not a whole model."""
+    """Return whether `folder` holds an adapter instead of a full model."""
     return any((Path(folder) / name).is_file() for name in (PEFT_FILE, DIFFUSERS_FILE))
 
 
 def load_adapter(model: Any, folder: str | Path, name: str = NAME) -> None:
-    """Attach a saved adapter under `name`, active beside those that are there.
+    """Attach a saved adapter under `name` and activate it beside the attached ones.
 
     Raises:
-        ValueError: `folder` holds none, it does not fit the model, or the name is taken.
+        ValueError: `folder` holds no adapter, the adapter does not fit the model, or the name is taken.
     """
     folder, network = Path(folder), network_of(model)
     layers = tuner_layers(network).values()
@@ -99,18 +108,18 @@ def load_adapter(model: Any, folder: str | Path, name: str = NAME) -> None:
     if (folder / DIFFUSERS_FILE).is_file():
         if not _is_stable_diffusion(model):
             raise ValueError(f"{folder} is an adapter of a Stable Diffusion pipeline: give the pipeline")
-        with loading(folder / DIFFUSERS_FILE):  # the name, and no .bin beside it where the file is torn
+        with loading(folder / DIFFUSERS_FILE):  # by name: no fallback to a .bin where it is torn
             model.load_lora_weights(str(folder), weight_name=DIFFUSERS_FILE, use_safetensors=True, adapter_name=name)
     elif (folder / PEFT_FILE).is_file():
         with loading(folder):
-            config = LoraConfig.from_pretrained(folder)
+            config = LoraConfig.from_pretrained(str(folder))
             if config.megatron_config:
                 raise ValueError(
                     f"{folder} is for Megatron, a module that its configuration names: it is not imported"
                 )
             state = {k.removeprefix(PREFIX): v for k, v in load_file(folder / PEFT_FILE).items()}
             inject_adapter_in_model(config, network, name)
-            result = set_peft_model_state_dict(network, state, adapter_name=name)
+            result: Any = set_peft_model_state_dict(network, state, adapter_name=name)
         lost = [k for k in result.missing_keys if f".{name}." in k]
         if result.unexpected_keys or lost:
             raise ValueError(f"adapter {folder} does not fit the model: {[*result.unexpected_keys, *lost][:3]}")
@@ -120,7 +129,7 @@ def load_adapter(model: Any, folder: str | Path, name: str = NAME) -> None:
 
 
 def set_strengths(model: Any, strengths: dict[str, float]) -> None:
-    """Weigh the attached adapters: 1 is as trained, 0 is off. Those that are not named are off.
+    """Set the strength of each attached adapter: 1 is as trained, 0 is off. Adapters that are not named are off.
 
     Raises:
         ValueError: no adapter of that name is attached.
@@ -139,7 +148,7 @@ def set_strengths(model: Any, strengths: dict[str, float]) -> None:
 
 
 def remove_adapters(model: Any) -> None:
-    """Undo: the model outputs exactly what it did before any adapter was attached."""
+    """Remove all adapters. The outputs are then exactly those from before any adapter was attached."""
     if _is_stable_diffusion(model):
         model.unload_lora_weights()
     else:
@@ -157,13 +166,13 @@ def _is_stable_diffusion(model: Any) -> bool:
 
 
 def adapter_ranks(objective: Objective) -> dict[str, int]:
-    """The rank of each layer that the trained adapter touches."""
+    """Return the rank of each layer that the trained adapter changes."""
     return {name: layer.r[NAME] for name, layer in tuner_layers(objective.network).items()}
 
 
 # ---- inside a run ----------------------------------------------------------------------------
 def load_factors(objective: Objective, folder: str | Path) -> None:
-    """Put the factors that `save_adapter` wrote to `folder` into the objective's own adapter."""
+    """Load the factors that `save_adapter` wrote to `folder` into the objective's adapter."""
     folder = Path(folder)
     if (folder / DIFFUSERS_FILE).is_file():
         path, prefix = folder / DIFFUSERS_FILE, "unet."
@@ -175,7 +184,7 @@ def load_factors(objective: Objective, folder: str | Path) -> None:
 
 @contextmanager
 def exporting(objective: Objective, network: nn.Module) -> Iterator[None]:
-    """Inside, `objective` and its pipeline hold `network` instead of their own."""
+    """Put `network` into `objective` and its pipeline for the duration of the context."""
     live = objective.network
     put_network(objective, network)
     try:
@@ -185,7 +194,7 @@ def exporting(objective: Objective, network: nn.Module) -> Iterator[None]:
 
 
 def put_network(objective: Objective, network: nn.Module) -> None:
-    """Make `network` the one that the objective trains and its pipeline holds."""
+    """Put `network` into `objective` and its pipeline."""
     live, pipeline = objective.network, getattr(objective, "pipeline", None)
     name = next((n for n, part in pipeline.components.items() if part is live), None) if pipeline else None
     objective.network = network
@@ -194,9 +203,9 @@ def put_network(objective: Objective, network: nn.Module) -> None:
 
 
 def reloaded_adapter(objective: Objective, folder: str | Path) -> nn.Module:
-    """The base network with the adapter of `folder` loaded onto it, as its user would have it."""
+    """Load the adapter in `folder` onto a copy of the base network, as its users would."""
     base: nn.Module = base_copy(objective.network)
-    pipeline = getattr(objective, "pipeline", None)
+    pipeline: Any = getattr(objective, "pipeline", None)
     model: Any = base
     if _is_stable_diffusion(pipeline):
         model = type(pipeline)(**{**pipeline.components, "unet": base})

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole: a manifest of sizes and sha256, written last, and checked before one is resumed from.
+"""Checkpoint integrity: write a manifest of sizes and SHA-256 last, and check it before resuming.
 
-Stock Trainer writes a checkpoint file by file under its final name. A process that is killed, or a disk that fills up,
-leaves such a folder half written; it has no manifest then, or not the bytes that the manifest promises.
+transformers' Trainer writes a checkpoint file by file under its final name. A killed process or a full disk leaves the
+folder half written. Such a folder has no manifest, or other bytes than its manifest says.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def seal(folder: Path) -> None:
-    """Say that `folder` is whole: flush it to the disk, then write the manifest. Raises OSError in one line."""
+    """Mark `folder` as complete: flush it to disk, then write the manifest. Raises OSError in one line."""
     sync_tree(folder)
     files = {path.relative_to(folder).as_posix(): _facts(path) for path in sorted(_files(folder))}
     write_text(folder / MANIFEST, json.dumps({"files": files}, indent=1))
@@ -26,7 +26,7 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """Why `folder` is no whole checkpoint, in words, or None if it is one."""
+    """Return why `folder` is not a complete checkpoint, in words, or None if it is one."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
@@ -45,13 +45,16 @@ def damage(folder: Path) -> str | None:
 
 
 def find_checkpoint(output_dir: str | Path, resume: str | bool | None) -> str | None:
-    """The folder to resume from, whole; None to start.
+    """Return the complete checkpoint to resume from, or None to start from scratch.
 
-    `resume` is that folder, or True or "latest" for the newest whole one in `output_dir`, or "auto" for the same
-    where there is one and a start where there is none. Torn ones are named in a warning and skipped.
+    A warning names each damaged checkpoint that is skipped.
+
+    Args:
+        resume: a folder; True or "latest" for the newest complete checkpoint in `output_dir`; or "auto", which also
+            takes the newest one but starts from scratch if there is none.
 
     Raises:
-        ValueError: there is none (but for "auto" a run never starts afresh instead), or the named one is torn.
+        ValueError: there is no such checkpoint, or the named one is damaged. Only "auto" starts from scratch instead.
     """
     if not resume:
         return None
@@ -79,26 +82,26 @@ def find_checkpoint(output_dir: str | Path, resume: str | bool | None) -> str | 
 
 
 def in_order(output_dir: str | Path) -> list[Path]:
-    """Folders called checkpoint-N in `output_dir`, whole or not, oldest first."""
+    """Return the folders checkpoint-N in `output_dir`, complete or not, in the order of their steps."""
     found = [path for path in Path(output_dir).glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]
     return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.split("-")[1]))
 
 
 def discard(folder: Path) -> None:
-    """Remove a checkpoint; its manifest goes first, so that one that is half removed counts as torn."""
+    """Remove a checkpoint, its manifest first, so that a half-removed one counts as damaged."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def rotate(output_dir: str | Path, limit: int | None, best: str | None) -> None:
-    """Keep the `limit` newest whole checkpoints, and `best`; torn ones do not count and go.
+    """Keep the `limit` newest complete checkpoints and `best`. Damaged ones do not count and are removed.
 
-    Called after the newest one was sealed, so that there is a whole one at every moment.
+    Call this after the newest checkpoint was sealed, so that a complete one exists at every moment.
     """
     if not limit or limit < 1:
         return
     folders = in_order(output_dir)
-    # By time of the manifest: a run that was started anew writes lower numbers than those an older one left.
+    # By time of the manifest: a new run writes lower step numbers than those that an older run left.
     whole = sorted((f for f in folders if (f / MANIFEST).is_file()), key=lambda f: (f / MANIFEST).stat().st_mtime_ns)
     kept = {*whole[-1:], *(f for f in whole if best is not None and f.name == Path(best).name)}
     kept |= set([f for f in reversed(whole) if f not in kept][: max(limit - len(kept), 0)])
@@ -112,7 +115,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _facts(path: Path) -> list[int | str]:
-    """[bytes, sha256]"""
+    """Return [size in bytes, SHA-256]."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):

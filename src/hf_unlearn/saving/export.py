@@ -1,4 +1,4 @@
-"""What a run writes besides the exported pipeline: resumable checkpoints, and the check after a save."""
+"""Write checkpoints and exported models, and check that an export reloads to what was saved."""
 
 import json
 import pickle
@@ -21,40 +21,43 @@ from ..families import Objective
 from ..saliency.masks import Masks
 from .adapters import exporting, load_factors, merged_copy, reloaded_adapter, save_adapter
 
-MASKS_FILE, PROFILE_FILE, STATE_FILE = "masks.safetensors", "profile.safetensors", "unlearn_state.json"
+MASKS_FILE, STATE_FILE = "masks.safetensors", "unlearn_state.json"
+LOSSES_FILE = "profile.safetensors"  # the baseline losses; older checkpoints have this name
 ADAPTER_FOLDER = "adapter"  # beside merged weights
 
 
-def save_checkpoint(folder: Path, objective: Objective, masks: Masks | None, profile: Any, state: dict) -> None:
-    """The weights under the name that Trainer resumes from, and what `_prepare` made, so that it is not redone."""
+def save_checkpoint(
+    folder: Path, objective: Objective, masks: Masks | None, baseline_losses: torch.Tensor | None, state: dict
+) -> None:
+    """Write the weights under the name that Trainer resumes from, with masks, baseline losses and state of the run."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not is_sharded(objective):  # whose weights each process writes itself (see sharded)
+    if not is_sharded(objective):  # each process writes its own shards of a sharded model
         save_weights(objective, folder / "model.safetensors")
     if masks is not None:
         masks.save(folder / MASKS_FILE)
-    if profile is not None:
-        with atomic(folder / PROFILE_FILE) as partial:
-            save_file({"profile": profile}, partial)
+    if baseline_losses is not None:
+        with atomic(folder / LOSSES_FILE) as partial:
+            save_file({"profile": baseline_losses}, partial)
     write_text(folder / STATE_FILE, json.dumps(state, indent=2))
 
 
-def load_checkpoint(folder: Path) -> tuple[Masks | None, Any, dict]:
-    """(masks, profile, state) of `save_checkpoint`."""
+def load_checkpoint(folder: Path) -> tuple[Masks | None, torch.Tensor | None, dict]:
+    """Return (masks, baseline losses, state) as `save_checkpoint` wrote them."""
     if not (folder / STATE_FILE).is_file():
         raise ValueError(f"{folder} is not a checkpoint of UnlearnTrainer: {STATE_FILE} is missing")
     masks = Masks.load(folder / MASKS_FILE) if (folder / MASKS_FILE).is_file() else None
-    profile = None
-    if (folder / PROFILE_FILE).is_file():
-        with loading(folder / PROFILE_FILE):
-            profile = load_file(folder / PROFILE_FILE)["profile"]
-    return masks, profile, read_json(folder / STATE_FILE)
+    baseline_losses = None
+    if (folder / LOSSES_FILE).is_file():
+        with loading(folder / LOSSES_FILE):
+            baseline_losses = load_file(folder / LOSSES_FILE)["profile"]
+    return masks, baseline_losses, read_json(folder / STATE_FILE)
 
 
 def check_checkpoint(folder: Path, objective: Objective) -> None:
-    """Look at what Trainer will load from a checkpoint: weights as safetensors, the rest as tensors and containers.
+    """Check what Trainer will load from a checkpoint: weights as safetensors, all else as tensors and containers.
 
     Raises:
-        ValueError: naming the file that is torn, of another model, or asks for more than that, which a pickle can.
+        ValueError: a file is damaged, belongs to another model, or holds anything else, as a pickle can.
     """
     read_json(folder / "trainer_state.json")
     weights = folder / "model.safetensors"
@@ -65,7 +68,8 @@ def check_checkpoint(folder: Path, objective: Objective) -> None:
         with loading(weights), safe_open(weights, framework="pt") as file:
             theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         ours = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
-        lost = sorted(theirs.items() - ours.items()) or sorted(contiguous_state(objective).keys() - theirs.keys())
+        other: list[Any] = sorted(theirs.items() - ours.items())
+        lost = other or sorted(contiguous_state(objective).keys() - theirs.keys())
         if lost:
             raise ValueError(f"{weights} is of another model: {lost[0]} does not fit")
     for path in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
@@ -78,7 +82,7 @@ def check_checkpoint(folder: Path, objective: Objective) -> None:
 
 
 def load_saved(objective: Objective, folder: str) -> None:
-    """Put the weights that a finished run exported to `folder` into the objective's network."""
+    """Load the weights that a finished run exported to `folder` into the objective's network."""
     if objective.adapter is None:
         objective.network.load_state_dict(objective.reload_network(folder).state_dict())
     else:
@@ -86,13 +90,14 @@ def load_saved(objective: Objective, folder: str) -> None:
 
 
 def export(objective: Objective, folder: str | Path) -> None:
-    """Write what plain diffusers, transformers or peft loads: the whole pipeline or model, or the adapter alone; an
-    adapter that is merged stays beside the result, in `adapter`. Before that takes the place of an earlier result, it
-    is loaded and compared.
+    """Write the result in a format that plain diffusers, transformers or peft loads.
+
+    This is the full pipeline or model, or the adapter alone. A merged adapter is also kept beside the result, in
+    `adapter`. The result is reloaded and compared before it replaces an earlier one.
 
     Raises:
-        RuntimeError: it does not load to what was saved.
-        OSError: it could not be written. Either way an earlier result in `folder` is as it was.
+        RuntimeError: the result does not reload to what was saved.
+        OSError: the result could not be written. In both cases an earlier result in `folder` is unchanged.
     """
     with atomic_folder(folder) as staged:
         _export(objective, staged)
@@ -118,7 +123,7 @@ def _export(objective: Objective, folder: Path) -> None:
 
 
 def forget_local_names(folder: str | Path) -> None:
-    """Take out of the saved configs where on this machine the base model lay; the id of a Hub model stays."""
+    """Remove the base model's local path from the saved configurations. A Hub id stays."""
     for path in [*Path(folder).glob("*.json"), *Path(folder).glob("*/*config.json")]:
         config = json.loads(path.read_text(encoding="utf-8"))
         name = config.get("_name_or_path") if isinstance(config, dict) else None
@@ -128,10 +133,10 @@ def forget_local_names(folder: str | Path) -> None:
 
 
 def check_reload(objective: Objective, folder: str) -> None:
-    """Load the saved network as a stranger would and compare weights and one forward.
+    """Reload the saved network as its users would, and compare the weights and one forward pass.
 
     Raises:
-        RuntimeError: anything differs; the folder must not be shipped.
+        RuntimeError: anything differs, so the folder must not be published.
     """
     live = objective.network
     loaded = objective.reload_network(folder).to(next(live.parameters()).device)
@@ -144,7 +149,7 @@ def check_reload(objective: Objective, folder: str) -> None:
 
 @torch.no_grad()
 def _output(objective: Objective, network: nn.Module) -> torch.Tensor:
-    """Of one small forward, in eval mode."""
+    """Return the output of one small forward pass in eval mode."""
     device = next(network.parameters()).device
     args, kwargs = objective.probe(torch.Generator().manual_seed(0))
     args, kwargs = send_to_device(args, device), send_to_device(kwargs, device)

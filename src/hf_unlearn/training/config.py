@@ -1,4 +1,4 @@
-"""Training arguments: transformers' own, with defaults that unlearning needs, and the two-sided early stop."""
+"""Training arguments: those of transformers, with defaults for unlearning and a two-sided early stop."""
 
 import os
 import shutil
@@ -14,33 +14,39 @@ from ..common.limits import SEEDS, check_limits
 
 @dataclass(repr=False)  # TrainingArguments' own leaves the token out
 class UnlearnConfig(TrainingArguments):
-    """`max_steps` counts *outer* steps: the method's fast steps, the final step and the slow merge are one.
+    """transformers' training arguments, where `max_steps` counts *outer* steps.
 
-    Methods with fast steps need `gradient_accumulation_steps=1`.
+    One outer step is the method's fast steps, its final step and the slow merge. Methods with fast steps need
+    `gradient_accumulation_steps=1`.
     """
 
-    output_dir: str | None = field(default="unlearned", metadata={"help": "where the result is written"})
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "forget and retain samples per device"})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "evaluation batch per device"})
-    max_steps: int = field(default=50, metadata={"help": "outer steps"})
+    output_dir: str | None = field(default="unlearned", metadata={"help": "folder to write the result to"})
+    per_device_train_batch_size: int = field(
+        default=64, metadata={"help": "forget samples per device, and as many retain samples"}
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "evaluation batch size per device"})
+    max_steps: int = field(default=50, metadata={"help": "number of outer steps"})
     learning_rate: float = field(
         default=5e-4,
         metadata={
-            "help": "rate of the retain steps; 5e-4 suits the small shipped model, published DDPM runs use 1e-4"
+            "help": "learning rate of the retain steps; 5e-4 suits the small shipped model, published DDPM runs "
+            "use 1e-4"
         },
     )
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule of both learning rates"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "scheduler of both learning rates"})
     logging_steps: float = field(default=10, metadata={"help": "outer steps between log lines"})
-    save_strategy: str = field(default="no", metadata={"help": "no, steps, epoch or best: checkpoints that resume"})
+    save_strategy: str = field(default="no", metadata={"help": "when to save checkpoints: no, steps, epoch or best"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False: batches are nested"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "see transformers"})
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "see transformers"})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "False: a diverging run must say so"})
-    dataloader_pin_memory: bool = field(default=False, metadata={"help": "set True with a GPU"})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "must stay False: logs must show divergence"}
+    )
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin host memory; set it with a GPU"})
 
-    hub_strategy: str = field(default="end", metadata={"help": "only end: checkpoints stay local"})
+    hub_strategy: str = field(default="end", metadata={"help": "must be end: checkpoints stay local"})
 
-    push_masks: bool = field(default=False, metadata={"help": "upload the masks too, which stay local otherwise"})
+    push_masks: bool = field(default=False, metadata={"help": "upload the masks too; by default they stay local"})
 
     target_forget: float | None = field(
         default=None,
@@ -48,40 +54,39 @@ class UnlearnConfig(TrainingArguments):
     )
     max_retain_drift: float | None = field(
         default=None,
-        metadata={
-            "help": "stop once the retain evaluation loss is this share above the original's (0.05: 1.05 times)"
-        },
+        metadata={"help": "stop once the retain evaluation loss exceeds the original's by this share (0.05: 5 %)"},
     )
     guard_steps: int = field(
-        default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 switches them off"}
+        default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 takes none"}
     )
     max_loss_ratio: float = field(
-        default=20.0, metadata={"help": "a retain loss this many times the original's counts as divergence"}
+        default=20.0, metadata={"help": "a retain loss of this many times the original's counts as divergence"}
     )
     verify_mask_steps: int = field(
-        default=25, metadata={"help": "outer steps between measurements of the drift outside the mask; 0 is never"}
+        default=25,
+        metadata={"help": "outer steps between checks that weights outside the mask stayed; 0 never checks"},
     )
 
     offload: bool = field(
         default=False,
-        metadata={"help": "keep the original's copy and the slow weights in host memory: less on the GPU, slower"},
+        metadata={"help": "keep the original model and the slow weights in host memory: saves GPU memory, costs time"},
     )
 
     @property
     def draws_seed(self) -> int:
-        """What all draws are made from: `data_seed`, else `seed`."""
+        """The seed of all random draws: `data_seed` if it is set, else `seed`."""
         return self.data_seed if self.data_seed is not None else self.seed
 
     @classmethod
     def quiet(cls, **values: Any) -> "UnlearnConfig":
-        """For a run that is only a means: no bar, no log lines, no snapshots, no checks; `values` win."""
+        """Build a configuration without progress bar, logs, snapshots and checks. `values` take precedence."""
         silent = {"disable_tqdm": True, "logging_strategy": "no", "guard_steps": 0, "verify_mask_steps": 0}
         return cls(**{**silent, **values})
 
     def __post_init__(self):
         others = (torch.cuda, torch.backends.mps, torch.xpu)
         if self.bf16 and not any(device.is_available() for device in others):
-            self.use_cpu = True  # transformers wants this said, though there is nothing else to use
+            self.use_cpu = True  # transformers requires it for bf16, even where the CPU is the only device
         super().__post_init__()
         check_limits(
             self,
@@ -98,6 +103,10 @@ class UnlearnConfig(TrainingArguments):
             raise ValueError("hub_strategy must be 'end': checkpoints hold masks, which stay local")
         if self.eval_strategy == "no" and (self.target_forget is not None or self.max_retain_drift is not None):
             raise ValueError("target_forget and max_retain_drift need evaluations: set eval_strategy and eval_steps")
+        self._check_software()
+
+    def _check_software(self) -> None:
+        """Raise ValueError if the optimizer's package or the compiler of `torch_compile` is missing."""
         optim = str(getattr(self.optim, "value", self.optim))
         if ("8bit" in optim or "bnb" in optim or "paged" in optim) and not optim.startswith(("adamw_torch", "galore")):
             if find_spec("bitsandbytes") is None:

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import fsdp2_prepare_model
 from transformers import Trainer
 
-from ..common.sharding import fill, load_shards, save_shards, shard_names, skeleton, uncut
+from ..common.sharding import fill, load_shards, save_shards, shard_names, skeleton, unshard
 from ..families.base import Objective
 from ..methods import Method
 from ..saving.adapters import put_network
@@ -114,7 +114,7 @@ class Fsdp:
         if self._skeleton is None:
             return False
         network = fill(self._skeleton, self.objective.network, self.args.device)
-        uncut(self.objective)
+        unshard(self.objective)
         put_network(self.objective, network)
         self._skeleton, self.reference.original = None, None
         self.accelerator._models.clear()

@@ -1,4 +1,4 @@
-"""The frozen original in host memory: a part of it comes to the device when its forward runs, and leaves after it."""
+"""Keep the frozen original in host memory: each part moves to the device for its forward pass and back."""
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
@@ -6,9 +6,9 @@ from torch import nn
 
 
 def offload(original: nn.Module, trained: nn.Module, device: torch.device) -> None:
-    """Keep what `original` holds besides `trained` on the host; weights that both hold stay where they are.
+    """Keep the weights of `original` on the host, except those that it shares with `trained`.
 
-    Costs one transfer of these weights in each forward. Does nothing where it was done before.
+    Each forward pass transfers these weights once. Parts that are offloaded already are left alone.
     """
     shared = {id(p) for p in trained.parameters()}
     for module in original.modules():

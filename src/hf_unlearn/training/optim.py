@@ -1,38 +1,38 @@
-"""Fast and slow weights around any elementwise optimizer, with a second optimizer for the forget phase.
+"""Fast and slow weights around any elementwise optimizer, with a second optimizer for the forget steps.
 
 Within an outer step the *fast* weights move: a masked forget step, then retain steps. `merge` then moves the
 *slow* weights towards them (Lookahead form, arXiv 1907.08610; the outer update of SFR-on, arXiv 2409.19732):
 
     slow <- slow + rate * (fast - slow),   fast <- slow
 
-`form="ema"` keeps the fast weights and lets the slow ones follow: slow <- slow + rate * (fast - slow). What is
-evaluated and saved is then the slow copy (`averaged`).
+`form="ema"` keeps the fast weights and only lets the slow ones follow: slow <- slow + rate * (fast - slow). The slow
+copy is then what is evaluated and saved (`averaged`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..common.sharding import largest_of_shards, local, locals_of
+from ..common.sharding import largest_of_shards, local, local_shards
 from ..methods.base import OptimizerSpec
 from .config import UnlearnConfig
 
 
 class FastSlow(Optimizer):
-    """Wraps the retain optimizer `base`; learning-rate schedulers, scalers and checkpoints see one optimizer.
+    """Wrap the retain optimizer `base` so that schedulers, scalers and checkpoints see one optimizer.
 
     Args:
-        base: the optimizer of the retain steps; its param_groups are this optimizer's.
-        forget: the optimizer of the forget steps over the same parameters in the same order, or None to share
-            `base` (then the forget step inherits the retain momentum).
-        rate: beta, in (0, 1]. At 1 the Lookahead form needs no slow copy and none is made.
+        base: optimizer of the retain steps. Its param_groups are this optimizer's.
+        forget: optimizer of the forget steps over the same parameters in the same order. None shares `base`, so the
+            forget step inherits the retain momentum.
+        rate: beta, in (0, 1]. At 1 the Lookahead form makes no slow copy.
         form: "lookahead" or "ema".
-        buffers: floating-point buffers (BatchNorm statistics) merged with the same rate.
-        offload: whether the slow copy is kept in host memory; a merge then moves every weight there and back.
+        buffers: floating-point buffers (BatchNorm statistics) that are merged at the same rate.
+        offload: whether to keep the slow copy in host memory. A merge then moves every weight there and back.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FastSlow(Optimizer):
         self.state = base.state
         self._slow: list[Tensor] | None = None
         self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool] | None = None
-        self.masks: list[Tensor | None] | None = None  # weights that every step may move, if not all
+        self.masks: list[Tensor | None] | None = None  # the weights that any step may move; None: all
         self.mask_drift = 0.0
 
     @property
@@ -70,11 +70,13 @@ class FastSlow(Optimizer):
     def forget_phase(
         self, masks: list[Tensor | None] | None, scale: float = 1.0, hard: bool = True, verify: bool = False
     ) -> Iterator[None]:
-        """Inside, `step` is a forget step: the forget optimizer at `scale` times its scheduled learning rate.
+        """Make `step` a forget step inside: the forget optimizer at `scale` times its scheduled learning rate.
 
-        `masks` holds one bool tensor per parameter (True: may move; None: all of it may). With `hard` the weights
-        outside are bit-identical afterwards, whatever momentum and weight decay say; otherwise only the gradient
-        is masked by the caller. `verify` measures the largest drift outside the mask into `mask_drift`.
+        Args:
+            masks: one bool tensor for each parameter, True where it may move. None lets all of it move.
+            hard: keep the weights outside the masks bit-identical, whatever momentum and weight decay do. Otherwise
+                the caller masks only the gradient.
+            verify: measure the largest drift outside the masks into `mask_drift`.
         """
         self._forget_call = (masks, scale, hard, verify)
         try:
@@ -93,7 +95,7 @@ class FastSlow(Optimizer):
         kept = self._outside(masks, optimizer, hard, verify)
         before = [group["lr"] for group in optimizer.param_groups]
         for group, lead in zip(optimizer.param_groups, self.base.param_groups):
-            # The forget learning rate follows the retain scheduler: same relative factor, its own height.
+            # The forget learning rate follows the retain scheduler: the same relative factor from its own start.
             decay = 1.0 if optimizer is self.base or not lead.get("initial_lr") else lead["lr"] / lead["initial_lr"]
             group["lr"] = group["lr"] * decay * scale
         result = optimizer.step(closure)
@@ -103,23 +105,23 @@ class FastSlow(Optimizer):
         return result
 
     def _outside(self, masks, optimizer, hard, verify) -> list[Tensor | None] | None:
-        """Copies of the weights that must not move, or None where they cannot move or nobody looks.
+        """Copy the weights that must not move. Return None where they cannot move or need no check.
 
-        A forget optimizer of its own, with masked gradients and no weight decay, never moves a masked-out weight:
-        its moments there are exactly 0. Only then is the copy spared.
+        A separate forget optimizer with masked gradients and without weight decay never moves a masked-out weight,
+        because its moments there are exactly 0. Only then is no copy needed.
         """
         if masks is None:
             return None
         still = optimizer is not self.base and all(not group.get("weight_decay") for group in optimizer.param_groups)
         if (still or not hard) and not verify:
             return None
-        return [p.clone() if m is not None else None for p, m in zip(locals_of(self.parameters), masks)]
+        return [p.clone() if m is not None else None for p, m in zip(local_shards(self.parameters), masks)]
 
     @torch.no_grad()
     def _restore(self, masks, kept, hard, verify) -> None:
         if kept is None:
             return
-        for p, m, old in zip(locals_of(self.parameters), masks, kept):
+        for p, m, old in zip(local_shards(self.parameters), masks, kept):
             if old is None:
                 continue
             if hard:
@@ -137,24 +139,24 @@ class FastSlow(Optimizer):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Remember where the outer step starts (Lookahead), or start the average (EMA). No-op at rate 1."""
+        """Remember where the outer step starts (Lookahead), or start the average (EMA). Does nothing at rate 1."""
         if not self.has_slow or (self.form == "ema" and self._slow is not None):
             return
         if self._slow is None:
             self._slow = self._copies(self._merged)
         else:
-            torch._foreach_copy_(locals_of(self._slow), locals_of(self._merged))
+            torch._foreach_copy_(local_shards(self._slow), local_shards(self._merged))
 
     @torch.no_grad()
     def merge(self) -> None:
-        """slow <- slow + rate (fast - slow); in Lookahead form the fast weights then restart from there."""
+        """Set slow <- slow + rate (fast - slow). In Lookahead form the fast weights then restart from there."""
         if not self.has_slow:
             return
         if self._slow is None:
             raise RuntimeError("merge() without begin(): call begin() before the first fast step")
-        merged, slow = locals_of(self._merged), locals_of(self._slow)
+        merged, slow = local_shards(self._merged), local_shards(self._slow)
         if self.offload:
-            for kept, live in zip(slow, merged):  # one after the other: what moves is small
+            for kept, live in zip(slow, merged):  # one by one, to move little at a time
                 kept.lerp_(live.to(kept.device), self.rate)
         else:
             torch._foreach_lerp_(slow, merged, self.rate)
@@ -166,7 +168,7 @@ class FastSlow(Optimizer):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model holds the weights to evaluate and to save (differs only for `form="ema"`)."""
+        """Put the weights to evaluate and save into the model for the context. They differ only for `form="ema"`."""
         if self.form != "ema" or self._slow is None:
             yield
             return
@@ -178,28 +180,32 @@ class FastSlow(Optimizer):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Leave the weights to keep in the model: the slow ones of `form="ema"`. A later run starts a new average."""
+        """Leave the final weights in the model: with `form="ema"` the slow ones. A later run starts a new average."""
         if self.form == "ema" and self._slow is not None:
-            torch._foreach_copy_(locals_of(self._merged), locals_of(self._slow))
+            torch._foreach_copy_(local_shards(self._merged), local_shards(self._slow))
             self._slow = None
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for live, slow in zip(locals_of(self._merged), locals_of(self._slow)):
+        for live, slow in zip(local_shards(self._merged), local_shards(self._slow or ())):
             held = live.detach().clone()
             live.copy_(slow)
             slow.copy_(held)
 
     # ---- sharded weights -------------------------------------------------------------------------
     def relink(self, buffers: Iterable[Tensor]) -> None:
-        """After FSDP has put shards in the place of the base optimizer's weights: the same for all else."""
+        """Follow the base optimizer, whose weights FSDP has replaced by shards, with the buffers and `forget`."""
         self.buffers = list(buffers)
         if self.forget is not None:
             for group, lead in zip(self.forget.param_groups, self.base.param_groups, strict=True):
                 group["params"] = list(lead["params"])
 
     def named_tensors(self, names: dict[int, str]) -> dict[str, Tensor]:
-        """All state as tensors, shards as they are, for `sharding.save_shards`; `names` by id of the parameter."""
+        """Return all state as tensors, without gathering, for `sharding.save_shards`.
+
+        Args:
+            names: the name of each parameter by its id.
+        """
         found = {"mask_drift": torch.tensor([self.mask_drift], dtype=torch.float64)}
         for part, optimizer in self._parts():
             for i, group in enumerate(optimizer.param_groups):
@@ -211,7 +217,13 @@ class FastSlow(Optimizer):
         return found
 
     def load_named_tensors(self, stored: set[str], names: dict[int, str], read: Callable[[dict], None]) -> None:
-        """Take back what `named_tensors` gave; `stored` are its names and `read` fills tensors by name in place."""
+        """Restore what `named_tensors` returned.
+
+        Args:
+            stored: the names of the stored tensors.
+            names: the name of each parameter by its id.
+            read: fills a dict of tensors in place, by name.
+        """
         self._check_same_kind(any(name.startswith("forget.") for name in stored), "slow.0" in stored)
         for part, optimizer in self._parts():
             for group in optimizer.param_groups:
@@ -239,8 +251,8 @@ class FastSlow(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.base.zero_grad(set_to_none=set_to_none)
 
-    def state_dict(self) -> dict:
-        """State of both optimizers; the slow copy only where the next outer step cannot rebuild it (EMA)."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both optimizers, and the slow copy where the next outer step cannot rebuild it (EMA)."""
         return {
             "base": self.base.state_dict(),
             "forget": self.forget.state_dict() if self.forget is not None else None,
@@ -261,7 +273,7 @@ class FastSlow(Optimizer):
         self.mask_drift = state_dict["mask_drift"]
 
     def _check_same_kind(self, forget: bool, slow: bool) -> None:
-        """Raise ValueError unless a checkpoint with or without these fits."""
+        """Raise ValueError unless a checkpoint with (or without) a forget optimizer and a slow copy fits this one."""
         if forget != (self.forget is not None):
             raise ValueError(
                 "the checkpoint was written with another forget_optim (separate or shared): resume with the same one"

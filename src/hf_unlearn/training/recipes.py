@@ -1,4 +1,4 @@
-"""Small classifiers and data to measure on: built from a configuration, trained by the one loop."""
+"""Small classifiers and data for examples and comparisons, trained with `UnlearnTrainer`."""
 
 import tempfile
 import time
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     ResNetConfig,
@@ -16,6 +15,7 @@ from transformers import (
 )
 
 from ..data.images import ArrayDataset, digits
+from ..data.protocols import SizedDataset
 from ..methods import FineTune
 from .config import UnlearnConfig
 from .trainer import UnlearnTrainer
@@ -24,21 +24,37 @@ SPLIT = (0.7, 0.15, 0.15)  # train, validation, test
 
 
 def digits_vit() -> PreTrainedModel:
-    """0.14M weights, 2x2 patches of 8x8 grey images, ten classes."""
-    sizes = dict(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128)
-    return ViTForImageClassification(ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=10, **sizes))
+    """Build a ViT with 0.14M weights for 8x8 grey images in 2x2 patches, ten classes."""
+    config = ViTConfig(
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=128,
+    )
+    config.num_labels = 10
+    return ViTForImageClassification(config)
 
 
 def digits_resnet() -> PreTrainedModel:
-    """0.19M weights, 8x8 grey images, ten classes."""
-    sizes = dict(embedding_size=32, hidden_sizes=[32, 64, 96], depths=[1, 1, 1], layer_type="basic")
-    return ResNetForImageClassification(ResNetConfig(num_channels=1, num_labels=10, **sizes))
+    """Build a ResNet with 0.19M weights for 8x8 grey images, ten classes."""
+    return _resnet(channels=1, last_width=96)
 
 
 def cifar_resnet() -> PreTrainedModel:
-    """0.3M weights, 32x32 colour images, ten classes."""
-    sizes = dict(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
-    return ResNetForImageClassification(ResNetConfig(num_channels=3, num_labels=10, **sizes))
+    """Build a ResNet with 0.3M weights for 32x32 colour images, ten classes."""
+    return _resnet(channels=3, last_width=128)
+
+
+def _resnet(channels: int, last_width: int) -> PreTrainedModel:
+    widths = [32, 64, last_width]
+    config = ResNetConfig(
+        num_channels=channels, embedding_size=32, hidden_sizes=widths, depths=[1, 1, 1], layer_type="basic"
+    )
+    config.num_labels = 10
+    return ResNetForImageClassification(config)
 
 
 CLASSIFIERS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -49,7 +65,7 @@ CLASSIFIERS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def build_classifier(name: str, seed: int) -> PreTrainedModel:
-    """An untrained classifier of `CLASSIFIERS`; the seed decides its first weights."""
+    """Build an untrained classifier of `CLASSIFIERS` with initial weights drawn by `seed`."""
     if name not in CLASSIFIERS:
         raise ValueError(f"classifier {name!r} is not one of {', '.join(CLASSIFIERS)}")
     with torch.random.fork_rng():
@@ -58,23 +74,26 @@ def build_classifier(name: str, seed: int) -> PreTrainedModel:
 
 
 def digits_splits(seed: int = 0) -> dict[str, ArrayDataset]:
-    """scikit-learn's digits, shuffled by `seed`: 1258 train, 269 validation and 270 test images."""
+    """Split scikit-learn's digits, shuffled by `seed`: 1258 train, 269 validation and 270 test images."""
     data = digits()
+    classes = torch.tensor(data.labels)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     ends = [round(sum(SPLIT[:k]) * len(data)) for k in range(4)]
     parts = (order[start:end] for start, end in zip(ends, ends[1:]))
     return {
-        name: ArrayDataset(data.pixel_values[part], data.label_tensor[part])
+        name: ArrayDataset(data.pixel_values[part], classes[part])
         for name, part in zip(("train", "validation", "test"), parts)
     }
 
 
 def train_classifier(
-    model: PreTrainedModel, dataset: Dataset, seed: int, output_dir: str | None = None, **overrides: Any
+    model: PreTrainedModel, dataset: SizedDataset, seed: int, output_dir: str | None = None, **overrides: Any
 ) -> float:
-    """Train in place on all of `dataset` and return the seconds it took; nothing is saved without `output_dir`.
+    """Train `model` in place on `dataset` and return the seconds it took.
 
-    `overrides` are fields of UnlearnConfig; the defaults suit the digits.
+    Args:
+        output_dir: where to save the model. Without it nothing is saved.
+        overrides: fields of UnlearnConfig. The defaults suit the digits.
     """
     values: dict[str, Any] = {
         "max_steps": 800,
@@ -84,9 +103,10 @@ def train_classifier(
         "seed": seed,
         **overrides,
     }
+    data: Any = dataset  # transformers asks for torch's Dataset by name
     with tempfile.TemporaryDirectory() as scratch:
         config = UnlearnConfig.quiet(output_dir=output_dir or scratch, **values)
-        trainer = UnlearnTrainer(model, config, FineTune(), None, dataset)
+        trainer = UnlearnTrainer(model, config, FineTune(), None, data)
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..common.sharding import local, whole
+from ..common.sharding import gather, local
 from ..data.numerics import gradient_norm
 from ..families import Baseline
 from ..families.base import Objective
@@ -224,7 +224,7 @@ class Step:
         if masks is not None and not hard:  # as released code: the mask acts on the gradient that is then clipped
             _mask_gradients(parameters, masks)
         norm = max_norm if forget else (self.args.max_grad_norm or None)
-        size = gradient_norm(parameters) if norm is None else whole(nn.utils.clip_grad_norm_(parameters, norm))
+        size = gradient_norm(parameters) if norm is None else gather(nn.utils.clip_grad_norm_(parameters, norm))
         self.guard.check("forget_loss" if forget else "retain_loss", loss, size)
         if masks is not None and hard:
             _mask_gradients(parameters, masks)
