@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..common.sharding import largest_of_shards, local, local_shards
-from ..methods.base import OptimizerSpec
-from .config import UnlearnConfig
 
 
 class FastSlow(Optimizer):
@@ -280,30 +278,3 @@ class FastSlow(Optimizer):
             )
         if slow and self.form != "ema":
             raise ValueError("the checkpoint holds an EMA of the weights: resume with slow_form='ema'")
-
-
-def fast_slow_around(
-    base: Optimizer, wishes: OptimizerSpec, args: UnlearnConfig, buffers: Iterable[Tensor]
-) -> FastSlow:
-    """FastSlow around the stock optimizer of the retain steps, with the forget optimizer that a method asks for.
-
-    Args:
-        wishes: `Method.optimizer`.
-        args: they give the learning rate and Adam's constants of a separate forget optimizer.
-        buffers: floating-point buffers that are merged like weights.
-    """
-    base.param_groups[:] = [group for group in base.param_groups if group["params"]]
-    forget = None
-    if wishes.forget_optim == "separate":
-        rate = wishes.forget_learning_rate or args.learning_rate
-        groups = [{"params": group["params"]} for group in base.param_groups]
-        fused = base.defaults.get("fused") or None
-        forget = torch.optim.AdamW(
-            groups,
-            lr=rate,
-            betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_epsilon,
-            weight_decay=0.0,
-            fused=fused,
-        )
-    return FastSlow(base, forget, wishes.slow_rate, wishes.slow_form, buffers, args.offload)

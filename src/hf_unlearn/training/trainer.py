@@ -31,7 +31,7 @@ from .draws import Draws, stream_loader
 from .evaluator import Evaluator
 from .fsdp import Fsdp, check_launch
 from .guard import DivergenceGuard
-from .optim import fast_slow_around
+from .optimizers import fast_slow_around
 from .publishing import Publisher
 from .reference import Reference
 from .step import Step
@@ -93,7 +93,7 @@ class UnlearnTrainer(Trainer):
             callbacks=[self.merge, *(callbacks or []), self.guard],
             **kwargs,
         )
-        if self.pop_callback(ProgressCallback) is not None:
+        if self.pop_callback(ProgressCallback):
             self.add_callback(UnlearnProgress)
         if args.logging_strategy == "no":  # then the closing summary is not wanted either
             self.remove_callback(PrinterCallback)
@@ -111,8 +111,7 @@ class UnlearnTrainer(Trainer):
 
     # ---- training ----------------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Unlearn. `resume_from_checkpoint` is a folder, True for the newest whole one in output_dir, or "auto" for
-        that one where there is one, and a start where there is none.
+        """Unlearn. `resume_from_checkpoint`: a folder, True for the newest whole one, or "auto" to resume if there is one.
 
         Raises:
             ValueError: the named checkpoint does not exist or is torn (it never starts afresh instead).
