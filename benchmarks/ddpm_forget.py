@@ -64,7 +64,8 @@ LORA = {
 
 def method_of(variant: str):
     """The Method of a variant, with all its options resolved."""
-    from hf_unlearn import METHODS, SFRon
+    from hf_unlearn.common.keys import content_key
+from hf_unlearn import METHODS, SFRon
 
     name, options, _ = VARIANTS[variant]
     return SFRon.from_preset(**options) if name == "sfron" else METHODS[name](**options)
@@ -135,7 +136,7 @@ def key(variant: str, digit: int, seed: int, samples: int) -> str:
         recipe = {**asdict(method_of(variant)), **OBJECTIVE, **TRAINING, **VARIANTS[variant][2]}
         if variant in LORA:
             recipe |= {"lora": LORA[variant], **ranking(LORA[variant]["select"])}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    digest = content_key(recipe, digits=12)
     return f"{variant}|{digit}|{seed}|{samples}|{digest_of(weights)}|{digest}"
 
 

@@ -35,7 +35,8 @@ ROWS = {
 
 def unlearned(model: str, row: str, digit: int, seed: int, rate: float | None):
     """(pipeline, seconds of unlearning)."""
-    from hf_unlearn import METHODS, DiTPrediction, UnlearnConfig, UnlearnTrainer, digits
+    from hf_unlearn.common.keys import content_key
+from hf_unlearn import METHODS, DiTPrediction, UnlearnConfig, UnlearnTrainer, digits
     from hf_unlearn.data.pairs import split_by_label
     from hf_unlearn.families.dit.load import load_dit_pipeline
     from hf_unlearn.families.latents import encode_images
@@ -91,7 +92,7 @@ def key(model: str, row: str, digit: int, seed: int, rate: float | None, samples
     about = [BUDGET, rate]
     if row in ROWS:
         about += [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1]))]
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    digest = content_key(about, digits=12)
     return f"{row}|{digit}|{seed}|{samples}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
 

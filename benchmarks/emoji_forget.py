@@ -47,7 +47,8 @@ LORA = {
 
 def concept_of(kind: str, name: str):
     """(the concept, whose prompts go to the next style or object; the prompts of everything else)."""
-    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, prompt_of
+    from hf_unlearn.common.keys import content_key
+from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, prompt_of
     from hf_unlearn.families.concepts import Concept
 
     styles, things = list(STYLES), list(OBJECTS)
@@ -172,7 +173,7 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
         about["row"] = [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1])), LORA.get(row)]
     if row in LORA:
         about |= ranking(LORA[row]["select"])
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    digest = content_key(about, digits=12)
     return f"{row}|{kind}|{name}|{seed}|{count}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
 

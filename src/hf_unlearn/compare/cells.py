@@ -5,7 +5,6 @@ package that it runs (`closure`) and the versions of its libraries. A changed in
 never read.
 """
 
-import hashlib
 import json
 import tempfile
 import time
@@ -14,13 +13,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import Dataset, Subset
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from ..common.errors import DivergenceError
 from ..common.files import write_text
+from ..common.keys import content_key
 from ..common.losses import spread
 from ..common.untrusted import loading, read_json
+from ..data.pairs import subset
+from ..data.protocols import SizedDataset
 from ..evaluation.classification import Measured, accuracy, classification_figures, measure, predictions
 from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
@@ -61,7 +62,7 @@ class Cells:
             "source": source,
             "versions": version_of("torch", "transformers", "scikit-learn"),
         }
-        return hashlib.sha256(json.dumps({**shared, **spec}, sort_keys=True).encode()).hexdigest()[:20]
+        return content_key({**shared, **spec}, digits=20)
 
     def cell_path(self, row: str, seed: int, split: str, options: dict[str, Any]) -> Path:
         """The file of a cell. The method's own source is in its name, that of other methods is not."""
@@ -71,11 +72,11 @@ class Cells:
         source = source_of(None if row in REFERENCES else method_of(row, options_of_method(options)))
         return self.cells / f"{self.key(source, row=row, seed=seed, split=split, options=options, **decides)}.json"
 
-    def measured_on(self, seed: int, split: str) -> dict[str, Dataset]:
+    def measured_on(self, seed: int, split: str) -> dict[str, SizedDataset]:
         """The forget, retain and test sets; `test` is the part `split`, without the classes that are forgotten."""
         forget, retain = forget_and_retain(self.recipe, seed)
         if self.recipe.max_retain_samples:
-            retain = Subset(retain, spread(len(retain), self.recipe.max_retain_samples))
+            retain = subset(retain, spread(len(retain), self.recipe.max_retain_samples))
         test = splits_of(self.recipe)[0][split]
         sets = evaluation_sets(forget, retain, test, "classes" in self.recipe.forget)
         return {name: sets[name] for name in ("forget", "retain", "test")}
@@ -164,8 +165,8 @@ def unlearn(
     model: PreTrainedModel,
     row: str,
     options: dict[str, Any],
-    forget: Dataset,
-    retain: Dataset,
+    forget: SizedDataset,
+    retain: SizedDataset,
     seed: int,
 ) -> tuple[PreTrainedModel, float, str | None]:
     """Run a row's method on `model`, which is changed in place.

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from ..common.untrusted import loading
 from ..data.fingerprint import fingerprint
 from ..data.images import ArrayDataset, FlippedAndCropped
 from ..data.pairs import random_subset, split_by_index, split_by_label
+from ..data.protocols import SizedDataset
 from ..training.recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
 
 if TYPE_CHECKING:  # its values are in the key of every cell
@@ -82,7 +83,7 @@ def train_model(recipe: "Recipe", seed: int, forget_seed: int | None, folder: Pa
     Args:
         forget_seed: leave out the forget set of this seed; None trains on all data.
     """
-    data: Dataset = splits_of(recipe)[0]["train"]
+    data: SizedDataset = splits_of(recipe)[0]["train"]
     if forget_seed is not None:
         _, data = forget_and_retain(recipe, forget_seed)
     data = FlippedAndCropped(data) if recipe.augment else data

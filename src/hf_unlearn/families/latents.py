@@ -1,6 +1,5 @@
 """Latents on disk: images through the VAE once, or drawn by the model itself; found again by what they came from."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..common.files import atomic, write_text
+from ..common.keys import content_key
 from ..common.weights import weights_digest
 from ..data.fingerprint import fingerprint
 from ..data.images import ArrayDataset
@@ -37,7 +37,7 @@ class Cache:
     """Tensors by content in a folder: written part by part, so that an interrupted job goes on, each part whole."""
 
     def __init__(self, folder: str | Path, *content: Any):
-        self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        self.key = content_key(content)
         self.folder = Path(folder) / self.key
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "content.json").exists():

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from ..common.errors import spare_memory
 from ..data.pairs import collate
+from ..data.protocols import SizedDataset
 from ..data.streaming import StreamedPairs
 from ..families import Objective, objective_for
 from ..hub.upload import Published
@@ -65,11 +66,11 @@ class UnlearnTrainer(Trainer):
         model: Objective | Any,
         args: UnlearnConfig | None = None,
         method: Method | None = None,
-        forget_dataset: Dataset | None = None,
-        retain_dataset: Dataset | IterableDataset | None = None,
+        forget_dataset: SizedDataset | None = None,
+        retain_dataset: SizedDataset | IterableDataset | None = None,
         masks: Masks | dict[str, Tensor] | str | None = None,
-        eval_forget_dataset: Dataset | None = None,
-        eval_retain_dataset: Dataset | None = None,
+        eval_forget_dataset: SizedDataset | None = None,
+        eval_retain_dataset: SizedDataset | None = None,
         callbacks: list[TrainerCallback] | None = None,
         forgotten: str = "",
         **kwargs: Any,
@@ -111,7 +112,7 @@ class UnlearnTrainer(Trainer):
 
     # ---- training ----------------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Unlearn. `resume_from_checkpoint`: a folder, True for the newest whole one, or "auto" to resume if there is one.
+        """Unlearn. `resume_from_checkpoint`: a folder, True for the newest whole one, "auto" to resume if there is one.
 
         Raises:
             ValueError: the named checkpoint does not exist or is torn (it never starts afresh instead).
