@@ -27,7 +27,15 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"hf_unlearn": ["py.typed", "assets/**/*", "compare/recipes/*.yaml", "report/templates/*"]},
+    package_data={
+        "hf_unlearn": [
+            "py.typed",
+            "assets/**/*",
+            "cli/accelerate/*.yaml",
+            "compare/recipes/*.yaml",
+            "report/templates/*",
+        ]
+    },
     entry_points={"console_scripts": ["hf-unlearn=hf_unlearn.__main__:main"]},
     install_requires=[
         "torch>=2.4",
