@@ -168,9 +168,7 @@ class TrainingFlags:
     adam_weight_decay: float = flag(0.0, "Weight decay of the retain steps.", "weight_decay")
     max_grad_norm: float = flag(1.0, "Norm to which the retain gradient is clipped; 0 does not clip.")
     gradient_accumulation_steps: int = flag(1, "Batches per optimizer step; methods with fast steps need 1.")
-    gradient_checkpointing: bool = flag(
-        False, "Compute activations twice to save memory.", "activation_checkpointing"
-    )
+    gradient_checkpointing: bool = flag(False, "Compute activations twice to save memory.", "activation_checkpointing")
     offload: bool = flag(
         False, "Keep the original's copy and the slow weights in host memory: less on the GPU, slower."
     )

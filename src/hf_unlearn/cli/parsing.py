@@ -162,7 +162,7 @@ def _refuse(parser: OneLineParser, message: str) -> NoReturn:
 
 
 def _convert(parser: OneLineParser, action: argparse.Action, value: Any, lists: bool = False) -> Any:
-    """Return a YAML value as the flag would have read it, so that `learning_rate: 1e-4` (a string in YAML) is a number.
+    """Return a YAML value as the flag would have read it: `learning_rate: 1e-4`, a string in YAML, is a number.
 
     Raises:
         ValueError: nothing where the flag has a default, a list for a flag that takes one value, or a list in a list

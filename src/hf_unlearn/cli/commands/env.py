@@ -16,7 +16,9 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "dataset
 
 def env_command(argv: list[str]) -> None:
     """hf-unlearn env"""
-    parser = CommandParser(prog="hf-unlearn env", description="Print versions for a bug report: nothing personal is in it.")
+    parser = CommandParser(
+        prog="hf-unlearn env", description="Print versions for a bug report: nothing personal is in it."
+    )
     parser.add_argument("--json", action="store_true", help="Print them as JSON.")
     names = sorted(path.stem for path in ACCELERATE.glob("*.yaml"))
     told = "Print the path of one of the package's files for `accelerate launch --config_file` instead."

@@ -82,8 +82,10 @@ def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "Datase
 
 
 def compute(objective: "Objective", forget: "Dataset", retain: "Dataset", given: dict[str, Any]) -> "Masks":
-    """Return the masks that a run of sfron with these options and this seed would start with, or with `mask_density` the
-    most salient share of all weights."""
+    """Return the masks that a run of sfron with these options and this seed would start with.
+
+    With `mask_density` the most salient share of all weights instead.
+    """
     from ...methods import SFRon
     from ...saliency.fisher import fisher
     from ...saliency.masks import density_masks
