@@ -17,7 +17,7 @@ $(VENV)/.ready: setup.py pyproject.toml tools/setup_env.sh
 	touch $@
 
 demo: env
-	$(BIN)/python scripts/unlearn_ddpm.py --output_dir demo-output
+	$(BIN)/hf-unlearn ddpm --output_dir demo-output
 
 test: env
 	$(BIN)/python -m pytest -n 2 -m "not long and not gpu"
