@@ -52,7 +52,7 @@ def training_commands() -> list[list[str]]:
 def test_training_commands_are_understood(tmp_path, run_script, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     commands = training_commands()
-    assert len(commands) >= 13 and {name for name, *_ in commands} >= {"ddpm", "dit", "sd", "classify", "unlearn_sd.py"}
+    assert len(commands) >= 13 and {name for name, *_ in commands} >= {"ddpm", "sd", "classify", "unlearn_sd.py"}
     for folder in ("train", "val"):
         (tmp_path / "photos" / folder).mkdir(parents=True)
     for name, *arguments in commands:
