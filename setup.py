@@ -48,6 +48,8 @@ setup(
         "safetensors>=0.4.5",
         "jinja2>=3.1",
         "pyyaml>=6.0",
+        "matplotlib>=3.8",  # every training command ends with a picture or a table that these two make
+        "torchmetrics>=1.4",
     ],
     extras_require={
         "compare": COMPARE,
