@@ -56,7 +56,7 @@ def run(outside):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A classifier and images of two classes."""
+    """A classifier and images of its four classes."""
     import numpy as np
     from conftest import tiny_vit
     from PIL import Image
@@ -64,7 +64,7 @@ def model(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("model")
     tiny_vit().save_pretrained(root / "vit")
     generator = np.random.default_rng(0)
-    for label in ("0", "1"):
+    for label in ("0", "1", "2", "3"):
         (root / "images" / label).mkdir(parents=True)
         for i in range(4):
             pixels = generator.integers(0, 256, (8, 8), dtype=np.uint8)
