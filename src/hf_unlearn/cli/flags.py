@@ -217,7 +217,15 @@ class TrainingFlags:
         """Return the UnlearnConfig these flags mean; `others` are fields of it, and win."""
         from ..training.config import UnlearnConfig
 
-        same = ("output_dir", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "offload")
+        same: tuple[str, ...] = (
+            "output_dir",
+            "learning_rate",
+            "adam_beta1",
+            "adam_beta2",
+            "adam_epsilon",
+            "max_grad_norm",
+            "offload",
+        )
         same += ("gradient_accumulation_steps", "dataloader_num_workers", "seed", "logging_steps", "report_to")
         same += ("target_forget", "max_retain_drift", "max_loss_ratio", "hub_token")
         renamed: dict[str, Any] = {

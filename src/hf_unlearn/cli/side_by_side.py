@@ -66,7 +66,11 @@ class SideBySide:
             raise ValueError("the seed is a number from 0")
         images = []
         for model in self.models.values():
-            asked = {"class": {"class_labels": [condition]}, "prompt": {"prompt": condition}, "seed": {}}[self.kind]
+            asked: dict[str, Any] = {
+                "class": {"class_labels": [condition]},
+                "prompt": {"prompt": condition},
+                "seed": {},
+            }[self.kind]
             generator = torch.Generator().manual_seed(int(seed))
             images.append(_enlarged(model(**asked, **self.options, generator=generator).images[0]))
         return images[0], images[1]

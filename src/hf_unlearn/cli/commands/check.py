@@ -46,8 +46,9 @@ class Criterion:
         if missing or not found:
             reason = f"{missing[0]} has no value" if missing else self.lacks
             return Result(self.name, limit, False, missing[0] if missing else None, None, reason)
-        figure = (min if self.least else max)(found, key=found.get)
-        value = found[figure]
+        measured = {name: value for name, value in found.items() if value is not None}
+        figure = (min if self.least else max)(measured, key=lambda name: measured[name])
+        value = measured[figure]
         equal = math.isclose(value, limit, rel_tol=1e-9)  # 1 - 0.98 is 0.020000000000000018
         passed = equal or (value > limit if self.least else value < limit)
         sign = (">=" if passed else "<") if self.least else ("<=" if passed else ">")
@@ -64,7 +65,7 @@ def _shares(record: "RunRecord", part: str) -> list[str]:
 
 def _drop(record: "RunRecord", part: str) -> Found:
     pairs = {n: (record.figure("before", n), record.figure("after", n)) for n in _shares(record, part)}
-    return {n: None if None in pair else pair[0] - pair[1] for n, pair in pairs.items()}
+    return {n: None if a is None or b is None else a - b for n, (a, b) in pairs.items()}
 
 
 def _ratio(record: "RunRecord", start: str, reference: str) -> Found:

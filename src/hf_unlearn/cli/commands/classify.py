@@ -66,7 +66,11 @@ def _other_arguments() -> type:
     fields: list[tuple[str, Any, Any]] = []
     for own in dataclasses.fields(UnlearnConfig):
         if own.init and own.name not in taken:
-            given = {"default": own.default, "default_factory": own.default_factory, "metadata": own.metadata}
+            given: dict[str, Any] = {
+                "default": own.default,
+                "default_factory": own.default_factory,
+                "metadata": own.metadata,
+            }
             fields.append((own.name, kinds[own.name], dataclasses.field(**given)))
     return dataclasses.make_dataclass("OtherArguments", fields)
 
@@ -87,7 +91,7 @@ def classify_command(argv: list[str]) -> None:
 
     classes = (ModelFlags, DataFlags, LoraFlags, ClassifierFlags)
     text = "Make an image classifier forget a class or some training images, and save what plain transformers loads."
-    known = {"kinds": KINDS, "basic": BASIC, "hidden": (OtherArguments,), "epilog": EPILOG}
+    known: dict[str, Any] = {"kinds": KINDS, "basic": BASIC, "hidden": (OtherArguments,), "epilog": EPILOG}
     parts = parse(classes, argv, text, prog="hf-unlearn classify", **known)
     from ..runs.classify import ClassifierRun
     from ..runs.skeleton import execute

@@ -63,7 +63,8 @@ def estimate(flags: Any) -> dict[str, Any]:
     options = ("retain_steps", "retain_loss", "forget_optim", "slow_rate", "fisher_batch_size")
     method = SFRon(**{name: getattr(flags, name) for name in options})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    modes, free = {}, free_bytes(device)
+    modes: dict[str, Any] = {}
+    free = free_bytes(device)
     for mode in MODES:
         network = outline(flags.model, flags.revision)
         parameters = sum(p.numel() for p in network.parameters())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...families import Objective
     from ...saliency.masks import Masks
 
-BOTH = ("dataset_name", "dataset_config_name", "train_data_dir", "forget_class", "forget_indices")
+BOTH: tuple[str, ...] = ("dataset_name", "dataset_config_name", "train_data_dir", "forget_class", "forget_indices")
 BOTH += ("image_column", "label_column")
 OBJECTIVE = ("label_dropout", "antithetic", "null_class", "variance_weight", "random_flip", "cache_dir")
 PIPELINES = ("forget_data_dir", "resolution", "center_crop", *OBJECTIVE)
@@ -68,17 +68,17 @@ def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "Datase
             "a text-to-image pipeline needs its prompts: `hf-unlearn sd` keeps the masks in OUTPUT_DIR/cache/masks"
         )
     names = (*BOTH, "forget_data_dir", "resolution", "center_crop")
-    flags = ImageDataFlags(**_chosen(given, names, forget_class=_numbers, forget_indices=_numbers))
+    images = ImageDataFlags(**_chosen(given, names, forget_class=_numbers, forget_indices=_numbers))
     named = {"label_dropout": 0.1, "antithetic": True} | _chosen(given, ("label_dropout", "antithetic"))
     if "transformer" in loaded.components:
         _refuse(given, ("null_class",), "a DiT")
         cache = given.get("cache_dir") or str(Path(given["output"]).parent / "cache")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        objective = DiTPrediction(loaded, **named, **_chosen(given, ("variance_weight",)))
-        return objective, *latent_sets(flags, loaded, cache, given.get("random_flip", False), device)
+        dit = DiTPrediction(loaded, **named, **_chosen(given, ("variance_weight",)))
+        return dit, *latent_sets(images, loaded, cache, given.get("random_flip", False), device)
     _refuse(given, ("variance_weight", "random_flip", "cache_dir"), "a UNet2D pipeline")
     objective = NoisePrediction(loaded, **named, **_chosen(given, ("null_class",)))
-    return objective, *unet_sets(flags, loaded, default=model is None)
+    return objective, *unet_sets(images, loaded, default=model is None)
 
 
 def compute(objective: "Objective", forget: "Dataset", retain: "Dataset", given: dict[str, Any]) -> "Masks":
@@ -97,10 +97,15 @@ def compute(objective: "Objective", forget: "Dataset", retain: "Dataset", given:
         config = UnlearnConfig.quiet(output_dir=scratch, seed=given["seed"])
         UnlearnTrainer(objective, config, method, forget, retain)
     if "mask_density" not in given:
-        return method.masks(objective, forget, retain, given["seed"])
-    sizes = dict(estimator=method.fisher, max_samples=method.fisher_samples, batch_size=method.fisher_batch_size)
+        masks = method.masks(objective, forget, retain, given["seed"])
+        if masks is None:
+            raise ValueError("there are no masks: the method is set to do without")
+        return masks
+    sizes: dict[str, Any] = dict(
+        estimator=method.fisher, max_samples=method.fisher_samples, batch_size=method.fisher_batch_size
+    )
     fishers = [fisher(objective, part, part is forget, seed=given["seed"], **sizes) for part in (forget, retain)]
-    return density_masks(*fishers, given["mask_density"])
+    return density_masks(fishers[0], fishers[1], given["mask_density"])
 
 
 def table(masks: "Masks", path: Path, top: int) -> str:

@@ -101,9 +101,11 @@ class DDPMRun(Run):
         if self.default and len(forgotten) == 1:
             pipelines["retrained"] = retrained_digits_ddpm(forgotten[0]).to(device)
         if self.classifier is not None:
-            found = judged_pipelines(pipelines, *self.classifier, forgotten, self.retain, folder, draw)
+            classifier, classes = self.classifier
+            found = judged_pipelines(pipelines, classifier, classes, forgotten, self.retain, folder, draw)
         else:
-            real = digits()
+            real: Any = digits()
+            judge: Any = digits_judge()
             images = (real.pixel_values, real.label_tensor)
-            found = compare_pipelines(pipelines, digits_judge(), forgotten, *images, folder, draw)
+            found = compare_pipelines(pipelines, judge, forgotten, *images, folder, draw)
         return figures_table(found), {name: f.metrics() for name, f in found.items()}, class_rows(found, forgotten)

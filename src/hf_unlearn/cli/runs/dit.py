@@ -92,6 +92,7 @@ class DiTRun(Run):
             picture(pipelines, f"{folder}/before_after.png", forgotten, draw)
             return table, metrics, []
         real = decoded_sets(self.data, self.pipeline)[1]
-        found = judged_pipelines(pipelines, *self.classifier, forgotten, real, folder, draw)
+        classifier, classes = self.classifier
+        found = judged_pipelines(pipelines, classifier, classes, forgotten, real, folder, draw)
         metrics = {name: {**found[name].metrics(), **row} for name, row in metrics.items()}
         return f"{figures_table(found)}\n\n{table}", metrics, class_rows(found, forgotten)
