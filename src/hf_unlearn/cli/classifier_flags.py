@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
 from ..data.class_names import class_ids
@@ -83,7 +83,7 @@ def held_out_images(data: ClassifierDataFlags, model: PreTrainedModel, processor
     return None if held_out is None else data.load(where, held_out, data.max_eval_samples, model, processor)
 
 
-def split_train(data: ClassifierDataFlags, train: Dataset, model: PreTrainedModel, seed: int) -> tuple[Subset, Subset]:
+def split_train(data: ClassifierDataFlags, train: Any, model: PreTrainedModel, seed: int) -> tuple[Subset, Subset]:
     """(forget, retain) parts of the training images; a random tenth where the flags do not say."""
     if data.forget_class:
         return split_by_label(train, class_ids(data.forget_class, model.config))

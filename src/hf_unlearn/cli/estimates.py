@@ -59,8 +59,8 @@ def arguments(network: nn.Module, batch: int, device: Any, size: int | None = No
     config: Any = network.config
     zeros = torch.zeros
     if not hasattr(config, "sample_size"):  # a transformers classifier
-        size = size or getattr(config, "image_size", 224)
-        sides = (size, size) if isinstance(size, int) else tuple(size)
+        seen: Any = size or getattr(config, "image_size", 224)
+        sides = (seen, seen) if isinstance(seen, int) else tuple(seen)
         return {"pixel_values": zeros(batch, config.num_channels, *sides, device=device)}
     size = size or config.sample_size or 32
     sides = (size, size) if isinstance(size, int) else tuple(size)
