@@ -17,7 +17,7 @@ $(VENV)/.ready: setup.py pyproject.toml tools/setup_env.sh
 	touch $@
 
 demo: env
-	$(BIN)/python scripts/unlearn_ddpm.py --output_dir demo-output
+	$(BIN)/hf-unlearn ddpm --output_dir demo-output
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not gpu"
@@ -28,6 +28,7 @@ test-all: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: env
 	$(BIN)/python benchmarks/bench.py --profile quick

@@ -27,7 +27,15 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"hf_unlearn": ["py.typed", "assets/**/*", "compare/recipes/*.yaml", "report/templates/*"]},
+    package_data={
+        "hf_unlearn": [
+            "py.typed",
+            "assets/**/*",
+            "cli/accelerate/*.yaml",
+            "compare/recipes/*.yaml",
+            "report/templates/*",
+        ]
+    },
     entry_points={"console_scripts": ["hf-unlearn=hf_unlearn.__main__:main"]},
     install_requires=[
         "torch>=2.4",
@@ -40,6 +48,8 @@ setup(
         "safetensors>=0.4.5",
         "jinja2>=3.1",
         "pyyaml>=6.0",
+        "matplotlib>=3.8",  # every training command ends with a picture or a table that these two make
+        "torchmetrics>=1.4",
     ],
     extras_require={
         "compare": COMPARE,
@@ -54,7 +64,7 @@ setup(
         "emoji": ["resvg-py>=0.1"],  # renders the pictures of the small text-to-image benchmark
         "demo": DEMO,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "pre-commit>=4.0"],
+        "dev": [*TEST, "ruff>=0.9", "mypy>=1.15", "types-PyYAML>=6.0", "pre-commit>=4.0"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -10,8 +10,6 @@ models.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import tempfile
 import time
@@ -19,6 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cells import computed, digest_of, ranking
+
+from hf_unlearn.common.keys import content_key
 
 STEPS = 50
 TRAINING = {
@@ -64,8 +64,7 @@ LORA = {
 
 def method_of(variant: str):
     """The Method of a variant, with all its options resolved."""
-    from hf_unlearn.common.keys import content_key
-from hf_unlearn import METHODS, SFRon
+    from hf_unlearn import METHODS, SFRon
 
     name, options, _ = VARIANTS[variant]
     return SFRon.from_preset(**options) if name == "sfron" else METHODS[name](**options)

@@ -10,8 +10,6 @@ features, over the original's.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import tempfile
 import time
@@ -19,6 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cells import computed, digest_of
+
+from hf_unlearn.common.keys import content_key
 
 BUDGET = 300
 # row -> (method, its options, learning rate)
@@ -35,8 +35,7 @@ ROWS = {
 
 def unlearned(model: str, row: str, digit: int, seed: int, rate: float | None):
     """(pipeline, seconds of unlearning)."""
-    from hf_unlearn.common.keys import content_key
-from hf_unlearn import METHODS, DiTPrediction, UnlearnConfig, UnlearnTrainer, digits
+    from hf_unlearn import METHODS, DiTPrediction, UnlearnConfig, UnlearnTrainer, digits
     from hf_unlearn.data.pairs import split_by_label
     from hf_unlearn.families.dit.load import load_dit_pipeline
     from hf_unlearn.families.latents import encode_images

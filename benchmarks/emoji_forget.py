@@ -9,7 +9,6 @@ as it; IRA and CRA, how much of the rest is still read right in the forgotten on
 
 import argparse
 import hashlib
-import json
 import os
 import tempfile
 import time
@@ -17,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cells import computed, digest_of, ranking
+
+from hf_unlearn.common.keys import content_key
 
 STYLE, THING = ("style", "noto"), ("object", "rocket")
 TUNED_ON = (("style", "twemoji"), ("object", "guitar"))  # never in the table
@@ -47,8 +48,7 @@ LORA = {
 
 def concept_of(kind: str, name: str):
     """(the concept, whose prompts go to the next style or object; the prompts of everything else)."""
-    from hf_unlearn.common.keys import content_key
-from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, prompt_of
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, prompt_of
     from hf_unlearn.families.concepts import Concept
 
     styles, things = list(STYLES), list(OBJECTS)

@@ -40,7 +40,7 @@ def command(folders, kind: str, out, *more) -> list:
 
 
 def judging(folders, *more) -> list:
-    return ["--judge_model_name_or_path", folders / "judge", "--eval_samples_per_class", 6, *more]
+    return ["--classifier_model_name_or_path", folders / "judge", "--eval_samples_per_class", 6, *more]
 
 
 def test_logits_are_those_of_the_classifier_on_its_own_pixels():
@@ -95,7 +95,7 @@ def test_a_script_is_judged(folders, tmp_path, run_script, kind):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--eval_classes", 0], "set --judge_model_name_or_path"),
+        (["--eval_classes", 0], "set --classifier_model_name_or_path"),
         (["--judge_model_name_or_path", "judge", "--forget_indices", 1], "--forget_class"),
         (["--judge_model_name_or_path", "judge", "--forget_class", 1, "--eval_classes", 3], "class 3 is not in"),
         (["--judge_model_name_or_path", "nowhere/at/all", "--forget_class", 1], "does not exist"),

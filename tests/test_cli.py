@@ -42,7 +42,7 @@ def test_help_of_the_training_arguments_is_printed(capsys):
 ABORTS_AT_THE_END = """
 import atexit, ctypes, sys
 import torch
-from hf_unlearn import cli
+from hf_unlearn.cli import parsing as cli
 
 def main():
     torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)

@@ -1,4 +1,4 @@
-"""The launch files under scripts/accelerate: what accelerate, and DeepSpeed where it is installed, make of them."""
+"""The launch files of the package, also at scripts/accelerate: what accelerate and DeepSpeed make of them."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +12,10 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from conftest import config, tiny_pipeline
 
 from hf_unlearn import L1Sparse, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn.__main__ import main
 
-FOLDER = Path(__file__).parents[1] / "scripts/accelerate"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "src/hf_unlearn/cli/accelerate"
 KINDS = {
     "single_gpu": "NO",
     "multi_gpu": "MULTI_GPU",
@@ -33,6 +35,14 @@ def launched(name: str):
 
 def test_every_file_is_tested():
     assert {path.stem for path in FOLDER.glob("*.yaml")} == set(KINDS)
+    assert (ROOT / "scripts/accelerate").resolve() == FOLDER
+
+
+def test_env_says_where_they_are(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["hf-unlearn", "env", "--accelerate_config", "fsdp2"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0 and capsys.readouterr().out == f"{FOLDER / 'fsdp2.yaml'}\n"
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import tiny_sd
 
 from hf_unlearn import NoisePrediction, add_lora, load_ddpm_pipeline
+from hf_unlearn.__main__ import main
+from hf_unlearn.cli.commands import COMMANDS
 from hf_unlearn.evaluation import DIGITS_DDPM
 from hf_unlearn.saliency.ranks import choose_lora
 from hf_unlearn.saving.adapters import save_adapter
@@ -38,17 +41,30 @@ def test_python_blocks_run(tmp_path):
     assert (tmp_path / "without-churches/unet").exists()
 
 
-def test_script_commands_are_understood(tmp_path, run_script, monkeypatch):
+def training_commands() -> list[list[str]]:
+    """[script or training command, its arguments] of each line that trains."""
+    lines = [line.split("#")[0] for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
+    names = "|".join(name for name, command in COMMANDS.items() if command.trains)
+    start = rf"(?:scripts/(\S+\.py)|(?:-m hf_unlearn|^hf-unlearn) ({names})\b)(.*)"
+    return [[m[1] or m[2], *shlex.split(m[3])] for m in (re.search(start, line) for line in lines) if m]
+
+
+def test_training_commands_are_understood(tmp_path, run_script, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    commands = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
-    scripts = [shlex.split(line.split("#")[0].split("scripts/")[1]) for line in commands if "scripts/" in line]
-    assert len(scripts) >= 11
+    commands = training_commands()
+    assert len(commands) >= 13 and {name for name, *_ in commands} >= {"ddpm", "sd", "classify", "unlearn_sd.py"}
     for folder in ("train", "val"):
         (tmp_path / "photos" / folder).mkdir(parents=True)
-    for script, *arguments in scripts:
+    for name, *arguments in commands:
         if "--config" in arguments:
             continue
-        code, text, error = run_script(ROOT / "scripts" / script, *arguments, "--dry_run")
+        if name.endswith(".py"):
+            code, text, error = run_script(ROOT / "scripts" / name, *arguments, "--dry_run")
+        else:
+            monkeypatch.setattr("sys.argv", ["hf-unlearn", name, *arguments, "--dry_run"])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            code, (text, error) = stop.value.code, capsys.readouterr()
         assert code == 0 and ("nudity" if "--list_concepts" in arguments else "learning_rate") in text, error
 
 

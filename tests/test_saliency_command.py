@@ -80,7 +80,7 @@ def saliency(monkeypatch, capsys):
             ["--variance_weight", "0.1", "--random_flip"],
             "transformer/diffusion_pytorch_model.safetensors",
         ),
-        ("vit", "unlearn_classification.py", "grey", "--train_dir", CLASSIFIER, [], "model.safetensors"),
+        ("vit", "unlearn_classification.py", "grey", "--train_data_dir", CLASSIFIER, [], "model.safetensors"),
     ],
 )
 def test_a_run_with_the_file_is_a_run_that_computes_it(
@@ -91,7 +91,7 @@ def test_a_run_with_the_file_is_a_run_that_computes_it(
     assert code == 0, error
     masks = Masks.load(tmp_path / "masks.safetensors")
     assert 0 < masks.density < 1 and masks.metadata["gamma"] == "0.8"
-    name = "--model_name_or_path" if family == "vit" else "--pretrained_model_name_or_path"
+    name = "--pretrained_model_name_or_path"
     chosen += quick if "ddpm" not in script else [*quick, "--guidance_scale", "1"]
     given = ["--mask_path", tmp_path / "masks.safetensors"]
     inverse = Masks({n: ~m for n, m in masks.tensors.items()})
@@ -132,7 +132,7 @@ def test_flags_are_those_of_the_scripts():
     known = set(parser()._option_string_actions)
     for flags in (ImageDataFlags, ClassifierDataFlags):
         # Of figures, which this command does not take; and it reads all images, not the first ones of a stream.
-        others = {"validation_dir", "max_eval_samples", "streaming"}
+        others = {"validation_data_dir", "max_eval_samples", "streaming"}
         assert {f"--{f.name}" for f in fields(flags) if f.name not in others} <= known
     given = parser().parse_args([])
     for name in ("mask_threshold", "fisher", "fisher_samples", "fisher_batch_size"):
@@ -151,7 +151,7 @@ def test_flags_are_those_of_the_scripts():
         (["{dit}", "--null_class", "3"], "--null_class is not for a DiT"),
         (["{vit}", "--antithetic"], "--antithetic is not for a classifier"),
         (["{vit}", "--forget_indices", "1", "2"], "is one file"),
-        (["{sd}"], "scripts/unlearn_sd.py"),
+        (["{sd}"], "`hf-unlearn sd` keeps the masks"),
         (["{grey}"], "is not a saved model"),
         (["{grey}/nothing"], "does not exist"),
         (["--mask_density", "0.1", "--mask_threshold", "1"], "not allowed with"),

@@ -4,37 +4,29 @@ import argparse
 import sys
 
 from . import __version__
-from .cli.commands.check import check_command
-from .cli.commands.compare import compare_command
-from .cli.commands.demo import demo_command
-from .cli.commands.env import env_command
-from .cli.commands.estimate import estimate_command
-from .cli.commands.publish import publish_command
-from .cli.commands.report import report_command
-from .cli.commands.saliency import saliency_command
+from .cli.commands import COMMANDS
 from .cli.terminal import CommandParser, run
-
-COMMANDS = {
-    "compare": compare_command,
-    "report": report_command,
-    "check": check_command,
-    "publish": publish_command,
-    "demo": demo_command,
-    "saliency": saliency_command,
-    "estimate": estimate_command,
-    "env": env_command,
-}
 
 
 def main() -> None:
-    """Dispatch on the first word."""
+    """Call the command that the first word names. Without a word, print what there is."""
     argv = sys.argv[1:]
     if argv and argv[0] in COMMANDS:
         run(lambda: COMMANDS[argv[0]](argv[1:]))
-    parser = CommandParser(prog="hf-unlearn", formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.description = "\n".join(f.__doc__ for f in COMMANDS.values())
+    parser = CommandParser(
+        prog="hf-unlearn",
+        usage="hf-unlearn COMMAND [--help] ...",
+        description="Make a model forget something, keep the rest, and measure both.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command.name:{width}}  {command.help}" for command in COMMANDS.values()]
+    parser.epilog = "commands:\n" + "\n".join(lines) + "\n\n`hf-unlearn COMMAND --help` lists the flags of one."
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("command", choices=sorted(COMMANDS))
+    if not argv:
+        parser.print_help()
+        parser.exit()
+    parser.add_argument("command", choices=sorted(COMMANDS), help=argparse.SUPPRESS)
     parser.parse_args(argv)
 
 

@@ -27,7 +27,7 @@ from hf_unlearn.training import recipes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_classification.py"
 NAMES = ["zero", "one", "two", "three"]
-FAST = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--fisher_samples", "8", "--disable_tqdm", "True"]
+FAST = ["--max_train_steps", "2", "--train_batch_size", "4", "--fisher_samples", "8", "--disable_tqdm", "True"]
 FAST += ["--use_cpu", "True"]
 
 
@@ -79,8 +79,15 @@ def run(run_script):
 
 
 def flags(paths: dict[str, Path], out: Path, test: bool = True) -> list:
-    chosen = ["--model_name_or_path", paths["model"], "--train_dir", paths["train"], "--output_dir", out]
-    return [*FAST, *chosen, *(["--validation_dir", paths["test"]] if test else [])]
+    chosen = [
+        "--pretrained_model_name_or_path",
+        paths["model"],
+        "--train_data_dir",
+        paths["train"],
+        "--output_dir",
+        out,
+    ]
+    return [*FAST, *chosen, *(["--validation_data_dir", paths["test"]] if test else [])]
 
 
 def test_forget_a_class_by_name(tmp_path, paths, run):
@@ -113,7 +120,7 @@ def test_forget_a_fraction_then_the_same_by_its_indices(tmp_path, paths, run):
     first, second = tmp_path / "first", tmp_path / "second"
     code, output, error = run(*flags(paths, first, test=False), "--forget_fraction", "0.25", "--seed", "3")
     assert code == 0, error
-    assert output.count("pass --validation_dir") == 1
+    assert output.count("pass --validation_data_dir") == 1
     assert set(json.loads((first / "figures.json").read_text())["original"]) == {"forget_accuracy", "retain_accuracy"}
     positions = (first / "forget_indices.txt").read_text()
     assert len(positions.split()) == 6 and positions.split() == sorted(positions.split(), key=int)
@@ -125,7 +132,15 @@ def test_forget_a_fraction_then_the_same_by_its_indices(tmp_path, paths, run):
 
 
 def test_an_adapter_or_merged_weights(tmp_path, paths, run):
-    what = ["--model_name_or_path", paths["model"], "--train_dir", paths["train"], "--forget_class", "one", *FAST]
+    what = [
+        "--pretrained_model_name_or_path",
+        paths["model"],
+        "--train_data_dir",
+        paths["train"],
+        "--forget_class",
+        "one",
+        *FAST,
+    ]
     lora = ["--use_lora", "--rank", "2"]
     code, text, error = run(*what, *lora, "--output_dir", tmp_path / "adapter")
     assert code == 0 and "PeftModel" in (tmp_path / "adapter/README.md").read_text(), error
@@ -144,7 +159,7 @@ def test_an_adapter_or_merged_weights(tmp_path, paths, run):
 def test_unreadable_images_are_left_out_when_asked(tmp_path, paths, run):
     shutil.copytree(paths["train"], tmp_path / "train")
     (tmp_path / "train/one/2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    given = [*flags(paths, tmp_path / "out"), "--train_dir", tmp_path / "train", "--forget_class", "0"]
+    given = [*flags(paths, tmp_path / "out"), "--train_data_dir", tmp_path / "train", "--forget_class", "0"]
     code, output, error = run(*given)
     assert code == 2 and "one/2.png (position 2) is not a readable image" in error
     assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
@@ -165,8 +180,8 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, paths, run):
         "samples is 0": ["--forget_fraction", "0.001"],
         "class 'cat' is not in the model, which has zero, one, two, three": ["--forget_class", "cat"],
         "class '7' is not in the model": ["--forget_class", "7"],
-        "column 'species' is not in the data, which has image, label": [*forget, "--label_column_name", "species"],
-        "column 'img' is not in the data": [*forget, "--image_column_name", "img"],
+        "column 'species' is not in the data, which has image, label": [*forget, "--label_column", "species"],
+        "column 'img' is not in the data": [*forget, "--image_column", "img"],
         "has 5 classes, the model 4": [*forget, "--retrained_model", paths["five"]],
         "is another architecture: classifier.weight is (4, 32)": [*forget, "--retrained_model", paths["wide"]],
         "is another architecture: classifier.1.bias": [*forget, "--retrained_model", paths["resnet"]],
@@ -175,10 +190,10 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, paths, run):
         "holds 'two': write one position a line": ["--forget_indices", tmp_path / "words.txt"],
         "forget indices [99] are not in use": ["--forget_indices", tmp_path / "far.txt"],
         "No such file": ["--forget_indices", tmp_path / "none.txt"],
-        "no config.json": [*forget, "--model_name_or_path", tmp_path / "empty"],
-        "does not exist": [*forget, "--model_name_or_path", tmp_path / "nowhere"],
-        "is not a folder": [*forget, "--validation_dir", tmp_path / "nowhere"],
-        "no image and no parquet file": [*forget, "--train_dir", tmp_path / "empty"],
+        "no config.json": [*forget, "--pretrained_model_name_or_path", tmp_path / "empty"],
+        "does not exist": [*forget, "--pretrained_model_name_or_path", tmp_path / "nowhere"],
+        "is not a folder": [*forget, "--validation_data_dir", tmp_path / "nowhere"],
+        "no image and no parquet file": [*forget, "--train_data_dir", tmp_path / "empty"],
         "not both": [*forget, "--dataset_name", "cifar10"],
         "must be at least 1, got 0": [*forget, "--max_train_samples", "0"],
         "hub_strategy must be 'end'": [*forget, "--push_to_hub", "--hub_strategy", "every_save"],
@@ -191,8 +206,8 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, paths, run):
         assert code == 2 and len(lines) == 1 and message in lines[0], f"{arguments}: {error}"
         assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
     for message, arguments in {
-        "no model: set --model_name_or_path": ["--train_dir", paths["train"], *forget],
-        "no data: set --train_dir": ["--model_name_or_path", paths["model"], *forget],
+        "no model: set --pretrained_model_name_or_path": ["--train_data_dir", paths["train"], *forget],
+        "no data: set --train_data_dir": ["--pretrained_model_name_or_path", paths["model"], *forget],
     }.items():
         code, _, error = run(*FAST, "--output_dir", tmp_path / "out", *arguments)
         assert code == 2 and message in error
@@ -227,7 +242,7 @@ def test_dry_run_prints_a_config_that_can_be_given_back(tmp_path, paths):
     assert done.returncode == 0, done.stderr
     values = yaml.safe_load(done.stdout)
     assert (values["method"], values["forget_class"], values["learning_rate"]) == ("sfron", ["two", "one"], 3e-4)
-    assert values["lr_scheduler_type"] == "cosine" and not (tmp_path / "never").exists()
+    assert values["lr_scheduler"] == "cosine" and not (tmp_path / "never").exists()
     assert not any("token" in name and name.startswith("hub") for name in values)
 
 

@@ -1,64 +1,64 @@
-"""Which images a classifier was trained on and which of them to forget: flags as in run_image_classification."""
+"""Which images a classifier was trained on, and which of them to forget."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
 from ..data.class_names import class_ids
 from ..data.pairs import random_subset, split_by_index, split_by_label
 from ..data.sources import held_out_split, split_names
 from ..families.classifier.load import ProcessedImages, load_labelled_images
+from .flags import flag
 
 
 @dataclass
 class ClassifierDataFlags:
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the training images"})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of that data set"})
-    train_dir: str | None = field(default=None, metadata={"help": "folder a class, or parquet files"})
-    validation_dir: str | None = field(default=None, metadata={"help": "as train_dir, images never trained on"})
-    image_column_name: str = field(default="image", metadata={"help": "column of the images"})
-    label_column_name: str = field(default="label", metadata={"help": "column of the labels"})
-    max_train_samples: int | None = field(default=None, metadata={"help": "at most this many, spread evenly"})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "as max_train_samples, of the test images"})
-    forget_class: list[str] | None = field(
-        default=None, metadata={"help": "classes to forget: names or ids; may be repeated"}
+    dataset_name: str | None = flag(None, "Hub id of the training images.")
+    dataset_config_name: str | None = flag(None, "Configuration of that data set.")
+    train_data_dir: str | None = flag(
+        None, "Folder of the training images: one folder per class, or parquet files.", "train_dir"
     )
-    forget_fraction: float | None = field(
-        default=None, metadata={"help": "forget a random share of the training images, drawn by --seed"}
+    validation_data_dir: str | None = flag(
+        None, "Folder of images that the model was never trained on, arranged in the same way.", "validation_dir"
     )
-    forget_indices: str | None = field(
-        default=None, metadata={"help": "file of positions in the training images, one a line"}
-    )
-    skip_unreadable_images: bool = field(default=False, metadata={"help": "leave broken images out and name them"})
+    image_column: str = flag("image", "Column that holds the images.", "image_column_name")
+    label_column: str = flag("label", "Column that holds the labels.", "label_column_name")
+    max_train_samples: int | None = flag(None, "Training images to take, spread evenly over the data.")
+    max_eval_samples: int | None = flag(None, "Test images to take, spread evenly over the data.")
+    forget_class: list[str] | None = flag(None, "Classes to forget, by name or number; may be repeated.")
+    forget_fraction: float | None = flag(None, "Share of the training images to forget, drawn at random by --seed.")
+    forget_indices: str | None = flag(None, "File with the positions of the training images to forget, one a line.")
+    skip_unreadable_images: bool = flag(False, "Leave broken images out and name them.")
 
     def __post_init__(self):
         for name in ("max_train_samples", "max_eval_samples"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("train_dir", "validation_dir"):
+        for name in ("train_data_dir", "validation_data_dir"):
             if getattr(self, name) is not None and not Path(getattr(self, name)).is_dir():
                 raise ValueError(f"{name} {getattr(self, name)} is not a folder")
         given = [n for n in ("forget_class", "forget_fraction", "forget_indices") if getattr(self, n) is not None]
-        if len(given) > 1 or (not given and (self.train_dir or self.dataset_name)):
+        if len(given) > 1 or (not given and (self.train_data_dir or self.dataset_name)):
             raise ValueError("say what to forget with one of --forget_class, --forget_fraction or --forget_indices")
-        if self.train_dir and self.dataset_name:
-            raise ValueError("give the training images by --train_dir or by --dataset_name, not both")
+        if self.train_data_dir and self.dataset_name:
+            raise ValueError("give the training images by --train_data_dir or by --dataset_name, not both")
 
     @property
     def source(self) -> str:
         """The folder or Hub id of the training images. Raises ValueError where there is none."""
-        if not (self.train_dir or self.dataset_name):
-            raise ValueError("no data: set --train_dir or --dataset_name to the images the model was trained on")
-        return self.train_dir or self.dataset_name
+        source = self.train_data_dir or self.dataset_name
+        if not source:
+            raise ValueError("no data: set --train_data_dir or --dataset_name to the images the model was trained on")
+        return source
 
     def load(self, where: str, part: str, most: int | None, model: PreTrainedModel, processor: Any) -> ProcessedImages:
         """One split of `where`, at most `most` images of it."""
         images = load_labelled_images(
-            *(where, model, processor, part, self.image_column_name, self.label_column_name),
+            *(where, model, processor, part, self.image_column, self.label_column),
             config_name=self.dataset_config_name if where == self.dataset_name else None,
             max_samples=most,
             skip_unreadable=self.skip_unreadable_images,
@@ -74,16 +74,16 @@ def train_images(data: ClassifierDataFlags, model: PreTrainedModel, processor: A
 
 
 def held_out_images(data: ClassifierDataFlags, model: PreTrainedModel, processor: Any) -> ProcessedImages | None:
-    """Images never trained on: of --validation_dir, else the held-out split of the source, or None."""
+    """Images never trained on: of --validation_data_dir, else the held-out split of the source, or None."""
     names = split_names(data.source, data.dataset_config_name)
     where, held_out = data.source, held_out_split(names)
-    if data.validation_dir:
-        names = split_names(data.validation_dir)
-        where, held_out = data.validation_dir, held_out_split(names) or names[0]
+    if data.validation_data_dir:
+        names = split_names(data.validation_data_dir)
+        where, held_out = data.validation_data_dir, held_out_split(names) or names[0]
     return None if held_out is None else data.load(where, held_out, data.max_eval_samples, model, processor)
 
 
-def split_train(data: ClassifierDataFlags, train: Dataset, model: PreTrainedModel, seed: int) -> tuple[Subset, Subset]:
+def split_train(data: ClassifierDataFlags, train: Any, model: PreTrainedModel, seed: int) -> tuple[Subset, Subset]:
     """(forget, retain) parts of the training images; a random tenth where the flags do not say."""
     if data.forget_class:
         return split_by_label(train, class_ids(data.forget_class, model.config))

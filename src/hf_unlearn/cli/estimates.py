@@ -56,16 +56,16 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
 
 def arguments(network: nn.Module, batch: int, device: Any, size: int | None = None) -> dict[str, Any]:
     """Arguments of one forward: zeros of the shapes that training gives, at `size` latents or pixels."""
-    config = network.config
+    config: Any = network.config
     zeros = torch.zeros
     if not hasattr(config, "sample_size"):  # a transformers classifier
-        size = size or getattr(config, "image_size", 224)
-        sides = (size, size) if isinstance(size, int) else tuple(size)
+        seen: Any = size or getattr(config, "image_size", 224)
+        sides = (seen, seen) if isinstance(seen, int) else tuple(seen)
         return {"pixel_values": zeros(batch, config.num_channels, *sides, device=device)}
     size = size or config.sample_size or 32
     sides = (size, size) if isinstance(size, int) else tuple(size)
     sample = zeros(batch, config.in_channels, *sides, device=device)
-    given = {"timestep": zeros(batch, dtype=torch.long, device=device)}
+    given: dict[str, Any] = {"timestep": zeros(batch, dtype=torch.long, device=device)}
     if "cross_attention_dim" in config and "num_embeds_ada_norm" not in config:
         given["encoder_hidden_states"] = zeros(batch, 77, config.cross_attention_dim, device=device)
         if config.addition_embed_type == "text_time":

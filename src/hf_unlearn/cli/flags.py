@@ -1,20 +1,15 @@
-"""Flags shared by the scripts, named as in diffusers' training scripts."""
+"""Flags that the training commands share, named as in diffusers' training scripts. Imports nothing heavy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
-
-from torch.utils.data import Dataset
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..common.limits import SEEDS, check_limits
-from ..data.images import digits
-from ..data.pairs import forget_and_retain
-from ..data.sources import load_images, stream_images
-from ..data.streaming import RetainStream
-from ..families import Objective
-from ..families.latents import encode_images
-from ..saliency.ranks import add_lora, choose_lora
-from ..training.config import UnlearnConfig
+
+if TYPE_CHECKING:
+    from ..data.protocols import SizedDataset
+    from ..families import Objective
+    from ..training.config import UnlearnConfig
 
 # Interval of each training flag, checked before anything is loaded.
 LIMITS = {
@@ -29,23 +24,29 @@ LIMITS = {
 }
 
 
+def flag(default: Any, text: str, *aliases: str) -> Any:
+    """Return the field of a flag. `aliases` are its other spellings, which are taken but not shown."""
+    spellings = {"aliases": [f"--{alias}" for alias in aliases]} if aliases else {}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text, **spellings})
+    return field(default=default, metadata={"help": text, **spellings})
+
+
 @dataclass
 class ImageDataFlags:
     """Images with classes: where they are, and which of them to forget."""
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the training images"})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "configuration of that data set"})
-    train_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the training images"})
-    forget_data_dir: str | None = field(default=None, metadata={"help": "imagefolder with the images to forget"})
-    forget_class: list[int] | None = field(default=None, metadata={"help": "class or classes to forget"})
-    forget_indices: list[int] | None = field(default=None, metadata={"help": "positions in the training data"})
-    image_column: str = field(default="image", metadata={"help": "column of the images"})
-    label_column: str = field(default="label", metadata={"help": "column of the labels"})
-    resolution: int | None = field(default=None, metadata={"help": "default: the model's sample size"})
-    center_crop: bool = field(default=False, metadata={"help": "crop to a square instead of squeezing"})
-    streaming: bool = field(
-        default=False, metadata={"help": "read the training images as they come: parquet or webdataset shards"}
-    )
+    dataset_name: str | None = flag(None, "Hub id of the training images.")
+    dataset_config_name: str | None = flag(None, "Configuration of that data set.")
+    train_data_dir: str | None = flag(None, "Folder of the training images: one folder per class, or parquet files.")
+    forget_data_dir: str | None = flag(None, "Folder of the images to forget, which the training images do not hold.")
+    forget_class: list[int] | None = flag(None, "Class or classes to forget; may be repeated.")
+    forget_indices: list[int] | None = flag(None, "Positions in the training images of those to forget.")
+    image_column: str = flag("image", "Column that holds the images.")
+    label_column: str = flag("label", "Column that holds the labels.")
+    resolution: int | None = flag(None, "Height and width of the images; the default is the model's sample size.")
+    center_crop: bool = flag(False, "Crop images to a square instead of squeezing them.")
+    streaming: bool = flag(False, "Read the training images while training, from parquet or webdataset shards.")
 
     def __post_init__(self):
         check_limits(self, resolution="[1, inf)")
@@ -75,24 +76,6 @@ class ImageDataFlags:
         return {"forget": self.forget_data_dir or trained, "retain": trained}
 
 
-def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Dataset, Dataset]:
-    """(forget, retain) images as the flags say, `size` wide and high unless they give a resolution.
-
-    Raises:
-        ValueError: no data is named, or what loading and splitting raise.
-    """
-    if data.source is None:
-        raise ValueError("no data: set --train_data_dir or --dataset_name to the images the model was trained on")
-    columns = dict(image_column=data.image_column, label_column=data.label_column, center_crop=data.center_crop)
-    options = dict(size=data.resolution or size, channels=channels, **columns)
-    if data.streaming:
-        streamed = stream_images(data.source, config_name=data.dataset_config_name, **options)
-        return load_images(data.forget_data_dir, **options), RetainStream(streamed)
-    everything = load_images(data.source, config_name=data.dataset_config_name, **options)
-    chosen = load_images(data.forget_data_dir, **options) if data.forget_data_dir else None
-    return forget_and_retain(everything, data.forget_class, data.forget_indices, chosen)
-
-
 def check_token_stays_local(token: str | None, report_to: Sequence[str]) -> None:
     """Raise a ValueError if a tracker would record the command line, and with it the token that is given there."""
     recording = sorted(set(report_to) - {"none", "tensorboard"})
@@ -107,16 +90,16 @@ def check_token_stays_local(token: str | None, report_to: Sequence[str]) -> None
 class LoraFlags:
     """Train a low-rank adapter instead of the weights."""
 
-    use_lora: bool = field(default=False, metadata={"help": "train an adapter; the result is one, unless --merge"})
-    rank: int = field(default=4, metadata={"help": "of the adapter; with saliency the mean that the budget is of"})
-    lora_alpha: float | None = field(default=None, metadata={"help": "scale times rank; default the rank"})
-    lora_select: str = field(
-        default="saliency", metadata={"help": "layers: saliency (ranks by the two Fishers), all, or xattn"}
+    use_lora: bool = flag(False, "Train a low-rank adapter; it alone is saved, unless --merge is given.")
+    rank: int = flag(4, "LoRA rank; with --lora_select saliency, the average rank that --rank_budget assumes.")
+    lora_alpha: float | None = flag(None, "LoRA scale times the rank; the default is the rank, which is scale 1.")
+    lora_select: Literal["saliency", "all", "xattn"] = flag(
+        "saliency", "Layers that get an adapter: chosen and ranked by their Fishers, all, or the cross-attention."
     )
-    rank_budget: float = field(
-        default=0.5, metadata={"help": "with saliency: share of the weights that --rank on all layers would take"}
+    rank_budget: float = flag(
+        0.5, "With --lora_select saliency: the adapter's size, as a share of that of --rank on all layers."
     )
-    merge: bool = field(default=False, metadata={"help": "save merged weights; the adapter stays beside them"})
+    merge: bool = flag(False, "Save merged weights; the adapter stays beside them.")
 
     def __post_init__(self):
         given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
@@ -124,71 +107,47 @@ class LoraFlags:
             raise ValueError(f"--{given[0]} is for adapters: add --use_lora")
         check_limits(self, rank="[1, inf)", lora_alpha="(0, inf)", rank_budget="(0, 1]")
 
-    def apply(self, objective: Objective, forget: Dataset, retain: Dataset, seed: int) -> None:
+    def apply(self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", seed: int) -> None:
         """Give the objective its adapter, if the flags say so.
 
         Raises:
-            ValueError: what `lora.choose_lora` raises.
+            ValueError: what `choose_lora` raises.
         """
         if self.use_lora:
+            from ..saliency.ranks import add_lora, choose_lora
+
             sizes = (self.lora_select, self.rank, self.lora_alpha, self.rank_budget)
             add_lora(objective, choose_lora(objective, forget, retain, *sizes, seed=seed), self.merge, seed)
 
 
-def unet_sets(data: ImageDataFlags, pipeline: Any, default: bool) -> tuple[Dataset, Dataset]:
-    """(forget, retain) images for a UNet2D pipeline; for the shipped one (`default`) the digits, of which it forgets
-    the 3 where the flags do not say."""
-    if data.source is None and default:
-        if not data.says_what:
-            data.forget_class = [3]
-        return forget_and_retain(digits(), data.forget_class, data.forget_indices)
-    return image_sets(data, pipeline.unet.config.sample_size, pipeline.unet.config.in_channels)
-
-
-def latent_sets(
-    data: ImageDataFlags, pipeline: Any, cache: str, flips: bool = False, device: Any = "cpu"
-) -> tuple[Dataset, Dataset]:
-    """(forget, retain) latents for a DiTPipeline, encoded once and kept in `cache`; its VAE ends on the CPU."""
-    sets = decoded_sets(data, pipeline)
-    pipeline.vae.to(device)
-    forget, retain = (encode_images(pipeline.vae, images, cache, flips=flips) for images in sets)
-    pipeline.vae.to("cpu")
-    return forget, retain
-
-
-def decoded_sets(data: ImageDataFlags, pipeline: Any) -> tuple[Dataset, Dataset]:
-    """(forget, retain) images as a DiTPipeline's VAE gives them."""
-    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
-    if data.streaming:
-        raise ValueError("--streaming is for pixels: latents are encoded once and kept")
-    return image_sets(data, pixels, pipeline.vae.config.in_channels)
-
-
 @dataclass
-class JudgeFlags:
-    """An image classifier that reads what a class-conditional model draws, before and after."""
+class SampleFlags:
+    """The classifier that recognises what a class-conditional model generates, before and after."""
 
-    judge_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "image classifier with the model's class numbers: folder or Hub id"}
+    classifier_model_name_or_path: str | None = flag(
+        None,
+        "Image classifier with the model's class numbers, which counts the generated samples that it recognises: "
+        "folder or Hub id.",
+        "judge_model_name_or_path",
     )
-    judge_revision: str | None = field(default=None, metadata={"help": "Hub revision of the judge"})
-    eval_classes: list[int] | None = field(
-        default=None, metadata={"help": "classes that it reads beside the forgotten ones; default nine of the data"}
+    classifier_revision: str | None = flag(None, "Hub revision of that classifier.", "judge_revision")
+    eval_classes: list[int] | None = flag(
+        None, "Classes that are generated beside the forgotten ones; the default is nine of the data."
     )
-    eval_samples_per_class: int = field(default=100, metadata={"help": "samples for the table; 0 skips it"})
+    eval_samples_per_class: int = flag(100, "Samples per class that are generated for the table; 0 skips it.")
 
     def __post_init__(self):
         check_limits(self, eval_samples_per_class="[0, inf)")
-        if self.eval_classes and not self.judge_model_name_or_path:
-            raise ValueError("--eval_classes are read by a judge: set --judge_model_name_or_path")
+        if self.eval_classes and not self.classifier_model_name_or_path:
+            raise ValueError("--eval_classes are read by a classifier: set --classifier_model_name_or_path")
 
-    def judges(self, data: ImageDataFlags, conditional: bool) -> bool:
-        """Whether there is a judge. Raises ValueError if there is nothing that it could read."""
-        if self.judge_model_name_or_path is None or not self.eval_samples_per_class:
+    def classifies(self, data: ImageDataFlags, conditional: bool) -> bool:
+        """Whether a classifier is named. Raises ValueError if there is nothing that it could read."""
+        if self.classifier_model_name_or_path is None or not self.eval_samples_per_class:
             return False
         if not data.forget_class or not conditional or data.streaming:
             why = "a model with classes" if not conditional else "data without --streaming and --forget_class"
-            raise ValueError(f"--judge_model_name_or_path reads drawn classes: it needs {why}")
+            raise ValueError(f"--classifier_model_name_or_path reads generated classes: it needs {why}")
         return True
 
 
@@ -196,94 +155,93 @@ class JudgeFlags:
 class TrainingFlags:
     """diffusers' names for what UnlearnConfig (transformers' TrainingArguments) calls otherwise."""
 
-    output_dir: str = field(default="unlearned", metadata={"help": "where the result is written"})
-    train_batch_size: int = field(default=64, metadata={"help": "forget and retain samples per device"})
-    max_train_steps: int = field(default=50, metadata={"help": "outer steps"})
-    learning_rate: float = field(default=5e-4, metadata={"help": "rate of the retain steps"})
-    lr_scheduler: str = field(default="cosine", metadata={"help": "schedule of both learning rates"})
-    lr_warmup_steps: int = field(default=0, metadata={"help": "outer steps of warm-up"})
-    adam_beta1: float = field(default=0.9, metadata={"help": "of the retain optimizer"})
-    adam_beta2: float = field(default=0.999, metadata={"help": "of the retain optimizer"})
-    adam_epsilon: float = field(default=1e-8, metadata={"help": "of the retain optimizer"})
-    adam_weight_decay: float = field(default=0.0, metadata={"help": "of the retain optimizer"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "clip of the retain gradient's norm; 0 is none"})
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "1 for methods with fast steps"})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory, more time"})
-    offload: bool = field(
-        default=False,
-        metadata={"help": "keep the original's copy and the slow weights in host memory: less on the GPU, slower"},
+    output_dir: str = flag("unlearned", "Folder where the result is written.")
+    train_batch_size: int = flag(64, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
+    max_train_steps: int = flag(50, "Outer steps: each is a forget step with its retain steps.", "max_steps")
+    learning_rate: float = flag(5e-4, "Learning rate of the retain steps.")
+    lr_scheduler: str = flag("cosine", "Schedule of both learning rates.", "lr_scheduler_type")
+    lr_warmup_steps: int = flag(0, "Outer steps of warm-up.", "warmup_steps")
+    adam_beta1: float = flag(0.9, "Adam beta1 of the retain steps.")
+    adam_beta2: float = flag(0.999, "Adam beta2 of the retain steps.")
+    adam_epsilon: float = flag(1e-8, "Adam epsilon of the retain steps.")
+    adam_weight_decay: float = flag(0.0, "Weight decay of the retain steps.", "weight_decay")
+    max_grad_norm: float = flag(1.0, "Norm to which the retain gradient is clipped; 0 does not clip.")
+    gradient_accumulation_steps: int = flag(1, "Batches per optimizer step; methods with fast steps need 1.")
+    gradient_checkpointing: bool = flag(False, "Compute activations twice to save memory.", "activation_checkpointing")
+    offload: bool = flag(
+        False, "Keep the original's copy and the slow weights in host memory: less on the GPU, slower."
     )
-    use_8bit_adam: bool = field(
-        default=False, metadata={"help": "8-bit states for the retain steps' Adam (hf-unlearn[adam8bit])"}
+    use_8bit_adam: bool = flag(False, "Keep Adam's states of the retain steps in 8 bits (hf-unlearn[adam8bit]).")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = flag(
+        None, "Precision of the forward pass; the default is accelerate's."
     )
-    mixed_precision: str | None = field(default=None, metadata={"help": "no, fp16 or bf16; default accelerate's"})
-    dataloader_num_workers: int = field(default=0, metadata={"help": "processes that load images"})
-    seed: int = field(default=0, metadata={"help": "of everything random"})
-    checkpointing_steps: int = field(default=0, metadata={"help": "outer steps between checkpoints; 0 is none"})
-    checkpoints_total_limit: int | None = field(default=None, metadata={"help": "keep at most this many"})
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "a checkpoint folder, latest, or auto (latest if any)"}
+    dataloader_num_workers: int = flag(0, "Processes that load images.")
+    seed: int = flag(0, "Random seed.")
+    checkpointing_steps: int = flag(0, "Outer steps between checkpoints; 0 saves none.")
+    checkpoints_total_limit: int | None = flag(None, "Number of checkpoints to keep.", "save_total_limit")
+    resume_from_checkpoint: str | None = flag(
+        None, "Checkpoint folder to resume from, `latest`, or `auto` (the latest if there is one)."
     )
-    logging_steps: int = field(default=10, metadata={"help": "outer steps between log lines"})
-    report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, trackio, ... or none"})
-    eval_steps: int = field(default=0, metadata={"help": "outer steps between evaluations; 0 is none"})
-    target_forget: float | None = field(
-        default=None, metadata={"help": "stop once this share of the forget samples, or less, is still known"}
+    logging_steps: int = flag(10, "Outer steps between log lines.")
+    report_to: list[str] = flag(["none"], "Trackers to report to: tensorboard, wandb, trackio, ... or none.")
+    eval_steps: int | None = flag(None, "Outer steps between evaluations; the default evaluates at the ends only.")
+    target_forget: float | None = flag(
+        None, "Stop once the model still knows this share of the forget samples, or less."
     )
-    max_retain_drift: float | None = field(
-        default=None, metadata={"help": "stop once the retain loss is this share above the original's"}
+    max_retain_drift: float | None = flag(
+        None, "Stop once the retain loss is this share above the original's (0.05: 1.05 times)."
     )
-    max_loss_ratio: float = field(default=20.0, metadata={"help": "a retain loss this many times the first diverged"})
-    mask_path: str | None = field(default=None, metadata={"help": "weight masks to use instead of computing them"})
-    push_to_hub: bool = field(default=False, metadata={"help": "upload the result"})
-    hub_model_id: str | None = field(default=None, metadata={"help": "user/name; default the output folder's name"})
+    max_loss_ratio: float = flag(20.0, "Stop as diverged once the retain loss is this many times the original's.")
+    mask_path: str | None = flag(None, "File of weight masks to use instead of computing them.")
+    push_to_hub: bool = flag(False, "Upload the result to the Hub.")
+    hub_model_id: str | None = flag(None, "Repository, user/name; the default is the output folder's name.")
     hub_token: str | None = field(
-        default=None, repr=False, metadata={"help": "default HF_TOKEN, or the login of `hf auth login`"}
+        default=None,
+        repr=False,
+        metadata={"help": "Token for the Hub; the default is HF_TOKEN, or the login of `hf auth login`."},
     )
-    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
-    push_masks: bool = field(default=False, metadata={"help": "upload the masks too, which stay local otherwise"})
-    dry_run: bool = field(default=False, metadata={"help": "print the whole resolved configuration and stop"})
+    hub_private_repo: bool = flag(False, "Make the repository private.")
+    push_masks: bool = flag(False, "Upload the masks too, which stay local otherwise.")
+    dry_run: bool = flag(False, "Print the whole resolved configuration as YAML, and exit.")
 
     def __post_init__(self):
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(f"mixed_precision must be no, fp16 or bf16, got {self.mixed_precision!r}")
         check_limits(self, **LIMITS)
-        check_token_stays_local(self.hub_token, [self.report_to])
+        check_token_stays_local(self.hub_token, self.report_to)
         if (self.target_forget is not None or self.max_retain_drift is not None) and not self.eval_steps:
             self.eval_steps = 10
 
-    def config(self) -> UnlearnConfig:
-        """The UnlearnConfig these flags mean."""
-        return UnlearnConfig(
-            output_dir=self.output_dir,
-            per_device_train_batch_size=self.train_batch_size,
-            per_device_eval_batch_size=self.train_batch_size,
-            max_steps=self.max_train_steps,
-            learning_rate=self.learning_rate,
-            lr_scheduler_type=self.lr_scheduler,
-            warmup_steps=self.lr_warmup_steps,
-            adam_beta1=self.adam_beta1,
-            adam_beta2=self.adam_beta2,
-            adam_epsilon=self.adam_epsilon,
-            weight_decay=self.adam_weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            activation_checkpointing=self.gradient_checkpointing,
-            offload=self.offload,
-            optim="adamw_bnb_8bit" if self.use_8bit_adam else "adamw_torch_fused",
-            fp16=self.mixed_precision == "fp16",
-            bf16=self.mixed_precision == "bf16",
-            dataloader_num_workers=self.dataloader_num_workers,
-            seed=self.seed,
-            save_strategy="steps" if self.checkpointing_steps else "no",
-            save_steps=self.checkpointing_steps or 500,
-            save_total_limit=self.checkpoints_total_limit,
-            logging_steps=self.logging_steps,
-            report_to=self.report_to,
-            eval_strategy="steps" if self.eval_steps else "no",
-            eval_steps=self.eval_steps or None,
-            target_forget=self.target_forget,
-            max_retain_drift=self.max_retain_drift,
-            max_loss_ratio=self.max_loss_ratio,
-            hub_token=self.hub_token,
+    def config(self, **others: Any) -> "UnlearnConfig":
+        """Return the UnlearnConfig these flags mean; `others` are fields of it, and win."""
+        from ..training.config import UnlearnConfig
+
+        same: tuple[str, ...] = (
+            "output_dir",
+            "learning_rate",
+            "adam_beta1",
+            "adam_beta2",
+            "adam_epsilon",
+            "max_grad_norm",
+            "offload",
         )
+        same += ("gradient_accumulation_steps", "dataloader_num_workers", "seed", "logging_steps", "report_to")
+        same += ("target_forget", "max_retain_drift", "max_loss_ratio", "hub_token")
+        renamed: dict[str, Any] = {
+            "per_device_train_batch_size": self.train_batch_size,
+            "per_device_eval_batch_size": self.train_batch_size,
+            "max_steps": self.max_train_steps,
+            "lr_scheduler_type": self.lr_scheduler,
+            "warmup_steps": self.lr_warmup_steps,
+            "weight_decay": self.adam_weight_decay,
+            "activation_checkpointing": self.gradient_checkpointing,
+            "optim": "adamw_bnb_8bit" if self.use_8bit_adam else "adamw_torch_fused",
+            "fp16": self.mixed_precision == "fp16",
+            "bf16": self.mixed_precision == "bf16",
+            "save_strategy": "steps" if self.checkpointing_steps else "no",
+            "save_steps": self.checkpointing_steps or 500,
+            "save_total_limit": self.checkpoints_total_limit,
+            "eval_strategy": "steps" if self.eval_steps else "no",
+            "eval_steps": self.eval_steps or None,
+        }
+        return UnlearnConfig(**{**{name: getattr(self, name) for name in same}, **renamed, **others})

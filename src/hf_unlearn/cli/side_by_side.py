@@ -67,7 +67,8 @@ class SideBySide:
             raise ValueError("the seed is a number from 0")
         images = []
         for model in self.models.values():
-            asked = {"class": {"class_labels": [condition]}, "prompt": {"prompt": condition}, "seed": {}}[self.kind]
+            asks: dict[str, dict[str, Any]] = {"class": {"class_labels": [condition]}, "prompt": {"prompt": condition}}
+            asked = asks.get(self.kind, {})
             generator = torch.Generator().manual_seed(int(seed))
             images.append(_enlarged(model(**asked, **self.options, generator=generator).images[0]))
         return images[0], images[1]
@@ -98,7 +99,10 @@ def side_by_side(run_dir: str | Path, original: str | None = None, drawing: Draw
     """
     record = read_record(run_dir)
     adapter = holds_adapter(run_dir)  # then there is nothing of its own to load, and the original comes first
-    unlearned, processor = (None, None) if adapter else load_model(str(run_dir))
+    unlearned: Any = None
+    processor: Any = None
+    if not adapter:
+        unlearned, processor = load_model(str(run_dir))
     name, revision = (original, None) if original else original_of(record, run_dir)
     try:
         first, found = load_model(name, revision)

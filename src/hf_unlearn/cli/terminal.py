@@ -1,4 +1,4 @@
-"""What commands and scripts share: one line for a user error, exit codes. Imports nothing heavy: --help is quick."""
+"""What commands and scripts share: one line for a user error, and exit codes. Imports nothing heavy."""
 
 import argparse
 import atexit
@@ -12,14 +12,14 @@ from typing import NoReturn
 from ..common.errors import DivergenceError, OutOfMemory, redact
 
 
-class OneLineErrors:
-    """For an ArgumentParser: errors are one line and exit code 2."""
+class OneLineErrors(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {redact(' '.join(message.split()))}\n")
 
 
-class CommandParser(OneLineErrors, argparse.ArgumentParser):
+class CommandParser(OneLineErrors):
     """The parser of a command of `hf-unlearn`."""
 
 

@@ -24,7 +24,9 @@ from .optim import FastSlow
 from .reference import Reference
 
 SHARDS = "shards"  # in a checkpoint: weights and optimizer states, a file for each process
-DDP = "launch with scripts/accelerate/multi_gpu.yaml"
+LAUNCH = "launch with --config_file $(hf-unlearn env --accelerate_config {0}) ({0}.yaml)"
+DDP = LAUNCH.format("multi_gpu")
+FSDP2 = LAUNCH.format("fsdp2")
 
 
 def check_launch(
@@ -33,16 +35,14 @@ def check_launch(
     """Raise ValueError, with what to use, for ways of running in which the method would not do what it says."""
     if deepspeed and (method.fast_steps or method.masks_every_step or method.optimizer != Method().optimizer):
         raise ValueError(
-            f"{method.name} steps and masks weights by itself, which DeepSpeed's engine does in its place: "
-            "launch with scripts/accelerate/fsdp2.yaml"
+            f"{method.name} steps and masks weights by itself, which DeepSpeed's engine does in its place: {FSDP2}"
         )
     if not fsdp:
         return
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
         raise ValueError(
-            "FSDP version 1 flattens the weights, so that no mask fits them: set fsdp_version: 2 as in "
-            "scripts/accelerate/fsdp2.yaml"
+            f"FSDP version 1 flattens the weights, so that no mask fits them: set fsdp_version: 2, or {FSDP2}"
         )
     if plugin.cpu_ram_efficient_loading:
         raise ValueError("masks and Fishers need whole weights first: set fsdp_cpu_ram_efficient_loading: false")

@@ -1,7 +1,6 @@
 """The one training loop: transformers' Trainer, in which a global step is an outer step.
 
-What is more than the loop stands in the trainer's parts, which are attributes: `step`, `reference`, `evaluator`,
-`checkpointer`, `fsdp`, `publisher`, and the callbacks `guard`, `early_stop` and `merge`.
+The trainer's parts are its attributes: step, reference, evaluator, checkpointer, fsdp, publisher, and the callbacks.
 """
 
 from pathlib import Path
@@ -112,7 +111,7 @@ class UnlearnTrainer(Trainer):
 
     # ---- training ----------------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Unlearn. `resume_from_checkpoint`: a folder, True for the newest whole one, "auto" to resume if there is one.
+        """Unlearn. `resume_from_checkpoint`: a folder, True for the newest whole one, "auto" to resume if any.
 
         Raises:
             ValueError: the named checkpoint does not exist or is torn (it never starts afresh instead).

@@ -163,11 +163,11 @@ def check_command(argv: list[str]) -> None:
         description="Compare a run with limits: exit code 0 if it keeps all of them, 1 if not, 2 for wrong usage. "
         "A metric that was not measured fails.",
     )
-    parser.add_argument("run_dir", help="output folder of a run, with its unlearning_report.json")
+    parser.add_argument("run_dir", help="Output folder of a run, with its unlearning_report.json.")
     for criterion in CRITERIA:
         unit = ", a share from 0 to 1" if criterion.share else ""
         parser.add_argument(f"--{criterion.name}", type=number, metavar="LIMIT", help=f"{criterion.help}{unit}")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
     options = parser.parse_args(argv)
     limits = {c.name: getattr(options, c.name.replace("-", "_")) for c in CRITERIA}
     given = [c for c in CRITERIA if limits[c.name] is not None]

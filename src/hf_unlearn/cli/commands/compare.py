@@ -9,16 +9,20 @@ from ..terminal import CommandParser, check_writable
 def compare_command(argv: list[str]) -> None:
     """hf-unlearn compare RECIPE"""
     parser = CommandParser(
-        prog="hf-unlearn compare", description="methods x seeds under one budget, against retraining"
+        prog="hf-unlearn compare", description="Compare methods over seeds under one budget, against retraining."
     )
-    parser.add_argument("recipe", nargs="+", help="YAML files, or names of shipped recipes")
-    parser.add_argument("--output_dir", default="comparisons", help="has a folder for each recipe and goes on there")
-    parser.add_argument("--models_dir", help="trained models, for all recipes; default OUTPUT_DIR/models")
-    parser.add_argument("--jobs", type=int, help="processes of one thread each; default the number of cores")
-    parser.add_argument("--data", help="instead of the recipe's data: a folder")
-    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the recipe's")
-    parser.add_argument("--methods", nargs="+", help="instead of the recipe's")
-    parser.add_argument("--trials", type=int, help="instead of the recipe's")
+    parser.add_argument("recipe", nargs="+", help="YAML files, or names of shipped recipes.")
+    parser.add_argument(
+        "--output_dir",
+        default="comparisons",
+        help="Folder with one folder per recipe, where an interrupted call goes on.",
+    )
+    parser.add_argument("--models_dir", help="Folder of trained models; the default is OUTPUT_DIR/models.")
+    parser.add_argument("--jobs", type=int, help="Processes of one thread each; the default is the number of cores.")
+    parser.add_argument("--data", help="Folder of data, instead of the recipe's.")
+    parser.add_argument("--seeds", type=int, nargs="+", help="Seeds, instead of the recipe's.")
+    parser.add_argument("--methods", nargs="+", help="Methods, instead of the recipe's.")
+    parser.add_argument("--trials", type=int, help="Search trials per method, instead of the recipe's.")
     options = parser.parse_args(argv)
     if options.jobs is not None and options.jobs < 0:
         parser.error(f"--jobs must be at least 0 (in this process), got {options.jobs}")

@@ -15,15 +15,17 @@ def demo_command(argv: list[str]) -> None:
     """hf-unlearn demo RUN_DIR"""
     parser = CommandParser(
         prog="hf-unlearn demo",
-        description="A page on this machine where the original and the unlearned model answer side by side: "
+        description="Serve a page on this machine where the original and the unlearned model answer side by side: "
         "the same class or prompt from the same seed, or the same image.",
     )
-    parser.add_argument("run_dir", help="output folder of a run, with its unlearning_report.json")
-    parser.add_argument("--original", help="folder or Hub id of the original; default what the run recorded")
-    parser.add_argument("--num_inference_steps", type=int, help="default what the run's figures were drawn with")
-    parser.add_argument("--guidance_scale", type=float, help="default what the run's figures were drawn with")
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    parser.add_argument("--port", type=int, help="default the first free one from 7860")
+    parser.add_argument("run_dir", help="Output folder of a run, with its unlearning_report.json.")
+    parser.add_argument("--original", help="Folder or Hub id of the original; the default is what the run recorded.")
+    parser.add_argument(
+        "--num_inference_steps", type=int, help="Sampling steps; the default is that of the run's metrics."
+    )
+    parser.add_argument("--guidance_scale", type=float, help="Guidance scale; the default is that of the metrics.")
+    parser.add_argument("--host", default="127.0.0.1", help="Address; the default, 127.0.0.1, is this machine only.")
+    parser.add_argument("--port", type=int, help="Port; the default is the first free one from 7860.")
     options = parser.parse_args(argv)
     if options.port is not None and not 0 < options.port < 65536:
         parser.error(f"--port must lie in 1..65535, got {options.port}")

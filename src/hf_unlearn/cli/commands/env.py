@@ -1,21 +1,32 @@
-"""hf-unlearn env: versions for a bug report. No paths, no names of users or machines, nothing of the environment."""
+"""hf-unlearn env: versions for a bug report, without paths, names of users or machines, or environment variables; and
+where the accelerate configurations of the package are."""
 
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, metadata, version
+from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ..terminal import CommandParser
 
+ACCELERATE = Path(__file__).parents[1] / "accelerate"
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors")
 
 
 def env_command(argv: list[str]) -> None:
     """hf-unlearn env"""
-    parser = CommandParser(prog="hf-unlearn env", description="Versions for a bug report: nothing personal is in it.")
-    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    parser = CommandParser(
+        prog="hf-unlearn env", description="Print versions for a bug report: nothing personal is in it."
+    )
+    parser.add_argument("--json", action="store_true", help="Print them as JSON.")
+    names = sorted(path.stem for path in ACCELERATE.glob("*.yaml"))
+    told = "Print the path of one of the package's files for `accelerate launch --config_file` instead."
+    parser.add_argument("--accelerate_config", choices=names, help=told)
     options = parser.parse_args(argv)
+    if options.accelerate_config:
+        print(ACCELERATE / f"{options.accelerate_config}.yaml")
+        return
     found = environment()
     if options.json:
         print(json.dumps(found))
@@ -28,7 +39,7 @@ def env_command(argv: list[str]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """hf_unlearn, python, platform, the accelerators that torch sees, packages and extras."""
+    """Return the versions of hf_unlearn, python and packages, the platform, torch's accelerators, and the extras."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -45,7 +56,7 @@ def environment() -> dict[str, Any]:
 
 
 def extras() -> dict[str, str]:
-    """Each extra of hf-unlearn: "present", or what it lacks. Empty where hf-unlearn itself is not installed."""
+    """Return for each extra "present" or what it lacks; nothing where hf-unlearn itself is not installed."""
     from packaging.requirements import Requirement
 
     if _installed("hf-unlearn") is None:

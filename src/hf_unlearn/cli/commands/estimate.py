@@ -25,23 +25,31 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="hf-unlearn estimate",
         allow_abbrev=False,
-        description="Expected memory and time of an outer step of sfron with all weights, with masks, and with an "
+        description="Estimate memory and time of an outer step of sfron with all weights, with masks, and with an "
         "adapter. Reads the model's configuration, not its weights.",
     )
-    parser.add_argument("model", help="DDPM, DiT or Stable Diffusion pipeline or image classifier: folder or Hub id")
-    parser.add_argument("--revision", help="Hub revision of the model")
-    parser.add_argument("--batch_size", type=int, default=64, help="forget and retain samples per device; default 64")
-    parser.add_argument("--size", type=int, help="height and width that the network sees; default its configuration's")
-    parser.add_argument("--retain_steps", type=int, default=2, help="K; default 2")
-    parser.add_argument("--retain_loss", choices=("match", "data"), default="match", help="default match")
-    parser.add_argument("--forget_optim", choices=("separate", "shared"), default="separate", help="default separate")
-    parser.add_argument("--slow_rate", type=float, default=1.0, help="beta; below 1 it takes slow weights")
-    parser.add_argument("--offload", action="store_true", help="with a GPU: the original and slow weights on the host")
-    parser.add_argument("--fisher_batch_size", type=int, default=32, help="samples a chunk of the Fisher pass")
-    parser.add_argument("--rank", type=int, default=4, help="of the adapter; default 4")
-    parser.add_argument("--rank_budget", type=float, default=0.5, help="share of that rank on all layers; default 0.5")
-    parser.add_argument("--no_time", action="store_true", help="memory only: nothing is run")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("model", help="DDPM, DiT or Stable Diffusion pipeline or image classifier: folder or Hub id.")
+    parser.add_argument("--revision", help="Hub revision of the model.")
+    parser.add_argument(
+        "--batch_size", type=int, default=64, help="Forget samples, and retain samples, per device; the default is 64."
+    )
+    parser.add_argument("--size", type=int, help="Height and width that the network sees; the default is its own.")
+    parser.add_argument("--retain_steps", type=int, default=2, help="Retain steps per outer step; the default is 2.")
+    parser.add_argument("--retain_loss", choices=("match", "data"), default="match", help="The default is match.")
+    parser.add_argument(
+        "--forget_optim", choices=("separate", "shared"), default="separate", help="The default is separate."
+    )
+    parser.add_argument(
+        "--slow_rate", type=float, default=1.0, help="Rate of the merge; below 1 there are slow weights."
+    )
+    parser.add_argument("--offload", action="store_true", help="Keep the original and slow weights on the host.")
+    parser.add_argument("--fisher_batch_size", type=int, default=32, help="Samples per chunk of the Fisher pass.")
+    parser.add_argument("--rank", type=int, default=4, help="LoRA rank; the default is 4.")
+    parser.add_argument(
+        "--rank_budget", type=float, default=0.5, help="Share of that rank on all layers; the default is 0.5."
+    )
+    parser.add_argument("--no_time", action="store_true", help="Estimate memory only; nothing is run.")
+    parser.add_argument("--json", action="store_true", help="Print it as JSON.")
     return parser
 
 
@@ -55,7 +63,8 @@ def estimate(flags: Any) -> dict[str, Any]:
     options = ("retain_steps", "retain_loss", "forget_optim", "slow_rate", "fisher_batch_size")
     method = SFRon(**{name: getattr(flags, name) for name in options})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    modes, free = {}, free_bytes(device)
+    modes: dict[str, Any] = {}
+    free = free_bytes(device)
     for mode in MODES:
         network = outline(flags.model, flags.revision)
         parameters = sum(p.numel() for p in network.parameters())

@@ -16,14 +16,16 @@ def publish_command(argv: list[str]) -> None:
         prog="hf-unlearn publish",
         description="Upload a finished pipeline, classifier or adapter in one commit, with its card and figures.",
     )
-    parser.add_argument("folder", help="what a script or save_model wrote")
-    parser.add_argument("repo", help="user/name; made if it is not there")
-    parser.add_argument("--private", action="store_true", help="make the repository private")
-    parser.add_argument("--token", help="default HF_TOKEN, or the login of `hf auth login`")
-    parser.add_argument("--revision", help="branch; made if it is not there")
-    parser.add_argument("--include_masks", action="store_true", help="also masks*.safetensors and fisher*.safetensors")
-    parser.add_argument("--dry_run", action="store_true", help="list what would be uploaded and stop")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("folder", help="Folder that a training command or save_model wrote.")
+    parser.add_argument("repo", help="Repository, user/name; it is made if it does not exist.")
+    parser.add_argument("--private", action="store_true", help="Make the repository private.")
+    parser.add_argument("--token", help="Token; the default is HF_TOKEN, or the login of `hf auth login`.")
+    parser.add_argument("--revision", help="Branch; it is made if it does not exist.")
+    parser.add_argument(
+        "--include_masks", action="store_true", help="Upload masks*.safetensors and fisher*.safetensors too."
+    )
+    parser.add_argument("--dry_run", action="store_true", help="List what would be uploaded, and exit.")
+    parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
     options = parser.parse_args(argv)
     from ...hub.contents import read_contents
     from ...hub.upload import publish

@@ -11,12 +11,12 @@ def report_command(argv: list[str]) -> None:
     """hf-unlearn report RUN_DIR"""
     parser = CommandParser(
         prog="hf-unlearn report",
-        description="Write one HTML page of a finished run: metrics, pictures, curves, recipe. It needs no network.",
+        description="Write one HTML page of a finished run: metrics, images, curves, recipe. It needs no network.",
     )
-    parser.add_argument("run_dir", help="output folder of a run, with its unlearning_report.json")
-    parser.add_argument("--output", help="file to write; default RUN_DIR/report.html")
+    parser.add_argument("run_dir", help="Output folder of a run, with its unlearning_report.json.")
+    parser.add_argument("--output", help="File to write; the default is RUN_DIR/report.html.")
     parser.add_argument(
-        "--json", action="store_true", help="print the path of the page, the verdict and the metrics as JSON"
+        "--json", action="store_true", help="Print the path of the page, the verdict and the metrics as JSON."
     )
     options = parser.parse_args(argv)
     from ...report.page import page

@@ -9,19 +9,16 @@ from ..terminal import check_writable
 from .saliency_flags import parser
 
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
+    from ...data.protocols import SizedDataset
     from ...families import Objective
     from ...saliency.masks import Masks
 
-BOTH = ("dataset_name", "dataset_config_name", "train_data_dir", "forget_class", "forget_indices")
+BOTH: tuple[str, ...] = ("dataset_name", "dataset_config_name", "train_data_dir", "forget_class", "forget_indices")
 BOTH += ("image_column", "label_column")
 OBJECTIVE = ("label_dropout", "antithetic", "null_class", "variance_weight", "random_flip", "cache_dir")
 PIPELINES = ("forget_data_dir", "resolution", "center_crop", *OBJECTIVE)
 CLASSIFIERS = ("forget_fraction", "max_train_samples", "skip_unreadable_images")
 MASK = ("mask_threshold", "fisher", "fisher_samples", "fisher_batch_size")
-# A classifier's script calls these otherwise.
-RENAMED = {"train_data_dir": "train_dir", "image_column": "image_column_name", "label_column": "label_column_name"}
 
 
 def saliency_command(argv: list[str]) -> None:
@@ -40,8 +37,9 @@ def saliency_command(argv: list[str]) -> None:
     print(as_json(masks, output) if options.json else table(masks, output, options.top))
 
 
-def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "Dataset", "Dataset"]:
-    """(objective, forget, retain) as the scripts make them from the same flags; `given` holds no default.
+def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "SizedDataset", "SizedDataset"]:
+    """Return (objective, forget, retain) as the training commands make them from the same flags; `given` holds no
+    default.
 
     Raises:
         ValueError: a flag that is for another family, a text-to-image pipeline, or what loading raises.
@@ -53,37 +51,40 @@ def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "Datase
     from ...families import Classification, DiTPrediction, NoisePrediction
     from ...families.load import load_model
     from ..classifier_flags import ClassifierDataFlags, split_train, train_images
-    from ..flags import ImageDataFlags, latent_sets, unet_sets
+    from ..flags import ImageDataFlags
+    from ..image_sets import latent_sets, unet_sets
 
     loaded, processor = load_model(model or str(DIGITS_DDPM), given.get("revision"))
     if isinstance(loaded, PreTrainedModel):
         _refuse(given, PIPELINES, "a classifier")
-        flags = ClassifierDataFlags(**_chosen(given, (*BOTH, *CLASSIFIERS), RENAMED, forget_indices=_one_file))
+        flags = ClassifierDataFlags(**_chosen(given, (*BOTH, *CLASSIFIERS), forget_indices=_one_file))
         train = train_images(flags, loaded, processor)
         forget, retain = split_train(flags, train, loaded, given["seed"])
         return Classification(loaded, processor), forget, retain
     _refuse(given, CLASSIFIERS, "a pipeline")
     if "text_encoder" in loaded.components:
         raise ValueError(
-            "for a text-to-image pipeline scripts/unlearn_sd.py keeps the masks in OUTPUT_DIR/cache/masks"
+            "a text-to-image pipeline needs its prompts: `hf-unlearn sd` keeps the masks in OUTPUT_DIR/cache/masks"
         )
     names = (*BOTH, "forget_data_dir", "resolution", "center_crop")
-    flags = ImageDataFlags(**_chosen(given, names, forget_class=_numbers, forget_indices=_numbers))
-    named = {"label_dropout": 0.1, "antithetic": False} | _chosen(given, ("label_dropout", "antithetic"))
+    images = ImageDataFlags(**_chosen(given, names, forget_class=_numbers, forget_indices=_numbers))
+    named = {"label_dropout": 0.1, "antithetic": True} | _chosen(given, ("label_dropout", "antithetic"))
     if "transformer" in loaded.components:
         _refuse(given, ("null_class",), "a DiT")
         cache = given.get("cache_dir") or str(Path(given["output"]).parent / "cache")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        objective = DiTPrediction(loaded, **named, **_chosen(given, ("variance_weight",)))
-        return objective, *latent_sets(flags, loaded, cache, given.get("random_flip", False), device)
+        dit = DiTPrediction(loaded, **named, **_chosen(given, ("variance_weight",)))
+        return dit, *latent_sets(images, loaded, cache, given.get("random_flip", False), device)
     _refuse(given, ("variance_weight", "random_flip", "cache_dir"), "a UNet2D pipeline")
     objective = NoisePrediction(loaded, **named, **_chosen(given, ("null_class",)))
-    return objective, *unet_sets(flags, loaded, default=model is None)
+    return objective, *unet_sets(images, loaded, default=model is None)
 
 
-def compute(objective: "Objective", forget: "Dataset", retain: "Dataset", given: dict[str, Any]) -> "Masks":
-    """The masks that a run of sfron with these options and this seed would start with, or with `mask_density` the
-    most salient share of all weights."""
+def compute(objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", given: dict[str, Any]) -> "Masks":
+    """Return the masks that a run of sfron with these options and this seed would start with.
+
+    With `mask_density` the most salient share of all weights instead.
+    """
     from ...methods import SFRon
     from ...saliency.fisher import fisher
     from ...saliency.masks import density_masks
@@ -95,14 +96,19 @@ def compute(objective: "Objective", forget: "Dataset", retain: "Dataset", given:
         config = UnlearnConfig.quiet(output_dir=scratch, seed=given["seed"])
         UnlearnTrainer(objective, config, method, forget, retain)
     if "mask_density" not in given:
-        return method.compute_masks(objective, forget, retain, given["seed"])
-    sizes = dict(estimator=method.fisher, max_samples=method.fisher_samples, batch_size=method.fisher_batch_size)
+        masks = method.compute_masks(objective, forget, retain, given["seed"])
+        if masks is None:
+            raise ValueError("there are no masks: the method is set to do without")
+        return masks
+    sizes: dict[str, Any] = dict(
+        estimator=method.fisher, max_samples=method.fisher_samples, batch_size=method.fisher_batch_size
+    )
     fishers = [fisher(objective, part, part is forget, seed=given["seed"], **sizes) for part in (forget, retain)]
-    return density_masks(*fishers, given["mask_density"])
+    return density_masks(fishers[0], fishers[1], given["mask_density"])
 
 
 def table(masks: "Masks", path: Path, top: int) -> str:
-    """What was written, and the layers with the largest share of salient weights."""
+    """Say what was written, and which layers have the largest share of salient weights."""
     from ...evaluation.tables import markdown_table
     from ...saliency.layers import by_module
 
@@ -120,17 +126,14 @@ def table(masks: "Masks", path: Path, top: int) -> str:
 
 
 def as_json(masks: "Masks", path: Path) -> str:
-    """{"masks", "density", "layers": rows of name, weights and share, "made_from"}."""
+    """Return {"masks", "density", "layers": rows of name, weights and share, "made_from"} as JSON."""
     values = {"masks": str(path), "density": masks.density, "layers": masks.table(), "made_from": masks.metadata}
     return json.dumps(values)
 
 
-def _chosen(
-    given: dict[str, Any], names: tuple[str, ...], renamed: dict[str, str] | None = None, **read: Any
-) -> dict[str, Any]:
-    """The flags among `names` that were given, under their names in the dataclass, lists read by `read`."""
-    values = {n: read[n](given[n]) if n in read else given[n] for n in names if n in given}
-    return {(renamed or {}).get(n, n): value for n, value in values.items()}
+def _chosen(given: dict[str, Any], names: tuple[str, ...], **read: Any) -> dict[str, Any]:
+    """Return the flags among `names` that were given, lists read by `read`."""
+    return {n: read[n](given[n]) if n in read else given[n] for n in names if n in given}
 
 
 def _refuse(given: dict[str, Any], names: tuple[str, ...], what: str) -> None:

@@ -1,0 +1,1 @@
+"""What a training run does, in one order for all families, and what each family adds."""

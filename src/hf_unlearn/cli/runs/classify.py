@@ -1,0 +1,129 @@
+"""A run on an image classifier."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Subset
+
+from ...common.files import write_text
+from ...data.protocols import SizedDataset
+from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
+from ...evaluation.metric import Metric
+from ...families import Classification
+from ...families.classifier.load import ProcessedImages, check_same_build, load_image_classifier
+from ...training import recipes
+from ...training.config import UnlearnConfig
+from ...training.trainer import UnlearnTrainer
+from ..classifier_flags import held_out_images, split_train, train_images
+from .skeleton import Run, need_modules
+
+DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
+
+
+class ClassifierRun(Run):
+    """A small ViT trained on the digits where no model is named: then the table has a retrained model too.
+
+    Args:
+        others: Fields of UnlearnConfig that the flags do not have and that were given.
+    """
+
+    def __init__(self, parts: Sequence[Any], others: dict[str, Any]):
+        super().__init__(parts)
+        self.model, self.data, self.lora, self.training, _, self.method = parts
+        self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
+        self.others, self.picture = others, None
+        self.arguments: UnlearnConfig | None = None
+        self.retrained: Any = None
+        self.processor: Any = None
+        self.train: Any = None
+        self.test: Any = None
+        self.measured: dict[str, dict[str, Metric]] = {}
+        self.sets_measured: dict[str, SizedDataset] = {}
+
+    @property
+    def forgotten(self) -> str:
+        named = self.data.forget_class
+        return f"class {', '.join(named)}" if named else f"{len(self.forget)} training images"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        return self.data.sources(self.test)
+
+    @property
+    def hub_revision(self) -> str | None:
+        return self.others.get("hub_revision")
+
+    def check(self) -> None:
+        data = self.data
+        if self.base_model is None and (data.train_data_dir or data.dataset_name or data.validation_data_dir):
+            raise ValueError("no model: set --pretrained_model_name_or_path to the classifier trained on these images")
+        if self.base_model is None or data.validation_data_dir:
+            need_modules("eval", "membership inference in the table", "sklearn")
+
+    def begin(self) -> None:
+        self.arguments = self.training.config(**self.others)
+
+    def config(self) -> UnlearnConfig:
+        return self.arguments or self.training.config(**self.others)
+
+    def load(self) -> None:
+        if self.base_model is None:
+            self.pipeline = recipes.build_classifier("digits_vit", self.training.seed)
+        else:
+            self.pipeline, self.processor = load_image_classifier(self.base_model, self.revision)
+
+    def sets(self) -> None:
+        """Everything that can be wrong is found first, before the default models are trained."""
+        model, seed = self.pipeline, self.training.seed
+        if self.base_model is None:
+            parts = recipes.digits_splits(seed)
+            self.train, self.test = parts["train"], parts["test"]
+        else:
+            self.train = train_images(self.data, model, self.processor)
+            self.test = held_out_images(self.data, model, self.processor)
+        self.forget, self.retain = split_train(self.data, self.train, model, seed)
+        self.load_retrained()
+        if self.base_model is None:
+            recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)
+        if self.test is None:
+            print("test accuracy and membership inference need images never trained on: pass --validation_data_dir")
+        self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, bool(self.data.forget_class))
+        if self.retrained is not None:
+            self.retrained.to(self.config().device)
+        self.objective = Classification(model, self.processor)
+
+    def load_retrained(self) -> None:
+        """Load the model trained without the forget data, or train one where the model is the default one."""
+        seed, named = self.training.seed, self.model.retrained_model
+        if named:
+            self.retrained, _ = load_image_classifier(named)
+            check_same_build(self.pipeline, self.retrained, f"retrained_model {named}")
+        elif self.base_model is None:
+            self.retrained = recipes.build_classifier("digits_vit", seed)
+            recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
+
+    def measure(self, model: Any, reference: Any) -> dict[str, Metric]:
+        """Return the metrics of a model, with distances to `reference` if there is one."""
+        sizes = (self.data.eval_batch_size, self.training.seed)
+        return classifier_figures(model, self.sets_measured, reference, *sizes)
+
+    def before(self, trainer: UnlearnTrainer) -> None:
+        # Meets every unreadable image before a weight moves.
+        self.measured["original"] = self.measure(self.pipeline, self.retrained)
+
+    def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
+        self.measured["unlearned"] = self.measure(self.pipeline, self.retrained)
+        if self.retrained is not None:
+            self.measured["retrained"] = self.measure(self.retrained, None)
+        folder = Path(self.training.output_dir)
+        write_indices(folder / "forget_indices.txt", self.train, self.forget)
+        table = write_classifier_figures(self.measured, folder)
+        named = {"original": "before", "unlearned": "after"}
+        return table, {named.get(name, name): row for name, row in self.measured.items()}, []
+
+
+def write_indices(path: Path, train: SizedDataset, forget: Subset) -> None:
+    """Write the positions of the forget samples, as --forget_indices reads them."""
+    positions = train.positions if isinstance(train, ProcessedImages) else range(len(train))  # type: ignore[arg-type]
+    write_text(path, "".join(f"{positions[i]}\n" for i in forget.indices))

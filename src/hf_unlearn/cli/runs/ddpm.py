@@ -1,0 +1,111 @@
+"""A run on a UNet2D pipeline."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...data.images import digits
+from ...data.streaming import first_of
+from ...evaluation import (
+    DIGITS_DDPM,
+    SamplingConfig,
+    class_rows,
+    compare_pipelines,
+    digits_judge,
+    figures_table,
+    frozen_copy,
+    judged_pipelines,
+    loss_metrics,
+    losses_table,
+    picture,
+    retrained_digits_ddpm,
+    strength_picture,
+)
+from ...families import NoisePrediction
+from ...families.ddpm.pipeline import load_ddpm_pipeline
+from ...training.trainer import UnlearnTrainer
+from ..image_sets import unet_sets
+from ..sample_classifier import sample_classifier
+from .skeleton import Run, need_modules
+
+
+class DDPMRun(Run):
+    """The digits where no model is named: then the table has a retrained model too."""
+
+    def __init__(self, parts: Sequence[Any]):
+        super().__init__(parts)
+        self.model, self.data, self.sampling, self.samples, self.lora, self.training, self.method = parts
+        self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
+        self.losses: dict[str, dict[str, float]] = {}
+        self.original: Any = None
+        self.classifier: Any = None
+        self.classified = False
+
+    @property
+    def default(self) -> bool:
+        return self.base_model is None
+
+    @property
+    def forgotten(self) -> str:
+        return self.data.forgotten
+
+    @property
+    def sources(self) -> dict[str, str]:
+        return self.data.sources
+
+    def check(self) -> None:
+        need_modules("report", "the picture of the result", "matplotlib")
+        if self.samples.eval_samples_per_class and (self.default or self.samples.classifier_model_name_or_path):
+            need_modules("eval", "the Frechet distance in the table", "torchmetrics")
+
+    def load(self) -> None:
+        self.pipeline = load_ddpm_pipeline(self.base_model or str(DIGITS_DDPM), revision=self.revision)
+
+    def sets(self) -> None:
+        self.forget, self.retain = unet_sets(self.data, self.pipeline, self.default)
+        self.original = frozen_copy(self.pipeline)
+        options = (self.model.label_dropout, self.model.null_class, self.model.antithetic)
+        self.objective = NoisePrediction(self.pipeline, *options)
+        self.classifier = sample_classifier(self.samples, self.data, self.retain, self.objective.conditional)
+        self.eval_retain = first_of(self.retain)
+        digits_of = self.default and bool(self.data.forget_class) and self.samples.eval_samples_per_class > 0
+        self.classified = self.classifier is not None or digits_of
+
+    def before(self, trainer: UnlearnTrainer) -> None:
+        if not self.classified:
+            self.losses["before"] = trainer.evaluate()
+
+    def after(self, trainer: UnlearnTrainer) -> None:
+        if not self.classified:
+            self.losses["after"] = trainer.evaluate()
+
+    def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
+        forgotten, folder = self.data.forget_class or [], self.training.output_dir
+        sizes = (self.sampling.guidance_scale, self.sampling.num_inference_steps, self.training.seed)
+        draw = SamplingConfig(max(self.samples.eval_samples_per_class, 4), *sizes)
+        pipelines = {"before": self.original.to(trainer.args.device), "after": self.pipeline}
+        if self.classified:
+            table, metrics, rows = self.classify(pipelines, forgotten, draw, trainer.args.device)
+        else:
+            table, rows = losses_table(self.losses, folder), []
+            metrics = loss_metrics(self.losses, {"forget": len(self.forget), "retain": len(self.eval_retain)})
+            picture(pipelines, f"{folder}/before_after.png", forgotten, draw)
+        if self.lora.use_lora and self.objective.conditional:
+            strength_picture(self.pipeline, f"{folder}/strengths.png", forgotten, draw)
+        return table, metrics, rows
+
+    def classify(
+        self, pipelines: dict[str, Any], forgotten: list[int], draw: SamplingConfig, device: Any
+    ) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
+        """Have the classifier recognise what each pipeline generates."""
+        folder = self.training.output_dir
+        if self.default and len(forgotten) == 1:
+            pipelines["retrained"] = retrained_digits_ddpm(forgotten[0]).to(device)
+        if self.classifier is not None:
+            classifier, classes = self.classifier
+            found = judged_pipelines(pipelines, classifier, classes, forgotten, self.retain, folder, draw)
+        else:
+            real: Any = digits()
+            judge: Any = digits_judge()
+            images = (real.pixel_values, real.label_tensor)
+            found = compare_pipelines(pipelines, judge, forgotten, *images, folder, draw)
+        return figures_table(found), {name: f.metrics() for name, f in found.items()}, class_rows(found, forgotten)

@@ -1,0 +1,98 @@
+"""A run on a DiTPipeline."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from ...evaluation import (
+    SamplingConfig,
+    class_rows,
+    figures_table,
+    frozen_copy,
+    judged_pipelines,
+    loss_metrics,
+    losses_table,
+    picture,
+)
+from ...families import DiTPrediction
+from ...families.dit.load import load_dit_pipeline
+from ...training.trainer import UnlearnTrainer
+from ..image_sets import decoded_sets, latent_sets
+from ..sample_classifier import sample_classifier
+from .skeleton import Run, need_modules
+
+
+class DiTRun(Run):
+    """Images are encoded once; the losses are those of latents."""
+
+    def __init__(self, parts: Sequence[Any]):
+        super().__init__(parts)
+        self.model, self.data, self.samples, self.lora, self.training, self.method = parts
+        self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
+        self.losses: dict[str, dict[str, float]] = {}
+        self.original: Any = None
+        self.classifier: Any = None
+        self.state: Any = None
+
+    @property
+    def forgotten(self) -> str:
+        return self.data.forgotten
+
+    @property
+    def sources(self) -> dict[str, str]:
+        return self.data.sources
+
+    @property
+    def shows_stages(self) -> bool:
+        return self.state.is_main_process
+
+    def check(self) -> None:
+        if self.base_model is None:
+            raise ValueError("no model: set --pretrained_model_name_or_path to a DiTPipeline")
+        need_modules("report", "the picture of the result", "matplotlib")
+        if self.samples.eval_samples_per_class and self.samples.classifier_model_name_or_path:
+            need_modules("eval", "the Frechet distance in the table", "torchmetrics")
+
+    def begin(self) -> None:
+        self.state = PartialState(cpu=not torch.cuda.is_available())
+
+    def load(self) -> None:
+        self.pipeline = load_dit_pipeline(str(self.base_model), revision=self.revision)
+
+    def sets(self) -> None:
+        cache = self.model.cache_dir or f"{self.training.output_dir}/cache"
+        with self.state.local_main_process_first():  # the others find what the first has encoded
+            sets = latent_sets(self.data, self.pipeline, cache, self.model.random_flip, self.state.device)
+        self.forget, self.retain = sets
+        self.original = frozen_copy(self.pipeline)
+        self.classifier = sample_classifier(self.samples, self.data, self.retain, conditional=True)
+        options = (self.model.label_dropout, self.model.antithetic)
+        self.objective = DiTPrediction(self.pipeline, *options, variance_weight=self.model.variance_weight)
+
+    def before(self, trainer: UnlearnTrainer) -> None:
+        self.losses["before"] = trainer.evaluate()
+
+    def after(self, trainer: UnlearnTrainer) -> None:
+        self.losses["after"] = trainer.evaluate()
+
+    def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
+        folder, forgotten = self.training.output_dir, self.data.forget_class or []
+        table = losses_table(self.losses, folder)
+        metrics: dict[str, dict[str, Any]] = loss_metrics(
+            self.losses, {"forget": len(self.forget), "retain": len(self.retain)}
+        )
+        guidance = self.model.guidance_scale if self.objective.null_class == 1000 else 1.0  # DiTPipeline's null class
+        count = max(self.samples.eval_samples_per_class, 4)
+        draw = SamplingConfig(count, guidance, self.model.num_inference_steps, self.training.seed)
+        named = {"before": self.original, "after": self.pipeline}
+        pipelines = {name: pipeline.to(self.state.device) for name, pipeline in named.items()}
+        if self.classifier is None:
+            picture(pipelines, f"{folder}/before_after.png", forgotten, draw)
+            return table, metrics, []
+        real = decoded_sets(self.data, self.pipeline)[1]
+        classifier, classes = self.classifier
+        found = judged_pipelines(pipelines, classifier, classes, forgotten, real, folder, draw)
+        metrics = {name: {**found[name].metrics(), **row} for name, row in metrics.items()}
+        return f"{figures_table(found)}\n\n{table}", metrics, class_rows(found, forgotten)

@@ -1,0 +1,155 @@
+"""A run on a Stable Diffusion pipeline: a concept, and images that the model draws itself or is given."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from ...common.weights import weights_digest
+from ...data.sources import load_captioned_images
+from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
+from ...evaluation.text_to_image import PictureEvaluation
+from ...families.concepts import RETAIN_PROMPTS, concept_of
+from ...families.latents import Drawing
+from ...families.synthesis import concept_data
+from ...families.text_to_image.load import load_text_to_image_pipeline
+from ...training.trainer import UnlearnTrainer
+from ..parsing import resolved
+from .skeleton import Run, need_modules
+
+
+class TextToImageRun(Run):
+    """Five stages, none of which a repeated command does again."""
+
+    stages = ("data", "masks", "unlearn", "save", "evaluate")
+
+    def __init__(self, parts: Sequence[Any]):
+        super().__init__(parts)
+        self.model, self.concept, self.measuring, self.lora, self.training, self.method = parts
+        self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
+        self.concepts: list[Any] = []
+        self.retain_prompts = self.concept.retain_prompts or RETAIN_PROMPTS
+        self.losses: dict[str, dict[str, float]] = {}
+        self.pictures: dict[str, Any] = {}
+        self.state: Any = None
+        self.evaluation: PictureEvaluation | None = None  # in the main process only
+        sizes = (self.concept.num_inference_steps, self.concept.guidance_scale, self.concept.resolution)
+        self.drawing = Drawing(*sizes, self.concept.drawing_batch_size, self.training.seed)
+        self.cache = self.concept.cache_dir or f"{self.training.output_dir}/cache"
+
+    @property
+    def forgotten(self) -> str:
+        return ", ".join(concept.name for concept in self.concepts)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        return self.concept.sources
+
+    @property
+    def shows_stages(self) -> bool:
+        return self.state.is_main_process
+
+    @property
+    def masks_folder(self) -> str | None:
+        return f"{self.cache}/masks"
+
+    @property
+    def made_from(self) -> Any:
+        flags = (self.model, self.concept, self.lora, self.training, self.method)
+        return [resolved(flags), weights_digest(self.pipeline.unet)]
+
+    def check(self) -> None:
+        if self.base_model is None:
+            raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
+        if not self.concept.concept:
+            raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
+        told = (self.concept.anchor_concept, self.concept.prompt_templates)
+        self.concepts = [concept_of(text, *told) for text in self.concept.concept]
+        need_modules("report", "the picture of the result", "matplotlib")
+
+    def begin(self) -> None:
+        # The others wait while the first one draws, which may take longer than an exchange of gradients ever does.
+        self.state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+        if self.state.is_main_process:  # what is missing for it fails here, before anything is drawn
+            prompts = (self.concepts, self.retain_prompts, self.training.seed)
+            self.evaluation = PictureEvaluation(self.measuring, *prompts)
+            if self.evaluation.note():
+                print(self.evaluation.note())
+
+    def load(self) -> None:
+        self.pipeline = load_text_to_image_pipeline(
+            str(self.base_model),
+            xformers=self.model.enable_xformers_memory_efficient_attention,
+            revision=self.revision,
+            variant=self.model.variant,
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def sets(self) -> None:
+        given, model = self.concept, self.model
+        with self.state.local_main_process_first():  # the others find what the first has drawn
+            self.pipeline.to(self.state.device)
+            self.objective, self.forget, self.retain = concept_data(
+                self.pipeline,
+                self.concepts,
+                self.cache,
+                self.retain_prompts,
+                given.num_forget_images,
+                given.num_retain_images,
+                self.drawing,
+                self.method.forget_images,
+                self.images_of(given.forget_dataset_name, given.forget_data_dir),
+                self.images_of(given.retain_dataset_name, given.retain_data_dir),
+                train_method=model.train_method,
+                label_dropout=model.label_dropout,
+                resolution=given.resolution,
+            )
+        self.draw("before")
+        self.objective.release()
+
+    def images_of(self, name: str | None, folder: str | None) -> Any:
+        """Return (images, captions or None) from the flags, or None: then the model draws them."""
+        source, given = folder or name, self.concept
+        if source is None:
+            return None
+        size = given.resolution or self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        return load_captioned_images(source, size, given.image_column, given.caption_column, given.center_crop)
+
+    @property
+    def shown(self) -> list[str]:
+        """Prompts of the picture: one of each concept, and some of the retained ones."""
+        return [c.prompts[0] for c in self.concepts] + list(self.retain_prompts[: 2 if self.measuring.quick else 5])
+
+    def draw(self, name: str) -> None:
+        """Draw what the evaluation measures and shows, in the main process."""
+        if self.evaluation is not None:
+            per_prompt = 1 if self.measuring.quick else 4
+            self.pictures[name] = draw_prompts(self.pipeline, self.shown, self.drawing, per_prompt)
+            self.evaluation.draw(name, self.pipeline, self.drawing, self.cache)
+
+    def before(self, trainer: UnlearnTrainer) -> None:
+        self.losses["before"] = trainer.evaluate()
+
+    def after(self, trainer: UnlearnTrainer) -> None:
+        self.losses["after"] = trainer.evaluate()
+
+    def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
+        if self.evaluation is None:
+            raise RuntimeError("only the main process evaluates")
+        folder, shown = self.training.output_dir, self.shown
+        self.pipeline.to(self.state.device)
+        self.draw("after")
+        found = loss_metrics(self.losses, {"forget": len(self.forget), "retain": len(self.retain)})
+        metrics = self.evaluation.figures(found, self.state.device)  # {"before": {name: Metric}, "after": ...}
+        table = write_metrics(metrics, folder)
+        self.evaluation.sheets(folder)
+        count = len(self.concepts)
+        forgotten = [i < count for i in range(len(shown))]
+        blurred = [i < count and self.concepts[i].unsafe for i in range(len(shown))]
+        concept_picture(self.pictures, shown, forgotten, blurred, f"{folder}/before_after.png")
+        if self.lora.use_lora:
+            strengths = strength_pictures(self.pipeline, shown, self.drawing)
+            concept_picture(strengths, shown, forgotten, blurred, f"{folder}/strengths.png", "adapter strength")
+        return table, metrics, []

@@ -1,0 +1,183 @@
+"""The order of every training run: load, data, masks, unlearn, save, evaluate, finish."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+from transformers.trainer_utils import set_seed
+
+from ...evaluation.metric import Metric
+from ...evaluation.registry import extra_metrics, joined, registered_metrics
+from ...report.reading import read_record
+from ...report.record import RunRecord
+from ...report.recording import record_run
+from ...saving.export import load_saved
+from ...training.config import UnlearnConfig
+from ...training.trainer import UnlearnTrainer
+from ..finish import finish, prepare_repo
+from ..parsing import resolved
+from ..stages import Stages
+from ..terminal import check_writable
+
+
+class Run:
+    """One training run. A family's subclass fills in the steps that `execute` calls, in this order:
+    check, begin, load, sets, before, (training), after, evaluate.
+
+    Args:
+        parts: what `parse` returned: instances of the command's dataclasses in their order, the method last.
+
+    Attributes:
+        forget, retain: the two sets, made by `sets`.
+        eval_retain: retain data to evaluate on, where the retain set itself cannot be (a stream).
+        base_model, revision: folder or Hub id of the original and its revision.
+        picture: file in the output folder that shows the result; None if there is none.
+    """
+
+    stages: ClassVar[tuple[str, ...]] = ("data", "unlearn", "save", "evaluate")
+
+    def __init__(self, parts: Sequence[Any]):
+        self.parts = parts
+        self.training: Any = None
+        self.lora: Any = None
+        self.method: Any = parts[-1]
+        self.pipeline: Any = None
+        self.objective: Any = None
+        self.forget: Any = None
+        self.retain: Any = None
+        self.eval_retain: Any = None
+        self.base_model: str | None = None
+        self.revision: str | None = None
+        self.picture: str | None = "before_after.png"
+
+    # ---- what a family fills in -------------------------------------------------------------------
+    @property
+    def forgotten(self) -> str:
+        """What is forgotten, in words."""
+        raise NotImplementedError
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the data come from."""
+        raise NotImplementedError
+
+    @property
+    def hub_revision(self) -> str | None:
+        """Branch to upload to; None is the main one."""
+        return None
+
+    @property
+    def made_from(self) -> Any:
+        """All that the saved result depends on. None: a later call trains again, whatever there is."""
+        return None
+
+    @property
+    def masks_folder(self) -> str | None:
+        """Where masks are kept by content; None: they are computed when the training starts."""
+        return None
+
+    def check(self) -> None:
+        """Raise ValueError for flags that cannot work, before anything is written or loaded."""
+
+    def begin(self) -> None:
+        """Set up processes and measurements; what these lack is said here, before anything is loaded."""
+
+    def load(self) -> None:
+        """Load the model into `pipeline`."""
+        raise NotImplementedError
+
+    def sets(self) -> None:
+        """Make `objective`, `forget` and `retain`, and keep what the evaluation needs of the original."""
+        raise NotImplementedError
+
+    def config(self) -> UnlearnConfig:
+        """Return the arguments of the trainer."""
+        return self.training.config()
+
+    def before(self, trainer: UnlearnTrainer) -> None:
+        """Measure the original model; called in every process."""
+
+    def after(self, trainer: UnlearnTrainer) -> None:
+        """Measure the unlearned model; called in every process."""
+
+    def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
+        """Return the table, the metrics and the rows of classes; called in the main process only."""
+        raise NotImplementedError
+
+    def record(
+        self, trainer: UnlearnTrainer, metrics: dict[str, Any], rows: Sequence[dict[str, Any]] = ()
+    ) -> RunRecord:
+        """Return the record of the run."""
+        base = (self.base_model, self.revision)
+        return record_run(trainer, self.forgotten, metrics, *base, self.sources, rows, picture=self.picture)
+
+    def registered(self, trainer: UnlearnTrainer) -> dict[str, Metric]:
+        """Return the metrics of other packages for the model as it is now; nothing but in the main process."""
+        if not trainer.is_world_process_zero():
+            return {}
+        return extra_metrics(self.objective, self.forget, self.retain, self.training.seed)
+
+    @property
+    def shows_stages(self) -> bool:
+        """Whether this process announces stages."""
+        return True
+
+
+def execute(run: Run) -> None:
+    """Do the whole run, or with --dry_run print its configuration."""
+    training = run.training
+    if training.dry_run:
+        print(resolved(run.parts), end="")
+        return
+    run.check()
+    registered_metrics()  # one that does not load is named before anything is drawn or trained
+    check_writable(training.output_dir)
+    run.begin()
+    repo = prepare_repo(training, run.hub_revision)
+    set_seed(training.seed)
+    run.load()
+    made_from = run.made_from
+    stages = Stages(training.output_dir, list(run.stages), show=run.shows_stages)
+
+    stages.begin("data")
+    run.sets()
+    run.lora.apply(run.objective, run.forget, run.retain, training.seed)
+    data = (run.forget, run.retain)
+    options = {"masks": training.mask_path, "forgotten": run.forgotten, "eval_retain_dataset": run.eval_retain}
+    trainer = UnlearnTrainer(run.objective, run.config(), run.method, *data, **options)
+    if run.masks_folder is not None:
+        stages.begin("masks")
+        trainer.prepare_masks(run.masks_folder)
+    run.before(trainer)
+    measured = {"before": run.registered(trainer)}
+    if made_from is not None and stages.finished("save", made_from):
+        stages.begin("save", "finished before")
+        load_saved(run.objective, training.output_dir)
+    else:
+        stages.begin("unlearn")
+        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+        stages.begin("save")
+        trainer.save_model()
+        if made_from is not None:
+            if trainer.is_world_process_zero():  # a later call that only measures again knows the run from here
+                run.record(trainer, {}).write(training.output_dir)
+            stages.finish("save", made_from)
+    stages.begin("evaluate")
+    run.after(trainer)
+    if not trainer.is_world_process_zero():
+        return
+    measured["after"] = run.registered(trainer)
+    table, metrics, rows = run.evaluate(trainer)
+    metrics = {model: joined(own, measured.get(model, {})) for model, own in metrics.items()}
+    if made_from is not None:
+        record = read_record(training.output_dir).measured(metrics)
+    else:
+        record = run.record(trainer, metrics, rows)
+    finish(training, repo, record, table, trainer)
+
+
+def need_modules(extra: str, purpose: str, *modules: str) -> None:
+    """Raise OSError, before anything is trained, unless these modules are installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise OSError(f"{purpose} needs {module}: install hf-unlearn[{extra}]")
