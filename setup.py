@@ -64,7 +64,7 @@ setup(
         "emoji": ["resvg-py>=0.1"],  # renders the pictures of the small text-to-image benchmark
         "demo": DEMO,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "mypy>=1.15", "types-PyYAML>=6.0", "pre-commit>=4.0"],
+        "dev": [*TEST, "ruff>=0.9", "mypy>=2.4", "types-PyYAML>=6.0", "pre-commit>=4.0"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
