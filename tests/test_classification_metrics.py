@@ -51,7 +51,14 @@ def random_predictions(seed: int, count: int = 30, scale: float = 2.0) -> Predic
 
 def test_metric_goes_to_json():
     metric = Metric(0.5, "share", 3, "torch 2", {"seed": 1})
-    fields = {"value": 0.5, "definition": "share", "samples": 3, "library": "torch 2", "details": {"seed": 1}}
+    fields = {
+        "value": 0.5,
+        "definition": "share",
+        "samples": 3,
+        "library": "torch 2",
+        "details": {"seed": 1},
+        "role": None,
+    }
     assert json.loads(json.dumps(metric.as_dict())) == fields
     assert Metric(0.0, "", 0).details is not Metric(0.0, "", 0).details
 

@@ -13,7 +13,7 @@ import hf_unlearn
 from hf_unlearn import ESD, METHODS, FineTune, SFRon
 from hf_unlearn.common.imports import Sources, code_of
 from hf_unlearn.compare import Cells
-from hf_unlearn.compare.closure import MODELS, modules_run, outside, registries, source_of
+from hf_unlearn.compare.closure import MODELS, NAMING, modules_run, outside, registries, source_of
 
 PACKAGE = Path(hf_unlearn.__file__).parent
 SOURCES = Sources(PACKAGE, "hf_unlearn")
@@ -116,7 +116,7 @@ def test_all_that_runs_is_in_the_closure(tmp_path):
     files = {Path(code.co_filename) for code in called}
     ran = {module for module, path in SOURCES.paths.items() if path in files}
     assert {"training.trainer", "methods.sfron", "methods.fine_tune", "evaluation.membership"} <= ran
-    assert ran - modules_run(SFRon) - {"compare.closure", "common.imports", "", *registries()} == set()
+    assert ran - modules_run(SFRon) - {*NAMING, "", *registries()} == set()
 
 
 def test_registries_are_found_by_what_they_import():
@@ -147,7 +147,7 @@ from dataclasses import dataclass
 from hf_unlearn import FineTune
 {helper}
 
-@dataclass
+@dataclass(frozen=True)
 class Outside(FineTune):
     name = "outside"
 """
@@ -176,7 +176,7 @@ def test_a_method_of_a_single_file_is_part_of_the_key(installed, tmp_path):
 
 
 def test_a_subclass_of_a_method_runs_that_one_too():
-    @dataclass
+    @dataclass(frozen=True)
     class Mine(SFRon):
         pass
 

@@ -506,7 +506,7 @@ def test_the_trainer_publishes_what_it_saved_and_no_checkpoint(hub, tmp_path):
     done = trainer.push_to_hub(include_masks=True)
     assert set(hub.files("user/trained")) == {*EXPECTED["ddpm"][1], "masks.safetensors"} and done.changed
     assert len(hub.seen("POST", "/create")) == 3  # before training, and by each publish
-    trainer.masks = None
+    trainer.reference.masks = None
     with pytest.raises(ValueError, match="sfron has no masks"):
         trainer.push_to_hub(include_masks=True)
     for path in (tmp_path / "out").rglob("*"):

@@ -13,6 +13,7 @@ from conftest import config, tiny_pipeline
 
 from hf_unlearn import L1Sparse, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.__main__ import main
+from hf_unlearn.training.fsdp import check_launch
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "src/hf_unlearn/cli/accelerate"
@@ -98,10 +99,9 @@ def refusal(images, tmp_path, method, **values):
     vars(plugin).update({k: v for k, v in values.items() if k in vars(plugin)})
     state = SimpleNamespace(fsdp_plugin=plugin)
     given = UnlearnTrainer(tiny_pipeline(), config(tmp_path), method, *split_by_label(images, 1))
-    given.is_deepspeed_enabled = values.get("deepspeed", False)
-    given.is_fsdp_enabled = not given.is_deepspeed_enabled
-    given.accelerator = SimpleNamespace(state=state)
-    given.check_launch()
+    deepspeed = values.get("deepspeed", False)
+    launcher = SimpleNamespace(state=state)
+    check_launch(given.objective, method, given.args, launcher, deepspeed, fsdp=not deepspeed)
 
 
 @pytest.mark.parametrize(

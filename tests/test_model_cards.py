@@ -67,7 +67,8 @@ def test_the_card_is_rebuilt_from_its_record(folder, tool):
     assert record.picture is None or (folder / record.picture).stat().st_size < 400_000
 
 
-SHIPPED = [*(folder / "README.md" for folder in CARDS), *(ASSETS.glob("*/README.md"))]
+MODELS = [path for path in ASSETS.glob("*/README.md") if path.parent.name != "digits"]  # which are data
+SHIPPED = [*(folder / "README.md" for folder in CARDS), *MODELS]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
@@ -82,6 +83,10 @@ def test_every_card_is_valid(path):
     for result in card.data.eval_results or []:
         recorded: RunRecord = read_record(path.parent)
         assert result.metric_value == recorded.value("after", result.metric_name.replace(" ", "_"))
+
+
+def test_the_shipped_data_says_its_licence():
+    assert metadata_load(ASSETS / "digits/README.md")["license"] == "cc-by-4.0"
 
 
 def test_the_shipped_base_model_has_a_card():

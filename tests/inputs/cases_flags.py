@@ -46,7 +46,9 @@ CASES = [
     Case("scheduler unknown", f"{DDPM} --forget_class 1 --lr_scheduler magic", "magic"),
     Case("tracker unknown", f"{DDPM} --forget_class 1 --report_to magic", "magic"),
     Case("batch of nothing", "ddpm --train_batch_size 0", "train_batch_size must be at least 1"),
-    Case("batch of nothing, classifier", f"{VIT} --per_device_train_batch_size 0", "per_device_train_batch_size"),
+    Case(
+        "batch of nothing, classifier", f"{VIT} --per_device_train_batch_size 0", "train_batch_size must be at least 1"
+    ),
     Case("logging every 0 steps", f"{DDPM} --forget_class 1 --logging_steps 0", "logging_steps"),
     Case("checkpoints every -1", f"{DDPM} --forget_class 1 --checkpointing_steps -1", "checkpointing_steps"),
     Case("evaluation every -1", f"{DDPM} --forget_class 1 --eval_steps -1", "eval_steps"),

@@ -2,11 +2,10 @@
 
 import copy
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import config, tiny_vit
 from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import TrainerCallback
@@ -15,9 +14,6 @@ from hf_unlearn import METHODS, Classification, UnlearnTrainer, split_by_index, 
 from hf_unlearn.data.pairs import collate
 from hf_unlearn.saliency.fisher import fisher
 from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import config, tiny_vit  # noqa: E402
 
 LR, STEPS, EPS = 1e-3, 4, 1e-4
 

@@ -113,7 +113,7 @@ def test_what_a_run_adds_is_the_steps(tmp_path):
     """Fisher and anchors of Selective Amnesia; the weights are not copied a second time as an original."""
     method = SelectiveAmnesia(fisher_samples=4)
     one, two = (unlearned(tiny_pipeline(seed), tmp_path / str(seed), method, max_steps=1) for seed in (0, 1))
-    assert one.original is None and two.original is None and not one.step.method.needs_original
+    assert one.reference.original is None and two.reference.original is None and not one.step.method.needs_original
     assert vars(method) == vars(SelectiveAmnesia(fisher_samples=4))
     for trainer, seed in ((one, 0), (two, 1)):
         starts = {n: trainer.step.state[id(p)][1] for n, p in trainer.objective.network.named_parameters()}

@@ -2,17 +2,13 @@
 
 import copy
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import config, random_images, tiny_pipeline
 
 from hf_unlearn import METHODS, NoisePrediction, UnlearnTrainer, split_by_label
 from hf_unlearn.saliency.fisher import fisher
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import config, random_images, tiny_pipeline  # noqa: E402
 
 # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
 LR, STEPS, EPS = 1e-3, 4, 1e-4

@@ -108,7 +108,7 @@ def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_fol
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     assert figures["after"]["forget"] != figures["before"]["forget"]
     record = read_record(tmp_path / "out")
-    assert record.figure("after", "forget_loss") == figures["after"]["forget"]
+    assert record.value("after", "forget_loss") == figures["after"]["forget"]
     assert record.data["forget"].source == "cat" and record.data["forget"].samples == 4
     assert (tmp_path / "out/before_after.png").exists()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..common.untrusted import loading, pipeline_index
-from ..families.load import pipeline_class
+from ..families.load import DIT, pipeline_class
 from ..methods import SFRon
 from ..saliency.fisher import sample_chunk
 from ..saliency.ranks import lora_layers, lora_size
@@ -49,7 +49,7 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
             raise ValueError(
                 f"{name_or_path} is a {kind}: give a DDPM, DiT or Stable Diffusion pipeline or a classifier"
             )
-        cls = diffusers.DiTTransformer2DModel if kind == "DiTPipeline" else getattr(diffusers, class_name)
+        cls = diffusers.DiTTransformer2DModel if kind in DIT.classes else getattr(diffusers, class_name)
         with loading(name_or_path):
             return cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
 

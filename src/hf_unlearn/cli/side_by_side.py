@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel
 
 from ..common.limits import check_limits
 from ..common.names import is_hub_id
@@ -14,7 +13,7 @@ from ..data.images import to_pixels
 from ..data.pairs import collate
 from ..evaluation import DIGITS_DDPM
 from ..families.classifier.load import check_same_build
-from ..families.load import load_model
+from ..families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
 from ..report.reading import read_record
 from ..report.record import RunRecord
 from ..saving.adapters import holds_adapter, load_adapter
@@ -113,7 +112,7 @@ def side_by_side(run_dir: str | Path, original: str | None = None, drawing: Draw
         raise ValueError(f"the original {name} does not load ({error}): give a folder with --original") from error
     if type(first) is not type(unlearned):
         raise ValueError(f"the original {name} is a {type(first).__name__}, the run's a {type(unlearned).__name__}")
-    if isinstance(unlearned, PreTrainedModel) and not adapter:
+    if prepare_family(unlearned) is CLASSIFIER and not adapter:
         check_same_build(unlearned, first, f"the original {name}")
     return SideBySide(first, unlearned, processor, record, drawing or Drawing())
 
@@ -141,11 +140,12 @@ def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None
 
 
 def _kind(model: Any) -> str:
-    if isinstance(model, PreTrainedModel):
+    family = prepare_family(model)
+    if family is CLASSIFIER:
         return "image"
-    if "text_encoder" in model.components:
+    if family is TEXT_TO_IMAGE:
         return "prompt"
-    conditional = "transformer" in model.components or model.unet.config.num_class_embeds
+    conditional = family is DIT or model.unet.config.num_class_embeds
     return "class" if conditional else "seed"
 
 

@@ -19,7 +19,8 @@ from ..methods import METHODS, FineTune, Method
 
 PACKAGE = Sources(Path(hf_unlearn.__file__).parent, hf_unlearn.__name__)
 MODELS, CELLS = "compare.models", "compare.cells"  # what trains the reference models, and what computes a cell
-NAMING = {"compare.closure", "common.imports"}  # they name a cell and leave what is in it as it is
+# They name a cell or look its method up, and leave what is in it as it is.
+NAMING = {"compare.closure", "common.imports", "methods.registry"}
 
 
 def own_name(module: str) -> str | None:

@@ -29,9 +29,9 @@ SPACES: dict[str, dict[str, Any]] = {
 
 
 def suggest(trial: Any, row: str) -> dict[str, Any]:
-    """Have an optuna trial suggest one point of the row's space."""
+    """Have an optuna trial suggest one point of the row's space; of a method of another package, its learning rate."""
     chosen = {}
-    for name, space in SPACES[row].items():
+    for name, space in SPACES.get(row, RATE).items():
         if isinstance(space, list):
             chosen[name] = trial.suggest_categorical(name, space)
         else:

@@ -214,7 +214,7 @@ def digits() -> ArrayDataset:
 
     The file in `assets/digits` holds what scikit-learn's `load_digits` returns.
     """
-    with np.load(DIGITS) as stored:
+    with np.load(DIGITS, allow_pickle=False) as stored:
         images, labels = stored["images"], stored["labels"]
     pixels = torch.tensor(images, dtype=torch.float32).unsqueeze(1) / 8 - 1
     return ArrayDataset(pixels, torch.tensor(labels, dtype=torch.int64))

@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from diffusers import DiTPipeline
 from torch import Tensor
 
 from ..families.ddpm.pipeline import load_ddpm_pipeline
+from ..families.load import DIT, prepare_family
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
 from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional
@@ -102,11 +102,11 @@ def frozen_copy(pipeline: Any) -> Any:
     """Copy the pipeline with its current weights, for the "before" row."""
     if _is_dit(pipeline):
         network = copy.deepcopy(pipeline.transformer).eval().requires_grad_(False)
-        return DiTPipeline(network, pipeline.vae, copy.deepcopy(pipeline.scheduler))
+        return type(pipeline)(network, pipeline.vae, copy.deepcopy(pipeline.scheduler))
     unet = copy.deepcopy(pipeline.unet).eval().requires_grad_(False)
     extra = {"null_class": pipeline.null_class} if "null_class" in pipeline.config else {}
     return type(pipeline)(unet=unet, scheduler=copy.deepcopy(pipeline.scheduler), **extra)
 
 
 def _is_dit(pipeline: Any) -> bool:
-    return isinstance(pipeline, DiTPipeline)
+    return prepare_family(pipeline) is DIT

@@ -54,7 +54,7 @@ class UnlearnConfig(TrainingArguments):
     )
     max_retain_drift: float | None = field(
         default=None,
-        metadata={"help": "stop once the retain evaluation loss exceeds the original's by this share (0.05: 5 %)"},
+        metadata={"help": "stop once the retain evaluation loss exceeds the original's by this share, such as 0.05"},
     )
     guard_steps: int = field(
         default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 takes none"}

@@ -82,6 +82,7 @@ class UnlearnTrainer(Trainer):
         self.objective: Objective = objective
         self.method, self.forget_dataset, self.retain_dataset = method, sets.forget, sets.retain
         self.forgotten = forgotten or f"{len(sets.forget or [])} samples"
+        self.publisher = Publisher(objective, method, args, self.forgotten, sets.forget is not None)
         self.merge, self.early_stop = MergeSlowWeights(), TwoSidedStop(objective, args)
         self.guard = DivergenceGuard(objective, args, sets.named, self.merge.averaged, self.gather)
         super().__init__(
@@ -107,7 +108,6 @@ class UnlearnTrainer(Trainer):
         self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
         parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop]
         self.checkpointer = Checkpointer(objective, method, args, self.reference, self.early_stop, parts, sets.pairs)
-        self.publisher = Publisher(objective, method, args, self.forgotten, sets.forget is not None)
 
     # ---- training ----------------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:

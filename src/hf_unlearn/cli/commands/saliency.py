@@ -45,31 +45,31 @@ def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "SizedD
         ValueError: a flag that is for another family, a text-to-image pipeline, or what loading raises.
     """
     import torch
-    from transformers import PreTrainedModel
 
     from ...evaluation import DIGITS_DDPM
     from ...families import Classification, DiTPrediction, NoisePrediction
-    from ...families.load import load_model
+    from ...families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
     from ..classifier_flags import ClassifierDataFlags, split_train, train_images
     from ..flags import ImageDataFlags
     from ..image_sets import latent_sets, unet_sets
 
     loaded, processor = load_model(model or str(DIGITS_DDPM), given.get("revision"))
-    if isinstance(loaded, PreTrainedModel):
+    family = prepare_family(loaded)
+    if family is CLASSIFIER:
         _refuse(given, PIPELINES, "a classifier")
         flags = ClassifierDataFlags(**_chosen(given, (*BOTH, *CLASSIFIERS), forget_indices=_one_file))
         train = train_images(flags, loaded, processor)
         forget, retain = split_train(flags, train, loaded, given["seed"])
         return Classification(loaded, processor), forget, retain
     _refuse(given, CLASSIFIERS, "a pipeline")
-    if "text_encoder" in loaded.components:
+    if family is TEXT_TO_IMAGE:
         raise ValueError(
             "a text-to-image pipeline needs its prompts: `hf-unlearn sd` keeps the masks in OUTPUT_DIR/cache/masks"
         )
     names = (*BOTH, "forget_data_dir", "resolution", "center_crop")
     images = ImageDataFlags(**_chosen(given, names, forget_class=_numbers, forget_indices=_numbers))
     named = {"label_dropout": 0.1, "antithetic": True} | _chosen(given, ("label_dropout", "antithetic"))
-    if "transformer" in loaded.components:
+    if family is DIT:
         _refuse(given, ("null_class",), "a DiT")
         cache = given.get("cache_dir") or str(Path(given["output"]).parent / "cache")
         device = "cuda" if torch.cuda.is_available() else "cpu"
