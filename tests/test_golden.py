@@ -13,6 +13,7 @@ def test_every_recorded_case_is_run():
     assert set(GOLDEN) == set(names()) and len(GOLDEN) > 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_nothing_changed(name):
     found, wanted = figures(run(name)), GOLDEN[name]

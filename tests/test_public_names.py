@@ -52,6 +52,7 @@ def test_the_package_alone_loads_no_library():
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.long  # `make lint` checks the same in tests/typed_use.py
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 def test_a_misspelt_argument_is_refused_by_mypy(tmp_path):
     example = tmp_path / "example.py"

@@ -268,7 +268,7 @@ def test_lur_makes_the_two_gradients_agree_more_than_neg_grad_plus_does(tmp_path
     for name, options in (("lur", {"look_ahead": 0.1, "form": "exact"}), ("neg_grad_plus", {})):
         model = copy.deepcopy(start)
         cosines = Cosines(model, parts)
-        values = dict(max_steps=25, learning_rate=1e-4, per_device_train_batch_size=64)
+        values = dict(max_steps=12, learning_rate=1e-4, per_device_train_batch_size=64)
         method = METHODS[name](forget_weight=0.3, **options)
         UnlearnTrainer(model, config(tmp_path / name, **values), method, *parts, callbacks=[cosines]).train()
         means[name] = sum(cosines.values) / len(cosines.values)

@@ -114,7 +114,7 @@ def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_fol
 
 
 def test_an_adapter_is_all_that_is_saved_and_its_strengths_are_shown(tmp_path):
-    run(*FAST, "--use_lora", "--rank", "2", "--output_dir", tmp_path)
+    run(*FAST, "--use_lora", "--rank", "2", "--num_inference_steps", "3", "--output_dir", tmp_path)
     assert not (tmp_path / "unet").exists()
     record = read_record(tmp_path)
     assert record.library_name == "peft" and record.adapter.rank == 2 and not record.adapter.merged
@@ -126,12 +126,16 @@ def test_an_adapter_is_all_that_is_saved_and_its_strengths_are_shown(tmp_path):
 
 
 OTHERS = sorted(name for name, method in METHODS.items() if name != "sfron" and method.family in ("", "diffusion"))
+QUICK = ("esd", "ssd")  # one that trains and one that only edits; tests/parity runs every method
 
 
-@pytest.mark.parametrize("method", OTHERS)
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.long) for m in OTHERS])
 def test_other_methods(tmp_path, run_script, method):
     code, output, error = run_script(SCRIPT, *PLAIN, "--method", method, "--output_dir", tmp_path / "out")
     assert code == 0 and "| after" in output, error
+    record = read_record(tmp_path / "out")
+    assert (record.method.name, record.training.outer_steps) == (method, 2 if METHODS[method].trains else 0)
+    assert record.value("before", "forget_accuracy") == 1.0
 
 
 def test_dry_run_prints_a_config_that_can_be_given_back(tmp_path):

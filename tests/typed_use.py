@@ -1,0 +1,21 @@
+"""What a type checker must see of the public names: `make lint` fails if one of the errors is missing.
+
+mypy is told to expect them, and `warn_unused_ignores` has it complain where it finds none.
+"""
+
+from hf_unlearn import (
+    METHODS,
+    SFRon,
+    UnlearnConfig,
+    UnlearnTrainer,
+    digits,
+    nothing,  # type: ignore[attr-defined]  # noqa: F401
+)
+
+UnlearnConfig(output_dir="a", target_forget=0.1)
+UnlearnConfig(outputdir=1)  # type: ignore[call-arg]
+UnlearnConfig(output_dir="a", target_forget="low")  # type: ignore[arg-type]
+SFRon(fisher="bogus")  # type: ignore[arg-type]
+digits(1)  # type: ignore[call-arg]
+METHODS["esd"](negative_guidance=2.0)
+UnlearnTrainer(None, UnlearnConfig(), SFRon(), forget_dataset=3)  # type: ignore[arg-type]
