@@ -16,39 +16,39 @@ FIRST_SEED = 3_000_000  # above the seeds of the images that the model generates
 class PictureFlags:
     """What to measure on images before and after."""
 
-    eval_profile: str = field(default="full", metadata={"help": "full, or quick with fewer images and draws"})
+    eval_profile: str = field(default="full", metadata={"help": "Full, or quick with fewer images and draws."})
     eval_prompts: str | None = field(
         default=None,
         metadata={
             "help": "CSV file (columns prompt and evaluation_seed, such as I2P) or .txt file of prompts, instead of "
-            "the concept's"
+            "the concept's."
         },
     )
     eval_retain_prompts: str | None = field(
-        default=None, metadata={"help": "such a file instead of the retain prompts"}
+        default=None, metadata={"help": "Such a file instead of the retain prompts."}
     )
     num_eval_images: int | None = field(
         default=None,
         metadata={
-            "help": "number of forget images, and of retain images; by default all rows of a file, else 32 "
-            "(4 if quick)"
+            "help": "Number of forget images, and of retain images; by default all rows of a file, else 32 "
+            "(4 if quick)."
         },
     )
     safety_detector: str = field(
         default="auto",
         metadata={
-            "help": "detector of unsafe images: none, open_nsfw, nudenet, or auto (open_nsfw for unsafe concepts)"
+            "help": "Detector of unsafe images: none, open_nsfw, nudenet, or auto (open_nsfw for unsafe concepts)."
         },
     )
     clip_model: str | None = field(
-        default=None, metadata={"help": "folder or Hub id of a CLIPModel; adds CLIP scores"}
+        default=None, metadata={"help": "Folder or Hub id of a CLIPModel; adds CLIP scores."}
     )
     inception_weights: str | None = field(
         default=None,
-        metadata={"help": "torch-fidelity's file of weights, or download; adds FID, KID, precision and recall"},
+        metadata={"help": "Weights file of torch-fidelity, or download; adds FID, KID, precision and recall."},
     )
     lpips_weights: str | None = field(
-        default=None, metadata={"help": "AlexNet's file of weights, or download; adds LPIPS"}
+        default=None, metadata={"help": "AlexNet's file of weights, or download; adds LPIPS."}
     )
 
     def __post_init__(self):

@@ -20,56 +20,58 @@ class UnlearnConfig(TrainingArguments):
     `gradient_accumulation_steps=1`.
     """
 
-    output_dir: str | None = field(default="unlearned", metadata={"help": "folder to write the result to"})
+    output_dir: str | None = field(default="unlearned", metadata={"help": "Folder to write the result to."})
     per_device_train_batch_size: int = field(
-        default=64, metadata={"help": "forget samples per device, and as many retain samples"}
+        default=64, metadata={"help": "Forget samples per device, and as many retain samples."}
     )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "evaluation batch size per device"})
-    max_steps: int = field(default=50, metadata={"help": "number of outer steps"})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Evaluation batch size per device."})
+    max_steps: int = field(default=50, metadata={"help": "Number of outer steps."})
     learning_rate: float = field(
         default=5e-4,
         metadata={
-            "help": "learning rate of the retain steps; 5e-4 suits the small shipped model, published DDPM runs "
-            "use 1e-4"
+            "help": "Learning rate of the retain steps; 5e-4 suits the small shipped model, published DDPM runs "
+            "use 1e-4."
         },
     )
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "scheduler of both learning rates"})
-    logging_steps: float = field(default=10, metadata={"help": "outer steps between log lines"})
-    save_strategy: str = field(default="no", metadata={"help": "when to save checkpoints: no, steps, epoch or best"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False: batches are nested"})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "see transformers"})
-    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "see transformers"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Scheduler of both learning rates."})
+    logging_steps: float = field(default=10, metadata={"help": "Outer steps between log lines."})
+    save_strategy: str = field(default="no", metadata={"help": "When to save checkpoints: no, steps, epoch or best."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: batches are nested."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See transformers."})
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "must stay False: logs must show divergence"}
+        default=False, metadata={"help": "Must stay False: logs must show divergence."}
     )
-    dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin host memory; set it with a GPU"})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Pin host memory; set it with a GPU."})
 
-    hub_strategy: str = field(default="end", metadata={"help": "must be end: checkpoints stay local"})
+    hub_strategy: str = field(default="end", metadata={"help": "Must be end: checkpoints stay local."})
 
-    push_masks: bool = field(default=False, metadata={"help": "upload the masks too; by default they stay local"})
+    push_masks: bool = field(default=False, metadata={"help": "Upload the masks too; by default they stay local."})
 
     target_forget: float | None = field(
         default=None,
-        metadata={"help": "stop once eval_forget_score, the share of forget samples still known, is at most this"},
+        metadata={"help": "Stop once eval_forget_score, the share of forget samples still known, is at most this."},
     )
     max_retain_drift: float | None = field(
         default=None,
-        metadata={"help": "stop once the retain evaluation loss exceeds the original's by this share, such as 0.05"},
+        metadata={"help": "Stop once the retain evaluation loss exceeds the original's by this share, such as 0.05."},
     )
     guard_steps: int = field(
-        default=25, metadata={"help": "outer steps between snapshots of the last good weights; 0 takes none"}
+        default=25, metadata={"help": "Outer steps between snapshots of the last good weights; 0 takes none."}
     )
     max_loss_ratio: float = field(
-        default=20.0, metadata={"help": "a retain loss of this many times the original's counts as divergence"}
+        default=20.0, metadata={"help": "A retain loss of this many times the original's counts as divergence."}
     )
     verify_mask_steps: int = field(
         default=25,
-        metadata={"help": "outer steps between checks that weights outside the mask stayed; 0 never checks"},
+        metadata={"help": "Outer steps between checks that weights outside the mask stayed; 0 never checks."},
     )
 
     offload: bool = field(
         default=False,
-        metadata={"help": "keep the original model and the slow weights in host memory: saves GPU memory, costs time"},
+        metadata={
+            "help": "Keep the original model and the slow weights in host memory: saves GPU memory, costs time."
+        },
     )
 
     @property
