@@ -5,13 +5,13 @@ import torch
 import torchmetrics.functional.image.lpips as theirs
 from PIL import Image
 
-from hf_unlearn.evaluation.perceptual import LPIPS, _alexnet
+from hf_unlearn.evaluation.perceptual import LPIPS, alexnet
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)
-    network = _alexnet()
+    network = alexnet()
     state = {f"features.{name}": value for name, value in network.state_dict().items()}
     path = tmp_path_factory.mktemp("alexnet") / "alexnet.pth"
     torch.save({**state, "classifier.6.bias": torch.zeros(1000)}, path)

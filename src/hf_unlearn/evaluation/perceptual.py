@@ -24,7 +24,7 @@ INSTEAD = "leave LPIPS out"
 SMALLEST = 64  # pixels; the last layers of smaller images would be empty
 
 
-def _alexnet() -> nn.Sequential:
+def alexnet() -> nn.Sequential:
     """Build AlexNet up to its last map, with the names of its published file (arXiv 1404.5997)."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)]
     layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
@@ -46,7 +46,7 @@ class LPIPS:
     def __init__(self, weights: str | Path):
         need("eval", "LPIPS", INSTEAD)
         path = weights_file(weights, URL, "LPIPS", INSTEAD)
-        network = _alexnet()
+        network = alexnet()
         load_published(network, path, "AlexNet's ImageNet weights", prefix="features.")
         self.network = network.eval().requires_grad_(False)
         self.device, self.file = torch.device("cpu"), path.name
