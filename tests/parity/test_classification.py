@@ -259,7 +259,7 @@ def young_resnet():
     return model, data
 
 
-@pytest.mark.parametrize("forget", ["class", "random"])
+@pytest.mark.parametrize("forget", ["class", pytest.param("random", marks=pytest.mark.long)])
 def test_lur_makes_the_two_gradients_agree_more_than_neg_grad_plus_does(tmp_path, young_resnet, forget):
     """Mean cosine over the same run (same model, data, weights of the two losses): what the look-ahead is for."""
     start, data = young_resnet

@@ -91,6 +91,7 @@ def test_default_run_ends_in_table_picture_card_and_a_pipeline(tmp_path):
     subprocess.run([sys.executable, "-c", plain], check=True)
 
 
+@pytest.mark.long  # by default tests/faults and tests/test_trainer.py resume runs
 def test_resume_is_the_straight_run(tmp_path):
     common = [*FAST, "--max_train_steps", "4", "--eval_samples_per_class", "0"]
     run(*common, "--output_dir", tmp_path / "straight", "--checkpointing_steps", "2")
@@ -138,18 +139,20 @@ def test_other_methods(tmp_path, run_script, method):
     assert record.value("before", "forget_accuracy") == 1.0
 
 
-def test_dry_run_prints_a_config_that_can_be_given_back(tmp_path):
-    first = run("--dry_run", "--preset", "paper", "--slow_rate", "0.7", "--output_dir", tmp_path / "never").stdout
+def test_dry_run_prints_a_config_that_can_be_given_back(tmp_path, run_script):
+    given = ("--dry_run", "--preset", "paper", "--slow_rate", "0.7", "--output_dir", tmp_path / "never")
+    code, first, error = run_script(SCRIPT, *given)
+    assert code == 0, error
     values = yaml.safe_load(first)
     assert (values["method"], values["preset"], values["forget_loss"]) == ("sfron", "paper", "ascent")
     assert values["slow_rate"] == 0.7 and not (tmp_path / "never").exists()
     (tmp_path / "again.yaml").write_text(first)
-    assert run("--config", tmp_path / "again.yaml").stdout == first
+    assert run_script(SCRIPT, "--config", tmp_path / "again.yaml")[1] == first
 
 
-def test_yaml_is_overridden_by_flags_and_reads_numbers(tmp_path):
+def test_yaml_is_overridden_by_flags_and_reads_numbers(tmp_path, run_script):
     (tmp_path / "c.yaml").write_text("learning_rate: 1e-4\nforget_class: 5\nseed: 3\n")
-    values = yaml.safe_load(run("--config", tmp_path / "c.yaml", "--seed", "4", "--dry_run").stdout)
+    values = yaml.safe_load(run_script(SCRIPT, "--config", tmp_path / "c.yaml", "--seed", "4", "--dry_run")[1])
     assert (values["learning_rate"], values["forget_class"], values["seed"]) == (1e-4, [5], 4)
 
 
