@@ -9,7 +9,7 @@ from typing import Any
 from ..training.config import UnlearnConfig
 from .cells import Cells
 from .rows import method_of
-from .spaces import SPACES, suggest
+from .spaces import space_of, suggest
 
 WORST = 100.0  # percentage points, for a trial that diverged
 
@@ -46,7 +46,7 @@ def _defaults(row: str) -> dict[str, Any]:
     """The method's own values where they lie in the space, so that the search never ends worse than untuned."""
     method = method_of(row, {})
     defaults: dict[str, Any] = {}
-    for name, space in SPACES[row].items():
+    for name, space in space_of(row).items():
         value = UnlearnConfig.learning_rate if name.endswith("learning_rate") else getattr(method, name, None)
         inside = value in space if isinstance(space, list) else value is not None and space[0] <= value <= space[1]
         if inside:

@@ -28,10 +28,15 @@ SPACES: dict[str, dict[str, Any]] = {
 }
 
 
+def space_of(row: str) -> dict[str, Any]:
+    """The space that a row is searched in; of a method of another package, its learning rate."""
+    return SPACES.get(row, RATE)
+
+
 def suggest(trial: Any, row: str) -> dict[str, Any]:
-    """Have an optuna trial suggest one point of the row's space; of a method of another package, its learning rate."""
+    """Have an optuna trial suggest one point of the row's space."""
     chosen = {}
-    for name, space in SPACES.get(row, RATE).items():
+    for name, space in space_of(row).items():
         if isinstance(space, list):
             chosen[name] = trial.suggest_categorical(name, space)
         else:
