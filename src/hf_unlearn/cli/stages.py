@@ -1,11 +1,11 @@
 """The stages of a script: which one runs, and which finished one need not run again."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ..common.files import write_text
+from ..common.keys import content_key
 
 
 class Stages:
@@ -33,4 +33,4 @@ class Stages:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return content_key(content, default=str)

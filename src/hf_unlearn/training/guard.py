@@ -94,10 +94,11 @@ class DivergenceGuard(TrainerCallback):
             return f": {named or 'the batch holds inf or NaN'}"
         return ": fp16 overflows beyond 65504, set bf16 or no fp16" if self.args.fp16 else ""
 
-    def expect_retain(self, loss: Tensor) -> None:
-        """Take the original's loss on a retain batch, once a run: later retain losses are compared with it."""
+    def expect_retain(self, measure: Callable[[], Tensor]) -> None:
+        """Measure, once a run, the original's loss on a retain batch: later retain losses are compared with it."""
         if self.first_retain is None:
-            self.first_retain = global_sum(loss).item() / world_size()
+            with torch.no_grad():
+                self.first_retain = global_sum(measure()).item() / world_size()
 
     def check_retain(self, loss: Tensor) -> None:
         """Compare a retain loss with the original's."""

@@ -137,7 +137,7 @@ class Reference:
     def baseline(self, batch: dict[str, Tensor]) -> Baseline:
         """What the original model loses on these samples at these timesteps."""
         if self.baseline_losses is None:
-            raise RuntimeError("the original's losses were not measured: the method must say needs_baseline")
+            raise ValueError(f"{self.method.name} uses the baseline: set needs_baseline = True on its class")
         return self.objective.baseline(self.baseline_losses, batch)
 
     def _baseline_batches(self) -> list[dict[str, Tensor]]:

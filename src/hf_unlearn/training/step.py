@@ -99,9 +99,7 @@ class Step:
             batch["forget"] = self.draws.add(inputs["forget"], generator, forget=True)
         if "retain" in inputs:
             batch["retain"] = [self.draws.add(part, generator, forget=False) for part in inputs["retain"]]
-            if self.guard.first_retain is None:
-                with torch.no_grad():
-                    self.guard.expect_retain(self.losses(batch["retain"][0]).mean())
+            self.guard.expect_retain(lambda: self.losses(batch["retain"][0]).mean())
         self.guard.batch = batch
         self.weights.begin()
         self._losses = {}
@@ -201,8 +199,6 @@ class Step:
         return labels if self.objective.labels_are_targets else self.predict(batch, labels)
 
     def baseline(self, batch: Samples) -> Baseline:
-        if self.reference.baseline_losses is None:
-            raise ValueError(f"{self.method.name} uses the baseline: set needs_baseline = True on its class")
         return self.reference.baseline(batch)
 
     def _forward(self, **given: Any) -> Tensor:
