@@ -25,17 +25,16 @@ from ...families.ddpm.pipeline import load_ddpm_pipeline
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import unet_sets
 from ..sample_classifier import sample_classifier
-from .skeleton import Run, need_modules
+from .skeleton import DiffusionRun, need_modules
 
 
-class DDPMRun(Run):
+class DDPMRun(DiffusionRun):
     """The digits where no model is named: then the table has a retrained model too."""
 
     def __init__(self, parts: Sequence[Any]):
         super().__init__(parts)
         self.model, self.data, self.sampling, self.samples, self.lora, self.training, self.method = parts
         self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
-        self.losses: dict[str, dict[str, float]] = {}
         self.original: Any = None
         self.classifier: Any = None
         self.classified = False
@@ -72,11 +71,11 @@ class DDPMRun(Run):
 
     def before(self, trainer: UnlearnTrainer) -> None:
         if not self.classified:
-            self.losses["before"] = trainer.evaluate()
+            super().before(trainer)
 
     def after(self, trainer: UnlearnTrainer) -> None:
         if not self.classified:
-            self.losses["after"] = trainer.evaluate()
+            super().after(trainer)
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         forgotten, folder = self.data.forget_class or [], self.training.output_dir

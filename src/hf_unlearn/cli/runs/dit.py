@@ -21,17 +21,16 @@ from ...families.dit.load import load_dit_pipeline
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import decoded_sets, latent_sets
 from ..sample_classifier import sample_classifier
-from .skeleton import Run, need_modules
+from .skeleton import DiffusionRun, need_modules
 
 
-class DiTRun(Run):
+class DiTRun(DiffusionRun):
     """Images are encoded once; the losses are those of latents."""
 
     def __init__(self, parts: Sequence[Any]):
         super().__init__(parts)
         self.model, self.data, self.samples, self.lora, self.training, self.method = parts
         self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
-        self.losses: dict[str, dict[str, float]] = {}
         self.original: Any = None
         self.classifier: Any = None
         self.state: Any = None
@@ -70,12 +69,6 @@ class DiTRun(Run):
         self.classifier = sample_classifier(self.samples, self.data, self.retain, conditional=True)
         options = (self.model.label_dropout, self.model.antithetic)
         self.objective = DiTPrediction(self.pipeline, *options, variance_weight=self.model.variance_weight)
-
-    def before(self, trainer: UnlearnTrainer) -> None:
-        self.losses["before"] = trainer.evaluate()
-
-    def after(self, trainer: UnlearnTrainer) -> None:
-        self.losses["after"] = trainer.evaluate()
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         folder, forgotten = self.training.output_dir, self.data.forget_class or []

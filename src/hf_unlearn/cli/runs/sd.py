@@ -17,10 +17,10 @@ from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
 from ...training.trainer import UnlearnTrainer
 from ..parsing import resolved
-from .skeleton import Run, need_modules
+from .skeleton import DiffusionRun, need_modules
 
 
-class TextToImageRun(Run):
+class TextToImageRun(DiffusionRun):
     """Five stages, none of which a repeated command does again."""
 
     stages = ("data", "masks", "unlearn", "save", "evaluate")
@@ -31,7 +31,6 @@ class TextToImageRun(Run):
         self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
         self.concepts: list[Any] = []
         self.retain_prompts = self.concept.retain_prompts or RETAIN_PROMPTS
-        self.losses: dict[str, dict[str, float]] = {}
         self.pictures: dict[str, Any] = {}
         self.state: Any = None
         self.evaluation: PictureEvaluation | None = None  # in the main process only
@@ -128,12 +127,6 @@ class TextToImageRun(Run):
             per_prompt = 1 if self.measuring.quick else 4
             self.pictures[name] = draw_prompts(self.pipeline, self.shown, self.drawing, per_prompt)
             self.evaluation.draw(name, self.pipeline, self.drawing, self.cache)
-
-    def before(self, trainer: UnlearnTrainer) -> None:
-        self.losses["before"] = trainer.evaluate()
-
-    def after(self, trainer: UnlearnTrainer) -> None:
-        self.losses["after"] = trainer.evaluate()
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         if self.evaluation is None:

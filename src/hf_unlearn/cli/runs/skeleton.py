@@ -123,6 +123,20 @@ class Run:
         return True
 
 
+class DiffusionRun(Run):
+    """A run whose losses are measured before and after, in `losses`."""
+
+    def __init__(self, parts: Sequence[Any]):
+        super().__init__(parts)
+        self.losses: dict[str, dict[str, float]] = {}
+
+    def before(self, trainer: UnlearnTrainer) -> None:
+        self.losses["before"] = trainer.evaluate()
+
+    def after(self, trainer: UnlearnTrainer) -> None:
+        self.losses["after"] = trainer.evaluate()
+
+
 def execute(run: Run) -> None:
     """Do the whole run, or with --dry_run print its configuration."""
     training = run.training
