@@ -182,11 +182,20 @@ def _convert(parser: OneLineParser, action: argparse.Action, value: Any, lists: 
     return read if isinstance(value, list) or action.nargs in ("+", "*") else read[0]
 
 
+# Flags whose values are never shown: those of this package, and those that transformers' arguments add.
+SECRETS = {"hub_token", "push_to_hub_token"}
+
+
 def resolved(parts: Sequence[Any]) -> str:
-    """Return all values of a run as YAML that --config takes back. Parts are dataclasses or mappings."""
+    """Return all values of a run but its secrets as YAML that --config takes back."""
+    return yaml.safe_dump({k: v for k, v in values_of(parts).items() if k not in SECRETS}, sort_keys=False)
+
+
+def values_of(parts: Sequence[Any]) -> dict[str, Any]:
+    """Return all values of a run by flag. Parts are dataclasses or mappings."""
     values: dict[str, Any] = {}
     for part in parts:
         values.update(part if isinstance(part, Mapping) else dataclasses.asdict(part))
         if isinstance(part, Method):
             values["method"] = part.name
-    return yaml.safe_dump({k: v for k, v in values.items() if "token" not in k}, sort_keys=False)
+    return values

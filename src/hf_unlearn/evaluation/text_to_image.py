@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..common.weights import weights_digest
+from ..common.identity import identity_of
+from ..common.keys import code_key
 from ..families.concepts import Concept
 from ..families.latents import Cache, Drawing
 from .clip import CLIPScore
@@ -91,14 +92,12 @@ class PictureEvaluation:
             "height": size,
             "width": size,
         }
-        scheduler = type(pipeline.scheduler).__name__
-        self.sampler = {"scheduler": scheduler, **self.drawn_with}
+        self.sampler = {"scheduler": type(pipeline.scheduler).__name__, **self.drawn_with}
         options: dict[str, Any] = {**self.drawn_with, "safety_checker": self.detector is None}
-        parts = {n: part for n, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-        weights = {n: weights_digest(part) for n, part in parts.items()}
+        made_with = [identity_of(pipeline), options, code_key("evaluation.prompt_files")]
         for kind, drawn in self.sets.items():
             rows = [vars(row) for row in drawn.rows]
-            folder = Cache(f"{cache}/pictures", weights, scheduler, options, rows).folder
+            folder = Cache(f"{cache}/pictures", made_with, rows).folder
             paths = draw_prompt_file(pipeline, drawn.rows, folder, batch_size=drawing.batch_size, **options)
             self.paths[name, kind] = paths
 

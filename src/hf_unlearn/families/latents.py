@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..common.files import atomic, write_text
-from ..common.keys import content_key
-from ..common.weights import weights_digest
-from ..data.fingerprint import fingerprint
+from ..common.identity import identity_of, tensor_digest
+from ..common.keys import code_key, content_key
+from ..data.fingerprint import whole_fingerprint
 from ..data.images import ArrayDataset
 from ..data.pairs import collate, labels_of
 from ..data.protocols import SizedDataset
@@ -33,10 +33,18 @@ class Drawing:
     seed: int = 0
 
 
+UNSEEN = ("safety_checker", "feature_extractor")  # parts that only look at finished pictures
+
+
 class Cache:
-    """Tensors by content in a folder: written part by part, so that an interrupted job goes on, each part whole."""
+    """Tensors by content in a folder: written part by part, so that an interrupted job goes on, each part whole.
+
+    Args:
+        content: everything that the tensors depend on, as JSON. The code that computes them is added.
+    """
 
     def __init__(self, folder: str | Path, *content: Any):
+        content = (*content, code_key("families.latents"))
         self.key = content_key(content)
         self.folder = Path(folder) / self.key
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +55,7 @@ class Cache:
         return self.folder / f"{number:05d}.safetensors"
 
     def missing(self, numbers: Iterable[int]) -> list[int]:
-        """Those that are not there, or not to be read: a file that was cut off or filled with zeros."""
+        """Those that are not there, or hold other content than was written: cut off, filled with zeros, replaced."""
         return [number for number in numbers if not _readable(self._path(number))]
 
     def write(self, number: int, latents: Tensor) -> None:
@@ -58,17 +66,19 @@ class Cache:
                 "load the model in float32 or bfloat16"
             )
         with atomic(self._path(number)) as partial:
-            save_file({"latents": latents.float().contiguous().cpu()}, partial)
+            kept = latents.float().contiguous().cpu()
+            save_file({"latents": kept}, partial, metadata={"digest": tensor_digest(kept)})
 
     def read(self, number: int) -> Tensor:
         return load_file(self._path(number))["latents"]
 
 
 def _readable(path: Path) -> bool:
-    """Whether the header of a safetensors file is there and its tensors end where the file does."""
+    """Whether a file holds the latents that were written there."""
     try:
-        with safe_open(path, framework="pt"):
-            return True
+        with safe_open(path, framework="pt") as file:
+            told = (file.metadata() or {}).get("digest")
+            return "latents" in file.keys() and tensor_digest(file.get_tensor("latents")) == told
     except (FileNotFoundError, SafetensorError):
         return False
 
@@ -85,7 +95,7 @@ def encode_images(vae: Any, dataset: SizedDataset, folder: str | Path, flips: bo
     """
     if len(dataset) == 0:
         raise ValueError("no images to encode: the data set is empty")
-    cache = Cache(folder, weights_digest(vae), fingerprint(dataset, len(dataset)), flips)
+    cache = Cache(folder, identity_of(vae), whole_fingerprint(dataset), flips, batch_size)
     half = -(-len(dataset) // batch_size)
     parts = range(half * (1 + flips))
     device, dtype = next(vae.parameters()).device, next(vae.parameters()).dtype
@@ -109,14 +119,13 @@ def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder
 
     Image i is drawn from seed `drawing.seed + i`. The prompts and seeds are written beside the latents.
     """
-    weights = [weights_digest(part) for part in (pipeline.unet, pipeline.text_encoder)]
-    settings = {k: v for k, v in asdict(drawing).items() if k != "batch_size"}
+    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    settings = {**{k: v for k, v in asdict(drawing).items() if k != "batch_size"}, "resolution": size}
     # A part is one image: neither the batch size nor an interrupt changes what is on disk.
-    cache = Cache(folder, weights, type(pipeline.scheduler).__name__, list(prompts), settings)
+    cache = Cache(folder, identity_of_pipeline(pipeline), list(prompts), settings)
     rows = [{"prompt": prompt, "seed": drawing.seed + i} for i, prompt in enumerate(prompts)]
     write_text(cache.folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     missing = cache.missing(range(len(prompts)))
-    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     batches = [missing[k : k + drawing.batch_size] for k in range(0, len(missing), drawing.batch_size)]
     for batch in tqdm(batches, desc="drawing", disable=None if batches else True):
         drawn = pipeline(
@@ -131,3 +140,8 @@ def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder
         for i, latents in zip(batch, drawn):
             cache.write(i, latents)
     return torch.stack([cache.read(i) for i in range(len(prompts))])
+
+
+def identity_of_pipeline(pipeline: Any) -> dict[str, Any]:
+    """What a pipeline draws with: all of its parts and settings, without those that only look at finished pictures."""
+    return {name: value for name, value in identity_of(pipeline).items() if name not in UNSEEN}

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..common.files import atomic
+from ..common.identity import tensor_digest
+from ..common.keys import content_key
 from ..common.sharding import local, shard_of
 
 Fisher = dict[str, Tensor]  # by parameter name
@@ -24,6 +26,7 @@ Fisher = dict[str, Tensor]  # by parameter name
 # F_f >= gamma F_r.
 ROUNDING = 1e-12
 SHAPES = "shapes"  # metadata entry of files whose tensors are packed, eight weights to a byte
+DIGEST = "digest"  # metadata entry with a hash of the packed masks
 
 
 @dataclass
@@ -68,7 +71,7 @@ class Masks:
         packed = {n: torch.from_numpy(np.packbits(m.bool().cpu().numpy())) for n, m in self.tensors.items()}
         shapes = json.dumps({n: list(m.shape) for n, m in self.tensors.items()})
         with atomic(path) as partial:
-            save_file(packed, partial, metadata={**self.metadata, SHAPES: shapes})
+            save_file(packed, partial, metadata={**self.metadata, SHAPES: shapes, DIGEST: _digest(packed)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Masks":
@@ -79,12 +82,17 @@ class Masks:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} is not a readable mask file (safetensors): {error}") from error
+        metadata.pop(DIGEST, None)
         if SHAPES in metadata:
             tensors = _unpacked(path, tensors, metadata.pop(SHAPES))
         wrong = [n for n, m in tensors.items() if m.dtype != torch.bool]
         if wrong or not tensors:
             raise ValueError(f"{path} holds no weight masks (bool tensors by parameter name)")
         return cls(tensors, metadata)
+
+
+def _digest(packed: dict[str, Tensor]) -> str:
+    return content_key({name: tensor_digest(bits) for name, bits in packed.items()})
 
 
 def _unpacked(path: str | Path, packed: dict[str, Tensor], shapes: str) -> dict[str, Tensor]:
@@ -144,6 +152,18 @@ def load_masks(path: str | Path, network: nn.Module) -> Masks:
     masks = Masks.load(path)
     masks.aligned(network)
     return masks
+
+
+def kept_masks(path: str | Path, network: nn.Module) -> Masks | None:
+    """Load masks that a cache keeps, or None if there is no file, or it is torn or changed: compute them again."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = (file.metadata() or {}).get(DIGEST)
+            if told != _digest({name: file.get_tensor(name) for name in file.keys()}):
+                return None
+        return load_masks(path, network)
+    except (OSError, SafetensorError, ValueError):
+        return None
 
 
 def masks_from(value: Any, network: nn.Module) -> Masks | None:

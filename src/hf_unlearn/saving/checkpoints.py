@@ -4,7 +4,6 @@ transformers' Trainer writes a checkpoint file by file under its final name. A k
 folder half written. Such a folder has no manifest, or other bytes than its manifest says.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -12,6 +11,7 @@ import warnings
 from pathlib import Path
 
 from ..common.files import sync, sync_tree, write_text
+from ..common.identity import file_digest
 
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -20,7 +20,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 def seal(folder: Path) -> None:
     """Mark `folder` as complete: flush it to disk, then write the manifest. Raises OSError in one line."""
     sync_tree(folder)
-    files = {path.relative_to(folder).as_posix(): _facts(path) for path in sorted(_files(folder))}
+    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(_files(folder))}
     write_text(folder / MANIFEST, json.dumps({"files": files}, indent=1))
     sync(folder.parent)
 
@@ -39,7 +39,7 @@ def damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _facts(path)[1] != digest:
+        if file_digest(path)[1] != digest:
             return f"{name} has other content than was written"
     return None
 
@@ -112,12 +112,3 @@ def rotate(output_dir: str | Path, limit: int | None, best: str | None) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
-
-
-def _facts(path: Path) -> list[int | str]:
-    """Return [size in bytes, SHA-256]."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return [path.stat().st_size, digest.hexdigest()]

@@ -89,8 +89,8 @@ def load_saved(objective: Objective, folder: str) -> None:
         load_factors(objective, Path(folder) / ADAPTER_FOLDER if objective.adapter.merge else folder)
 
 
-def export(objective: Objective, folder: str | Path) -> None:
-    """Write the result in a format that plain diffusers, transformers or peft loads.
+def export(objective: Objective, folder: str | Path) -> tuple[str, ...]:
+    """Write the result in a format that plain diffusers, transformers or peft loads. Return its files in `folder`.
 
     This is the full pipeline or model, or the adapter alone. A merged adapter is also kept beside the result, in
     `adapter`. The result is reloaded and compared before it replaces an earlier one.
@@ -101,6 +101,8 @@ def export(objective: Objective, folder: str | Path) -> None:
     """
     with atomic_folder(folder) as staged:
         _export(objective, staged)
+        files = sorted(path for path in staged.rglob("*") if path.is_file())
+        return tuple(path.relative_to(staged).as_posix() for path in files)
 
 
 def _export(objective: Objective, folder: Path) -> None:

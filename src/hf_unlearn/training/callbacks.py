@@ -2,12 +2,14 @@
 
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import TrainerCallback
-from transformers.trainer_callback import ProgressCallback
+from transformers import Trainer, TrainerCallback
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..common.weights import load_weights, save_weights
 from ..families.base import Objective
@@ -44,6 +46,23 @@ class UnlearnProgress(ProgressCallback):
         shown.update({k[5:]: f"{v:.3f}" for k, v in logs.items() if k in ("eval_forget_score", "eval_retain_drift")})
         if shown:
             self.training_bar.set_postfix(shown)
+
+
+def settle_callbacks(trainer: Trainer) -> None:
+    """Put this package's progress bar in the place of the stock one, and TensorBoard's files in one folder.
+
+    The stock callback chooses the folder when training begins. What was logged before, as by an evaluation of the
+    original, would go to `runs` in the current folder, and so would all that follows.
+    """
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(UnlearnProgress)
+    if trainer.args.logging_strategy == "no":  # then the closing summary is not wanted either
+        trainer.remove_callback(PrinterCallback)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(
+                Path(trainer.args.output_dir or ".", "runs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+            )
 
 
 class TwoSidedStop:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from ..common.files import check_apart
 from ..data.numerics import bad_samples, bad_weight, in_memory, say_samples
 from ..data.pairs import ForgetRetainDataset, example_of, labels_of, paired
 from ..data.streaming import RetainStream, StreamedPairs
@@ -57,6 +58,8 @@ def checked_sets(
     Raises:
         ValueError: a set is missing, is not finite, or does not fit the model, the method or the arguments.
     """
+    if args.output_dir and objective.base_model:
+        check_apart(args.output_dir, objective.base_model, "the folder of the model", holding=False)
     forget, retain = sets
     for name, part in (("forget", forget), ("retain", retain)):
         if name in method.streams and part is None:

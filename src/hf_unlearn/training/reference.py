@@ -6,14 +6,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..common.keys import content_key
+from ..common.identity import identity_of
+from ..common.keys import class_code, code_key, content_key
 from ..common.losses import spread
 from ..common.weights import weights_digest
+from ..data.fingerprint import whole_fingerprint
 from ..data.pairs import collate
 from ..families import Baseline
 from ..families.base import Objective
 from ..methods import Method
-from ..saliency.masks import Masks, load_masks, masks_from
+from ..saliency.masks import Masks, kept_masks, masks_from
 from ..saving.adapters import base_copy
 from .config import UnlearnConfig
 from .draws import Draws
@@ -101,11 +103,20 @@ class Reference:
         Args:
             described: what the run is made of (`Checkpointer.described`).
         """
-        network = self.objective.network
-        content = {**described, "model": weights_digest(network), "seed": self.args.draws_seed}
+        network, stream = self.objective.network, getattr(self.method, "fisher_samples", None) or 512
+        content = {
+            **described,
+            "options": identity_of(self.method),
+            "data": [whole_fingerprint(part, stream) for part in (self.forget, self.retain)],
+            "objective": identity_of(self.objective),
+            "trained": [name for name, parameter in network.named_parameters() if parameter.requires_grad],
+            "precision": [self.args.fp16, self.args.bf16],
+            "seed": self.args.draws_seed,
+            "code": [code_key("training.reference"), class_code(type(self.method)), class_code(type(self.objective))],
+        }
         path = folder / f"{content_key(content)}.safetensors"
-        if path.exists():
-            self.masks = load_masks(path, network)
+        self.masks = kept_masks(path, network)
+        if self.masks is not None:
             return
         self.compute_masks()
         if self.masks is not None and self.args.should_save:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from ..common.errors import spare_memory
@@ -23,7 +22,7 @@ from ..methods import Method, SFRon
 from ..saliency.masks import Masks
 from ..saving.checkpoints import find_checkpoint
 from ..saving.export import export
-from .callbacks import MergeSlowWeights, TwoSidedStop, UnlearnProgress
+from .callbacks import MergeSlowWeights, TwoSidedStop, settle_callbacks
 from .checkpointer import Checkpointer, Stateful
 from .checks import checked_sets, resolved_method
 from .config import UnlearnConfig
@@ -59,6 +58,7 @@ class UnlearnTrainer(Trainer):
     args: UnlearnConfig
     model: Any  # transformers' name for the objective
     hub_model_id: Any
+    exported: tuple[str, ...] = ()  # files that the last `save_model` wrote, relative to its folder
 
     def __init__(
         self,
@@ -94,10 +94,7 @@ class UnlearnTrainer(Trainer):
             callbacks=[self.merge, *(callbacks or []), self.guard],
             **kwargs,
         )
-        if self.pop_callback(ProgressCallback):
-            self.add_callback(UnlearnProgress)
-        if args.logging_strategy == "no":  # then the closing summary is not wanted either
-            self.remove_callback(PrinterCallback)
+        settle_callbacks(self)
         self.loss_is_scaled_for_ga = False
         launcher = self.guard.accelerator = self.accelerator
         check_launch(objective, method, args, launcher, self.is_deepspeed_enabled, self.is_fsdp_enabled)
@@ -276,7 +273,7 @@ class UnlearnTrainer(Trainer):
         self.publisher.write_history(self.state.global_step)
         if self.args.should_save:
             with self.merge.averaged():
-                export(self.objective, folder)
+                self.exported = export(self.objective, folder)
         self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
         if self.args.push_to_hub and folder == Path(self.args.output_dir or "."):
             self.push_to_hub(include_masks=self.args.push_masks)

@@ -1,5 +1,6 @@
 """A run on a Stable Diffusion pipeline: a concept, and images that the model draws itself or is given."""
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from ...common.weights import weights_digest
+from ...common.identity import file_digest, identity_of
+from ...common.keys import class_code, code_key
+from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.text_to_image import PictureEvaluation
@@ -16,8 +19,14 @@ from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
 from ...training.trainer import UnlearnTrainer
-from ..parsing import resolved
+from ..parsing import values_of
 from .skeleton import DiffusionRun, need_modules
+
+# Flags that say where something goes, and nothing of what it is.
+ELSEWHERE = {
+    *("output_dir", "cache_dir", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "push_masks"),
+    *("dry_run", "report_to", "logging_steps", "dataloader_num_workers"),
+}
 
 
 class TextToImageRun(DiffusionRun):
@@ -30,6 +39,8 @@ class TextToImageRun(DiffusionRun):
         self.model, self.concept, self.measuring, self.lora, self.training, self.method = parts
         self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
         self.concepts: list[Any] = []
+        self.loaded: Any = None  # what the original is
+        self.given: dict[str, Any] = {}  # what the given images are, with their captions
         self.retain_prompts = self.concept.retain_prompts or RETAIN_PROMPTS
         self.pictures: dict[str, Any] = {}
         self.state: Any = None
@@ -56,8 +67,13 @@ class TextToImageRun(DiffusionRun):
 
     @property
     def made_from(self) -> Any:
-        flags = (self.model, self.concept, self.lora, self.training, self.method)
-        return [resolved(flags), weights_digest(self.pipeline.unet)]
+        decided = [{k: v for k, v in values_of([part]).items() if k not in ELSEWHERE} for part in self.parts]
+        del decided[2]  # how the result is measured
+        masks = self.training.mask_path
+        launch = [self.state.num_processes, os.environ.get("ACCELERATE_MIXED_PRECISION")]
+        code = [code_key("training.trainer", "families.synthesis", "data.sources"), class_code(type(self.method))]
+        told = [self.objective.prompts.texts, self.retain_prompts, [vars(concept) for concept in self.concepts]]
+        return [decided, self.loaded, self.given, told, masks and file_digest(masks), launch, code]
 
     def check(self) -> None:
         if self.base_model is None:
@@ -85,6 +101,7 @@ class TextToImageRun(DiffusionRun):
             variant=self.model.variant,
         )
         self.pipeline.set_progress_bar_config(disable=True)
+        self.loaded = identity_of(self.pipeline)
 
     def sets(self) -> None:
         given, model = self.concept, self.model
@@ -114,7 +131,10 @@ class TextToImageRun(DiffusionRun):
         if source is None:
             return None
         size = given.resolution or self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        return load_captioned_images(source, size, given.image_column, given.caption_column, given.center_crop)
+        columns = (given.image_column, given.caption_column, given.center_crop)
+        images, captions = load_captioned_images(source, size, *columns)
+        self.given[source] = [whole_fingerprint(images), captions]
+        return images, captions
 
     @property
     def shown(self) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from transformers.trainer_utils import set_seed
 
+from ...common.files import check_apart
 from ...evaluation.metric import Metric
 from ...evaluation.registry import extra_metrics, joined, registered_metrics
 from ...report.reading import read_record
@@ -16,7 +17,7 @@ from ...training.config import UnlearnConfig
 from ...training.trainer import UnlearnTrainer
 from ..finish import finish, prepare_repo
 from ..parsing import resolved
-from ..stages import Stages
+from ..stages import AGAIN, Stages
 from ..terminal import check_writable
 
 
@@ -68,7 +69,7 @@ class Run:
 
     @property
     def made_from(self) -> Any:
-        """All that the saved result depends on. None: a later call trains again, whatever there is."""
+        """All that the saved result depends on, once model and sets are there. None: a later call trains again."""
         return None
 
     @property
@@ -144,17 +145,18 @@ def execute(run: Run) -> None:
         print(resolved(run.parts), end="")
         return
     run.check()
+    check_folders(run.parts)
     registered_metrics()  # one that does not load is named before anything is drawn or trained
     check_writable(training.output_dir)
     run.begin()
     repo = prepare_repo(training, run.hub_revision)
     set_seed(training.seed)
     run.load()
-    made_from = run.made_from
     stages = Stages(training.output_dir, list(run.stages), show=run.shows_stages)
 
     stages.begin("data")
     run.sets()
+    made_from = run.made_from
     run.lora.apply(run.objective, run.forget, run.retain, training.seed)
     data = (run.forget, run.retain)
     options = {"masks": training.mask_path, "forgotten": run.forgotten, "eval_retain_dataset": run.eval_retain}
@@ -164,7 +166,8 @@ def execute(run: Run) -> None:
         trainer.prepare_masks(run.masks_folder)
     run.before(trainer)
     measured = {"before": run.registered(trainer)}
-    if made_from is not None and stages.finished("save", made_from):
+    done = made_from is not None and stages.finished("save", made_from)
+    if done and has_record(training.output_dir, run.shows_stages):
         stages.begin("save", "finished before")
         load_saved(run.objective, training.output_dir)
     else:
@@ -175,7 +178,7 @@ def execute(run: Run) -> None:
         if made_from is not None:
             if trainer.is_world_process_zero():  # a later call that only measures again knows the run from here
                 run.record(trainer, {}).write(training.output_dir)
-            stages.finish("save", made_from)
+            stages.finish("save", made_from, trainer.exported)
     stages.begin("evaluate")
     run.after(trainer)
     if not trainer.is_world_process_zero():
@@ -188,6 +191,33 @@ def execute(run: Run) -> None:
     else:
         record = run.record(trainer, metrics, rows)
     finish(training, repo, record, table, trainer)
+
+
+def has_record(folder: str, show: bool) -> bool:
+    """Whether the run in `folder` can be read, which a call that only measures again adds to. It says so if not."""
+    try:
+        read_record(folder)
+    except ValueError as error:
+        if show:
+            print(f"{error}, {AGAIN}", flush=True)
+        return False
+    return True
+
+
+# Flags that name what is read, and whether the output folder must not hold it either.
+READ = {
+    **dict.fromkeys(("pretrained_model_name_or_path", "classifier_model_name_or_path"), True),
+    **dict.fromkeys(("retrained_model", "clip_model"), True),
+    **dict.fromkeys(("train_data_dir", "validation_data_dir", "forget_data_dir", "retain_data_dir"), False),
+}
+
+
+def check_folders(parts: Sequence[Any]) -> None:
+    """Raise ValueError if the output folder is one that is read, lies in one, or holds a model that is read."""
+    output = next(part.output_dir for part in parts if hasattr(part, "output_dir"))
+    for name, holding in READ.items():
+        for folder in filter(None, (getattr(part, name, None) for part in parts)):
+            check_apart(output, folder, name, holding)
 
 
 def need_modules(extra: str, purpose: str, *modules: str) -> None:
