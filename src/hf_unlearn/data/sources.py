@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..common.untrusted import loading
+from ..common.untrusted import check_metadata, loading
 from .images import IMAGE_SUFFIXES, ImageDataset, to_pixels
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
@@ -61,6 +61,7 @@ def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
             files.setdefault(next((SPLITS[w] for w in words if w in SPLITS), "train"), []).append(str(path))
         if files:
             return builder, files
+    check_metadata(folder)
     if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
         raise ValueError(f"no image and no parquet file in {folder}: put one folder of images per class in it")
     parts = sorted(p.name for p in folder.iterdir() if p.is_dir())

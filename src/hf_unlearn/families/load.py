@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..common.untrusted import pipeline_index
+from ..common.untrusted import check_folder, loading, pipeline_index
 from .base import Family, Objective
 from .classifier.load import load_image_classifier
 from .classifier.objective import Classification
@@ -98,15 +98,22 @@ def load_model(name_or_path: str, revision: str | None = None) -> tuple[Any, Any
 def pipeline_class(name_or_path: str, revision: str | None = None) -> str | None:
     """The class that model_index.json names, or None where there is no such file: no diffusers pipeline."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
     folder = Path(name_or_path)
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
             return None
     else:
+        check_folder(name_or_path)
         try:
-            hf_hub_download(name_or_path, "model_index.json", revision=revision)
-        except (EntryNotFoundError, HFValidationError):
-            return None
+            with loading(name_or_path):
+                hf_hub_download(name_or_path, "model_index.json", revision=revision)
+        except (ValueError, OSError) as error:
+            why = error.__cause__ or error
+            if isinstance(why, EntryNotFoundError | HFValidationError) and not isinstance(
+                why, LocalEntryNotFoundError
+            ):
+                return None
+            raise
     return pipeline_index(name_or_path, revision=revision).get("_class_name", "")

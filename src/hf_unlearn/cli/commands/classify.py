@@ -32,6 +32,7 @@ class ModelFlags:
         "model_name_or_path",
     )
     revision: str | None = flag(None, "Hub revision of the model.", "model_revision")
+    variant: str | None = flag(None, "Variant of the weight files, such as fp16.")
     retrained_model: str | None = flag(None, "Folder of a model trained without the forget data, to compare with.")
 
 

@@ -25,6 +25,7 @@ class ModelFlags:
         None, "UNet2D pipeline: folder or Hub id; the default is the shipped model of the digits."
     )
     revision: str | None = flag(None, "Hub revision of the model.")
+    variant: str | None = flag(None, "Variant of the weight files, such as fp16.")
     label_dropout: float = flag(0.1, "Share of the retain samples that are trained under the null label.")
     null_class: int | None = flag(None, "Class embedding that means no class.")
     antithetic: bool = flag(True, "Draw timesteps in pairs t, T-1-t, which lowers the variance; --no_antithetic.")

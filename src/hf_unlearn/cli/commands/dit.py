@@ -21,6 +21,7 @@ BASIC = (
 class ModelFlags:
     pretrained_model_name_or_path: str | None = flag(None, "DiTPipeline: folder or Hub id.")
     revision: str | None = flag(None, "Hub revision of the model.")
+    variant: str | None = flag(None, "Variant of the weight files, such as fp16.")
     label_dropout: float = flag(0.1, "Share of the retain samples that are trained under the null label.")
     antithetic: bool = flag(True, "Draw timesteps in pairs t, T-1-t, which lowers the variance; --no_antithetic.")
     variance_weight: float = flag(0.0, "Weight of the variational term, which trains the learned variance.")

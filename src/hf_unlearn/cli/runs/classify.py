@@ -71,7 +71,7 @@ class ClassifierRun(Run):
         if self.base_model is None:
             self.pipeline = recipes.build_classifier("digits_vit", self.training.seed)
         else:
-            self.pipeline, self.processor = load_image_classifier(self.base_model, self.revision)
+            self.pipeline, self.processor = load_image_classifier(self.base_model, self.revision, self.model.variant)
 
     def sets(self) -> None:
         """Everything that can be wrong is found first, before the default models are trained."""

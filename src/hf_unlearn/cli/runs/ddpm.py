@@ -57,7 +57,9 @@ class DDPMRun(DiffusionRun):
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")
 
     def load(self) -> None:
-        self.pipeline = load_ddpm_pipeline(self.base_model or str(DIGITS_DDPM), revision=self.revision)
+        self.pipeline = load_ddpm_pipeline(
+            self.base_model or str(DIGITS_DDPM), revision=self.revision, variant=self.model.variant
+        )
 
     def sets(self) -> None:
         self.forget, self.retain = unet_sets(self.data, self.pipeline, self.default)

@@ -58,7 +58,7 @@ class DiTRun(DiffusionRun):
         self.state = PartialState(cpu=not torch.cuda.is_available())
 
     def load(self) -> None:
-        self.pipeline = load_dit_pipeline(str(self.base_model), revision=self.revision)
+        self.pipeline = load_dit_pipeline(str(self.base_model), revision=self.revision, variant=self.model.variant)
 
     def sets(self) -> None:
         cache = self.model.cache_dir or f"{self.training.output_dir}/cache"

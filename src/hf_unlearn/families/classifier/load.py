@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from ...common.losses import spread
-from ...common.untrusted import check_folder, loading
+from ...common.untrusted import check_folder, check_weights, loading
 from ...data.class_names import label_ids
 from ...data.images import LabelledDataset, file_content, image_name, open_image, to_pixels, undecoded
 from ...data.sources import load_rows
@@ -24,7 +24,9 @@ from ...data.sources import load_rows
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def load_image_classifier(name_or_path: str, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
+def load_image_classifier(
+    name_or_path: str, revision: str | None = None, variant: str | None = None
+) -> tuple[PreTrainedModel, Any]:
     """(model, processor) of a folder or Hub id, weights from safetensors in fp32 (a checkpoint in half precision
     would be trained in it), the processor on PIL; None for a folder without preprocessor_config.json.
 
@@ -33,11 +35,12 @@ def load_image_classifier(name_or_path: str, revision: str | None = None) -> tup
         OSError: the Hub has no such model, or cannot be reached.
     """
     folder = Path(name_or_path)
+    check_folder(name_or_path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a saved model: it has no config.json")
     if not folder.is_dir() and (folder.exists() or folder.is_absolute() or not HUB_ID.fullmatch(name_or_path)):
         raise ValueError(f"model folder {name_or_path} does not exist")
-    check_folder(folder)
+    check_weights(folder, [""], variant)
     with loading(name_or_path):  # where trust_remote_code is not given, transformers asks at the terminal
         config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
@@ -51,6 +54,7 @@ def load_image_classifier(name_or_path: str, revision: str | None = None) -> tup
         model, report = AutoModelForImageClassification.from_pretrained(
             name_or_path,
             revision=revision,
+            variant=variant,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,

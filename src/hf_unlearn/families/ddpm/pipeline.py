@@ -115,7 +115,7 @@ def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     if list(index.get("unet", []))[1:] != ["UNet2DModel"]:
         raise ValueError(f"{folder} is a {index.get('_class_name')}, not a pipeline around a UNet2DModel")
     with loading(folder):
-        unet = UNet2DModel.load_config(folder, subfolder="unet", **kwargs)
+        unet = UNet2DModel.load_config(folder, subfolder="unet", revision=kwargs.get("revision"))
         cls = ClassConditionalDDPMPipeline if unet.get("num_class_embeds") else DDPMPipeline
         pipeline = cls.from_pretrained(folder, use_safetensors=True, **kwargs)
     check_filled(pipeline, folder)

@@ -19,7 +19,7 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
     Raises:
         ValueError: another kind of pipeline, or xformers does not import.
     """
-    kind = pipeline_index(folder, revision=kwargs.get("revision")).get("_class_name")
+    kind = pipeline_index(folder, revision=kwargs.get("revision"), variant=kwargs.get("variant")).get("_class_name")
     if kind not in PIPELINES:
         raise ValueError(f"{folder} is a {kind}: give a {' or '.join(PIPELINES)}")
     if xformers:
