@@ -12,6 +12,7 @@ import torch
 from conftest import environment, tiny_dit, tiny_pipeline, tiny_sd, tiny_vit
 from PIL import Image
 
+from hf_unlearn.cli.estimates import outline
 from hf_unlearn.common.untrusted import check_metadata, loading
 from hf_unlearn.data.sources import load_captioned_images, load_rows
 from hf_unlearn.families.classifier.load import load_image_classifier
@@ -50,6 +51,7 @@ def test_a_folder_of_a_variant_says_which_and_loads_with_it(tmp_path, family):
         text = refused(loader, str(tmp_path))
         assert "only of the variant fp16: set --variant fp16" in text
     assert "only of the variant fp16" in refused(load, str(tmp_path), variant="bf16")
+    assert outline(str(tmp_path)).config  # an estimate reads no weights
     loaded = load(str(tmp_path), variant="fp16")
     loaded = loaded[0] if isinstance(loaded, tuple) else loaded
     ours = network(model).state_dict()

@@ -41,7 +41,7 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
                 return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
         import diffusers
 
-        index = pipeline_index(name_or_path, revision=revision)
+        index = pipeline_index(name_or_path, weights=False, revision=revision)
         part = "transformer" if "transformer" in index else "unet"
         known = {"DiTTransformer2DModel", "Transformer2DModel", "UNet2DModel", "UNet2DConditionModel"}
         class_name = index.get(part, [None, None])[1]

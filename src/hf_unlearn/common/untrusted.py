@@ -35,8 +35,12 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
     return value
 
 
-def pipeline_index(folder: str, **kwargs: Any) -> dict[str, Any]:
+def pipeline_index(folder: str, weights: bool = True, **kwargs: Any) -> dict[str, Any]:
     """Read model_index.json of a folder or Hub id and check that all parts are of diffusers or transformers.
+
+    Args:
+        weights: check too that the parts have weights that can be loaded (`check_weights`).
+        kwargs: of `from_pretrained`: revision and variant.
 
     Raises:
         ValueError: the file holds no mapping, or names a class of another module, whose import would run its code.
@@ -60,7 +64,8 @@ def pipeline_index(folder: str, **kwargs: Any) -> dict[str, Any]:
             if part[0] is not None and Path(folder).is_dir() and not (Path(folder) / name).is_dir():
                 raise ValueError(f"{folder} has no folder {name}, a part that its model_index.json names")
     parts = [name for name, part in index.items() if isinstance(part, list | tuple) and part[0] is not None]
-    check_weights(folder, parts, variant)
+    if weights:
+        check_weights(folder, parts, variant)
     return dict(index)
 
 
@@ -122,7 +127,10 @@ def check_weights(folder: str | Path, parts: Iterable[str], variant: str | None 
             )
         if safe and "" not in safe and variant not in safe:
             other = ", ".join(sorted(safe))
-            raise ValueError(f"{place} has weights only of the variant {other}: set --variant {sorted(safe)[0]}")
+            raise ValueError(
+                f"{place} has weights only of the variant {other}: set --variant {sorted(safe)[0]}, or save the model "
+                "once without a variant"
+            )
     if variant and found and variant not in found:
         others = ", ".join(sorted(found - {""}))
         other = f"set --variant {others}, or leave it out" if others else "leave --variant out"

@@ -116,4 +116,4 @@ def pipeline_class(name_or_path: str, revision: str | None = None) -> str | None
             ):
                 return None
             raise
-    return pipeline_index(name_or_path, revision=revision).get("_class_name", "")
+    return pipeline_index(name_or_path, weights=False, revision=revision).get("_class_name", "")
