@@ -12,7 +12,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -149,7 +149,7 @@ def sync(path: str | Path, mode: int | None = None) -> None:
             return
         handle = os.open(path, os.O_RDONLY)
     try:
-        if mode is not None and hasattr(os, "fchmod"):
+        if mode is not None and hasattr(os, "fchmod") and stat.S_IMODE(os.fstat(handle).st_mode) != mode:
             os.fchmod(handle, mode)
         os.fsync(handle)
     finally:
@@ -229,15 +229,10 @@ def _lock(handle: int | None) -> bool | None:
 def _remove_left(folder: Path, age: float) -> None:
     """Remove temporary files and folders that were not touched for `age` seconds."""
     now = time.time()
-    with os.scandir(folder) if folder.is_dir() else _nothing() as entries:
+    with suppress(OSError), os.scandir(folder) as entries:  # a folder that is not there or must not be listed
         for entry in entries:
             if TEMPORARY.fullmatch(entry.name) and now - entry.stat(follow_symlinks=False).st_mtime >= age:
                 _remove(Path(entry.path))
-
-
-@contextmanager
-def _nothing() -> Iterator[tuple[()]]:
-    yield ()
 
 
 def _remove(path: Path) -> None:
