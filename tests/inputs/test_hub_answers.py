@@ -12,8 +12,9 @@ from test_inputs import call, contents  # noqa: F401  (a fixture)
 from hf_unlearn.common.errors import redact
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
-DDPM = "unlearn_ddpm --pretrained_model_name_or_path user/ddpm --train_data_dir . --forget_class 1 --output_dir {out}"
-VIT = "unlearn_classification --model_name_or_path user/vit --train_dir . --forget_class 1 --output_dir {out}"
+DDPM = "unlearn_ddpm --pretrained_model_name_or_path user/ddpm --train_data_dir {work} --forget_class 1"
+DDPM += " --output_dir {out}"
+VIT = "unlearn_classification --model_name_or_path user/vit --train_dir {work} --forget_class 1 --output_dir {out}"
 SALIENCY = "hf-unlearn saliency user/{} --output {{out}}/masks.safetensors"
 PUBLISH = "hf-unlearn publish {work} user/new"
 
@@ -59,10 +60,11 @@ def refused(result: tuple[int, str, str], says: str) -> None:
 @pytest.mark.parametrize(
     ("model", "line", "spoil", "says"),
     [
-        ("ddpm", DDPM.replace("user/ddpm", "user/none"), None, "user/none"),
-        ("vit", VIT.replace("user/vit", "user/none"), None, "user/none"),
-        ("ddpm", SALIENCY.format("none"), None, "user/none"),
-        ("ddpm", DDPM + " --revision v9", None, "user/ddpm"),
+        ("ddpm", DDPM.replace("user/ddpm", "user/none"), None, "the Hub has no user/none"),
+        ("vit", VIT.replace("user/vit", "user/none"), None, "the Hub has no user/none"),
+        ("ddpm", SALIENCY.format("none"), None, "the Hub has no user/none"),
+        ("ddpm", DDPM + " --revision v9", None, "set --revision"),
+        ("vit", VIT + " --revision v9", None, "set --revision"),
         ("ddpm", DDPM, write("model_index.json", "{"), "model_index.json"),
         ("ddpm", DDPM, write("model_index.json", "<html>busy</html>"), "model_index.json"),
         (
@@ -122,4 +124,6 @@ def test_nobody_listens(hub, models, asked, monkeypatch):
     files = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{repo_id}")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", closed + "".join(files[1:]))
     for model, line in (("ddpm", DDPM), ("vit", VIT)):
-        refused(asked(models / model, line), f"user/{model}")
+        refused(
+            asked(models / model, line), f"user/{model} is no folder here, the cache does not hold it, and the Hub"
+        )
