@@ -65,7 +65,9 @@ def distributions(space: dict[str, Any]) -> dict[str, Any]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     return {
-        name: CategoricalDistribution(values) if isinstance(values, list) else FloatDistribution(*values, log=True)
+        name: CategoricalDistribution(values)
+        if isinstance(values, list)
+        else FloatDistribution(values[0], values[1], log=True)
         for name, values in space.items()
     }
 
