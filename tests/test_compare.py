@@ -376,6 +376,20 @@ def test_images_of_two_sizes_are_resized_by_the_processor_or_end_in_one_line(own
     shutil.rmtree(bare)
 
 
+def test_two_models_with_other_processors_are_refused(own, tmp_path):
+    import shutil
+
+    from transformers import ViTImageProcessorPil
+
+    other = shutil.copytree(own / "retrained", tmp_path / "other")
+    ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.9] * 3, image_std=[0.3] * 3).save_pretrained(
+        other
+    )
+    recipe = load_recipe(str(own / "own.yaml"), retrained=str(other))
+    with pytest.raises(ValueError, match="another image processor than the original: image_mean differs"):
+        compare(recipe, tmp_path / "out", jobs=0, progress=False)
+
+
 def test_classes_by_name_and_number(own):
     recipe = replace(TINY, data=str(own / "images"), model=str(own / "original"))
     for classes in (["Shirt"], [2], ["2"], ["Shirt", 0]):

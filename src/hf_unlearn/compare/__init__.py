@@ -44,8 +44,7 @@ def compare(
         ValueError: the data, the models or the options of a row do not fit; nothing has been trained then.
     """
     kept = Cells(recipe, folder, models_dir)
-    for row in recipe.methods:
-        kept.default_method(row)
+    kept.check()
     references = kept.references
     with pool_of(jobs) as pool:
         every = [*recipe.search_seeds, *recipe.seeds]

@@ -101,6 +101,13 @@ class Cells:
         """Share of the training data that is forgotten."""
         return self.sizes[0] / sum(self.sizes)
 
+    def check(self) -> None:
+        """Raise ValueError for data, given models or rows that do not fit, before anything is trained."""
+        if self.recipe.original:
+            own_model(self.recipe, "retrained")
+        for row in self.recipe.methods:
+            self.default_method(row)
+
     def default_method(self, row: str) -> Method:
         """A row's method without searched options, with all decided that depends on the model and the data.
 

@@ -117,11 +117,18 @@ def _names(images: "ProcessedImages", model: PreTrainedModel) -> list[str]:
 def _own_model(original: str, retrained: str, kind: str) -> PreTrainedModel:
     from ..families.classifier.load import check_same_build, load_image_classifier
 
-    model = load_image_classifier(original)[0]
+    model, processor = load_image_classifier(original)
     if kind == "original":
         return model
-    other = load_image_classifier(retrained)[0]
+    other, theirs = load_image_classifier(retrained)
     check_same_build(model, other, f"retrained {retrained}")
+    if theirs is not None:  # both models are measured on the same pixels
+        ours = {} if processor is None else processor.to_dict()
+        differs = sorted(name for name, value in theirs.to_dict().items() if ours.get(name) != value)
+        if differs:
+            raise ValueError(
+                f"retrained {retrained} has another image processor than the original: {differs[0]} differs"
+            )
     return other
 
 
