@@ -247,7 +247,7 @@ def test_the_table_names_the_chosen_options_and_the_command(finished):
     assert found["ssd"]["command"].startswith("hf-unlearn compare tiny --methods ssd")
     searched = {"salun": {"values": {"learning_rate": 1e-3}, "options": {}, "default": True, "gap": 1.0}}
     line = "| salun  | proportional_passes=True | learning_rate=0.001 (the defaults) | 1.00"
-    assert line in repeats(TINY, searched, (1, 9), "hf-unlearn compare tiny")
+    assert line in repeats(TINY, searched, (1, 9), "hf-unlearn compare tiny", folder)
 
 
 @pytest.mark.long
@@ -340,6 +340,18 @@ def test_the_classify_command_of_a_row_gives_its_cell(own, tmp_path, capsys):
     (cell,) = found["results"]["finetune"]
     for name in ("forget_accuracy", "retain_accuracy", "kl_to_retrained"):
         assert figures[name]["value"] == pytest.approx(cell["metrics"][name]["value"], abs=1e-5)
+
+
+def test_the_classify_command_names_the_data_and_the_positions(own, tmp_path):
+    searched = {"salun": {"values": {}, "options": {"learning_rate": 1e-3}, "default": False, "gap": 1.0}}
+    recipe = load_recipe(str(own / "own.yaml"), forget={"indices": [4, 2]}, data="someone/photos", budget=40)
+    repeats(recipe, searched, (2, 18), "hf-unlearn compare own.yaml", tmp_path)
+    command = searched["salun"]["classify"]
+    assert (
+        tmp_path / "forget_indices.txt"
+    ).read_text() == "4\n2\n" and f"{tmp_path / 'forget_indices.txt'}" in command
+    assert "--dataset_name someone/photos" in command and "--max_train_steps 4 " in command  # ten gradients a step
+    assert "--proportional_passes True" in command and "--learning_rate 0.001" in command
 
 
 def test_flags_replace_what_a_recipe_says(own, tmp_path):

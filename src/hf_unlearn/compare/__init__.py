@@ -61,7 +61,7 @@ def compare(
         cells = collect(wanted, "cells", progress)
         extra = attack_table(pool, kept, options, progress) if recipe.shadows else ""
     results = {row: [cells[row, seed] for seed in recipe.seeds] for row in (*references, *recipe.methods)}
-    repeat = repeats(recipe, searched, kept.sizes, command or f"hf-unlearn compare {recipe.name}")
+    repeat = repeats(recipe, searched, kept.sizes, command or f"hf-unlearn compare {recipe.name}", Path(folder))
     return write(Path(folder), asdict(recipe), stamp(*VERSIONS), results, searched, f"{extra}\n{repeat}")
 
 

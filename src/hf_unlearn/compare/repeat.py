@@ -2,30 +2,39 @@
 
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from ..common.files import write_text
 from ..evaluation.tables import markdown_table
 from .cells import steps_of
 from .recipe import Recipe
 from .rows import RATE, fixed_of, method_of, parts_of, row_with
 
+INDICES = "forget_indices.txt"
 
-def repeats(recipe: Recipe, searched: dict[str, dict[str, Any]], sizes: tuple[int, int], command: str) -> str:
+
+def repeats(
+    recipe: Recipe, searched: dict[str, dict[str, Any]], sizes: tuple[int, int], command: str, folder: Path
+) -> str:
     """Markdown: for each row what it fixes and what was chosen, and the command that repeats it; add it to `searched`.
 
     Args:
+        folder: of the results; the positions to forget are written there, where the recipe names some.
         searched: what `search` returned, by row.
         sizes: numbers of forget and of retain samples.
         command: reads the recipe.
     """
     rows, lines = [], []
+    if "indices" in recipe.forget:
+        write_text(folder / INDICES, "".join(f"{position}\n" for position in recipe.forget["indices"]))
     for row, found in searched.items():
         found["fixed"], found["command"] = fixed_of(row), compare_command(command, row, found["options"])
         defaults = " (the defaults)" if found["default"] else ""
         rows.append([row, _said(found["fixed"]), _said(found["values"]) + defaults, f"{found['gap']:.2f}"])
         lines.append(found["command"])
         if recipe.original:
-            found["classify"] = classify_command(recipe, row, found["options"], sizes)
+            found["classify"] = classify_command(recipe, row, found["options"], sizes, folder)
             lines.append(found["classify"])
     table = markdown_table(["method", "the row fixes", "the search chose", "gap in the search"], rows)
     again = "\n".join(lines)
@@ -37,19 +46,19 @@ def compare_command(command: str, row: str, options: dict[str, Any]) -> str:
     return f"{command} --methods {shlex.quote(row_with(row, options))} --trials 1"
 
 
-def classify_command(recipe: Recipe, row: str, options: dict[str, Any], sizes: tuple[int, int]) -> str:
-    """The run of the first seed on the given original, which saves the unlearned model."""
+def classify_command(recipe: Recipe, row: str, options: dict[str, Any], sizes: tuple[int, int], folder: Path) -> str:
+    """The run on the given original that saves the unlearned model, with the first seed or that of the subset."""
     name, preset, fixed = parts_of(row)
     seed, forget = recipe.forget.get("seed", recipe.seeds[0]), recipe.forget
     flags: dict[str, Any] = {
         "pretrained_model_name_or_path": recipe.original,
         "retrained_model": recipe.retrained,
-        "train_data_dir": recipe.data,
+        "train_data_dir" if Path(recipe.data).is_dir() else "dataset_name": recipe.data,
         "image_column": recipe.image_column,
         "label_column": recipe.label_column,
         "forget_class": forget.get("classes"),
         "forget_fraction": forget.get("fraction"),
-        "forget_indices": "FILE" if "indices" in forget else None,  # with one position a line
+        "forget_indices": str(folder / INDICES) if "indices" in forget else None,
         "method": name,
         "preset": preset or None,
         "max_train_steps": steps_of(recipe, row, options, *sizes),
