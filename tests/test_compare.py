@@ -8,13 +8,17 @@ import torch
 import yaml
 
 from hf_unlearn.compare import Cells, Recipe, compare, load_recipe, method_of
-from hf_unlearn.compare.models import splits_of
+from hf_unlearn.compare.models import forget_and_retain, splits_of
 from hf_unlearn.compare.recipe import SHIPPED
+from hf_unlearn.compare.repeat import repeats
+from hf_unlearn.compare.rows import PUBLISHED, fixed_of, row_with
 from hf_unlearn.compare.search import search
-from hf_unlearn.compare.spaces import SPACES
+from hf_unlearn.compare.spaces import SPACES, inside, space_of
 from hf_unlearn.compare.tables import GAP_NAMES, gap_of_means, ordered, table
 from hf_unlearn.evaluation import interval
-from hf_unlearn.methods import METHODS
+from hf_unlearn.evaluation.metric import Metric
+from hf_unlearn.methods import METHODS, SFRon
+from hf_unlearn.training.config import CLASSIFIER_RATE
 
 TINY = Recipe(
     name="tiny",
@@ -133,6 +137,7 @@ def test_search_uses_neither_the_test_split_nor_the_seeds_of_the_table(tmp_path,
     found = search(Cells(recipe, tmp_path), "finetune")
     assert set(asked) == {("finetune", s, "validation") for s in recipe.search_seeds} and len(asked) == 45
     assert 1.5e-3 < found["options"]["learning_rate"] < 6e-3  # the best is 10^-2.5
+    assert found["trials"][0]["options"] == {"learning_rate": CLASSIFIER_RATE} and not found["default"]
     assert not set(recipe.search_seeds) & set(recipe.seeds)
 
 
@@ -150,6 +155,265 @@ def test_every_row_has_a_space_of_its_own_options(row):
     method = method_of(row, {})
     assert all(name == "learning_rate" or hasattr(method, name) for name in SPACES[row])
     assert all(len(space) >= 2 for space in SPACES[row].values())
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+def test_a_row_without_options_is_the_method_as_shipped():
+    """Only what the papers do on classifiers is fixed besides, and the table says so."""
+    from hf_unlearn.cli.commands.classify import ClassifierFlags
+
+    for row in SPACES:
+        name, _, preset = row.partition(":")
+        shipped = METHODS[name](**({"preset": preset} if preset else {}))
+        assert method_of(row, {}) == replace(shipped, **PUBLISHED.get(row, {})), row
+    assert method_of("sfron", {}) == SFRon() and fixed_of("sfron") == {}
+    assert ClassifierFlags().learning_rate == CLASSIFIER_RATE
+
+
+def test_a_row_names_the_options_that_it_fixes():
+    row = "sfron:paper,slow_rate=0.25,retain_steps=3,use_mask=false,learning_rate=2e-3,bound_margin=1"
+    method = method_of(row, {})
+    assert method == SFRon(preset="paper", slow_rate=0.25, retain_steps=3, use_mask=False, bound_margin=1)
+    assert fixed_of(row)["learning_rate"] == 2e-3
+    assert method_of("sfron:retain_loss=data", {}) == SFRon(retain_loss="data")
+    assert not method_of("salun:proportional_passes=False", {}).proportional_passes
+    assert method_of("salun", {}).proportional_passes
+    space = space_of("sfron:retain_loss=data,bound_margin=1", 0.1)
+    assert space == {k: v for k, v in SPACES["sfron"].items() if k != "bound_margin"}
+    options = {"learning_rate": 0.1234567890123, "mask_density": 0.3}
+    again = row_with("salun", options)
+    assert fixed_of(again) == {**options, "proportional_passes": True}
+    assert space_of(again, 0.1) == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("sfron:papers", "has no preset 'papers'"),
+        ("sfron:preset=paper", "sfron has no option 'preset', only learning_rate, forget_loss"),
+        ("ssd:selektion=3", "ssd has no option 'selektion', only learning_rate, selection"),
+        ("ssd:selection=high", "row 'ssd:selection=high': selection=high is a str"),
+        ("sfron:retain_steps=1.5", "retain_steps=1.5 is a float"),
+        ("sfron:retain_loss=dato", "retain_loss must be one of match, data, got 'dato'"),
+        ("sfron:learning_rate=", "learning_rate= is a str"),
+    ],
+)
+def test_a_bad_row_is_one_line(row, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        replace(TINY, methods=[row])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("row", sorted(SPACES))
+def test_every_space_holds_the_default(row, share):
+    """So that the search knows what its first trial was; ssd's threshold stays below what can select a weight."""
+    space, method = space_of(row, share), method_of(row, {}).sized(round(1000 * share), 1000 - round(1000 * share))
+    values = {name: getattr(method, name, None) for name in space}
+    values = {n: CLASSIFIER_RATE if n.endswith("learning_rate") else v for n, v in values.items()}
+    values |= {"forget_loss": "ascent", "bound_margin": 1.0} if row == "sfron" else {}  # what `auto` decides
+    assert inside(values, space), (values, space)
+    if row == "ssd":
+        assert space["selection"][1] * share < 1
+
+
+def test_the_first_trial_is_the_default(tmp_path, monkeypatch):
+    asked = []
+
+    def result(self, row, seed, split, options=None):
+        asked.append(options)
+        return {"diverged": None, "metrics": {"average_gap": {"value": len(asked)}}}
+
+    monkeypatch.setattr(Cells, "result", result)
+    cells = Cells(TINY, tmp_path)
+    for row, first in (("sfron", {"learning_rate": CLASSIFIER_RATE}), ("ssd", {})):
+        asked.clear()
+        found = search(cells, row)
+        assert found["default"] and found["options"] == asked[0] == first and len(asked) == TINY.trials
+        assert found["values"].keys() == SPACES[row].keys() and inside(found["values"], space_of(row, cells.share))
+    assert len(search(cells, "ssd:selection=3,dampening=1")["trials"]) == 1
+
+
+def test_a_row_that_cannot_work_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ValueError, match="ssd selects no weight at selection=10: the forget set is 0.1"):
+        compare(replace(TINY, methods=["finetune", "ssd:selection=10"]), tmp_path, jobs=0, progress=False)
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_the_table_names_the_chosen_options_and_the_command(finished):
+    folder, text = finished
+    found = json.loads((folder / "results.json").read_text())["search"]
+    assert all(f"| {row} " in text.partition("the search chose")[2] and found[row]["command"] in text for row in found)
+    assert found["ssd"]["command"].startswith("hf-unlearn compare tiny --methods ssd")
+    searched = {"salun": {"values": {"learning_rate": 1e-3}, "options": {}, "default": True, "gap": 1.0}}
+    line = "| salun  | proportional_passes=True | learning_rate=0.001 (the defaults) | 1.00"
+    assert line in repeats(TINY, searched, (1, 9), "hf-unlearn compare tiny", folder)
+
+
+@pytest.mark.long
+def test_the_command_of_a_row_repeats_it(finished, tmp_path):
+    """The command's row, run by itself, is the same cell of the table."""
+    folder, _ = finished
+    for method in ("ssd", "sfron"):
+        words = json.loads((folder / "results.json").read_text())["search"][method]["command"].split()
+        row, trials = words[words.index("--methods") + 1], int(words[words.index("--trials") + 1])
+        alone = replace(TINY, methods=[row], trials=trials)
+        compare(alone, tmp_path, jobs=0, progress=False, models_dir=folder / "models")
+        ours, theirs = timeless(tmp_path)[row], timeless(folder)[method]
+        assert [cell["metrics"] for cell in ours] == [cell["metrics"] for cell in theirs]
+
+
+# ---- the user's own data and models --------------------------------------------------------------
+NAMES = ["Bag", "Coat", "Shirt"]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder of images in two sizes, and two ViTs with an image processor that resizes and normalises."""
+    import numpy as np
+    from PIL import Image
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    root, draw = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 8)):
+        for label, name in enumerate(NAMES):
+            (root / "images" / split / name).mkdir(parents=True)
+            for i in range(count):
+                side = 12 if i % 2 else 16
+                pixels = draw.integers(0, 80, (side, side, 3)) + 80 * label
+                Image.fromarray(pixels.astype("uint8")).save(root / "images" / split / name / f"{i}.png")
+    for seed, folder in enumerate(("original", "retrained")):
+        torch.manual_seed(seed)
+        sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+        ids = {"id2label": dict(enumerate(NAMES)), "label2id": {n: i for i, n in enumerate(NAMES)}}
+        model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=3, **sizes, **ids))
+        model.save_pretrained(root / folder)
+        processor = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.2] * 3, image_std=[0.3] * 3)
+        processor.save_pretrained(root / folder)
+    values = dict(name="own", data=str(root / "images"), forget={"classes": ["Shirt"]}, methods=["finetune"])
+    values |= dict(seeds=[0], search_seeds=[1000], budget=2, batch_size=4, trials=1)
+    values |= dict(original=str(root / "original"), retrained=str(root / "retrained"))
+    (root / "own.yaml").write_text(yaml.safe_dump(values))
+    return root
+
+
+def test_own_models_are_compared_with_their_own_processor(own, tmp_path, capsys, monkeypatch):
+    from hf_unlearn.cli.commands.compare import compare_command
+    from hf_unlearn.evaluation.classification import accuracy, predictions
+    from hf_unlearn.families.classifier.load import load_image_classifier, load_labelled_images
+
+    quick = Metric(0.0, "not measured here", 1, "none")
+    monkeypatch.setattr("hf_unlearn.compare.cells.relearn_steps", lambda *args, **options: quick)
+    compare_command([str(own / "own.yaml"), "--output_dir", str(tmp_path), "--jobs", "0"])
+    text = capsys.readouterr().out
+    found = json.loads((tmp_path / "own" / "results.json").read_text())
+    assert set(found["results"]) == {"original", "retrained", "finetune"}
+    assert not list((tmp_path / "models").iterdir())  # nothing was trained
+    for kind in ("original", "retrained"):
+        model, processor = load_image_classifier(str(own / kind))
+        train = load_labelled_images(own / "images", model, processor, "train")
+        shirts = [train[i] for i, label in enumerate(train.labels) if NAMES[label] == "Shirt"]
+        (cell,) = found["results"][kind]
+        assert cell["metrics"]["forget_accuracy"]["value"] == accuracy(predictions(model, shirts)).value
+        assert (
+            cell["metrics"]["forget_accuracy"]["samples"] == 10 and cell["metrics"]["retain_accuracy"]["samples"] == 20
+        )
+        assert cell["metrics"]["test_accuracy"]["samples"] == 8  # half of the test part, without shirts
+    assert found["results"]["original"][0]["metrics"]["kl_to_retrained"]["value"] > 0
+    assert found["results"]["retrained"][0]["metrics"]["kl_to_retrained"]["value"] == 0
+    assert "original original, retrained retrained" in text and "retraining" not in text.split("Seconds")[1][:40]
+    assert f"--pretrained_model_name_or_path {own / 'original'}" in text and "--forget_class Shirt" in text
+
+
+@pytest.mark.long
+def test_the_classify_command_of_a_row_gives_its_cell(own, tmp_path, capsys):
+    """What the comparison found is what `hf-unlearn classify` saves: same seed, steps, rate and options."""
+    from hf_unlearn.cli.commands.classify import classify_command
+
+    recipe = load_recipe(str(own / "own.yaml"))
+    compare(recipe, tmp_path / "own", jobs=0, progress=False)
+    found = json.loads((tmp_path / "own" / "results.json").read_text())
+    words = found["search"]["finetune"]["classify"].split()
+    classify_command([*words[2:], "--output_dir", str(tmp_path / "run")])
+    capsys.readouterr()
+    figures = json.loads((tmp_path / "run" / "figures.json").read_text())["unlearned"]
+    (cell,) = found["results"]["finetune"]
+    for name in ("forget_accuracy", "retain_accuracy", "kl_to_retrained"):
+        assert figures[name]["value"] == pytest.approx(cell["metrics"][name]["value"], abs=1e-5)
+
+
+def test_the_classify_command_names_the_data_and_the_positions(own, tmp_path):
+    searched = {"salun": {"values": {}, "options": {"learning_rate": 1e-3}, "default": False, "gap": 1.0}}
+    recipe = load_recipe(str(own / "own.yaml"), forget={"indices": [4, 2]}, data="someone/photos", budget=40)
+    repeats(recipe, searched, (2, 18), "hf-unlearn compare own.yaml", tmp_path)
+    command = searched["salun"]["classify"]
+    assert (
+        tmp_path / "forget_indices.txt"
+    ).read_text() == "4\n2\n" and f"{tmp_path / 'forget_indices.txt'}" in command
+    assert "--dataset_name someone/photos" in command and "--max_train_steps 4 " in command  # ten gradients a step
+    assert "--proportional_passes True" in command and "--learning_rate 0.001" in command
+
+
+def test_flags_replace_what_a_recipe_says(own, tmp_path):
+    base = yaml.safe_load((own / "own.yaml").read_text())
+    models = {name: base.pop(name) for name in ("original", "retrained")}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(base))
+    assert load_recipe(str(tmp_path / "r.yaml"), **models) == load_recipe(str(own / "own.yaml"))
+    with pytest.raises(ValueError, match="model is missing"):
+        load_recipe(str(tmp_path / "r.yaml"))
+    with pytest.raises(ValueError, match="original is given alone: give both"):
+        load_recipe(str(tmp_path / "r.yaml"), original=models["original"])
+    with pytest.raises(ValueError, match="one random subset: say which"):
+        load_recipe(str(own / "own.yaml"), forget={"fraction": 0.1})
+    with pytest.raises(ValueError, match="set shadows to 0"):
+        load_recipe(str(own / "own.yaml"), shadows=3)
+
+
+def test_images_of_two_sizes_are_resized_by_the_processor_or_end_in_one_line(own):
+    """A model folder that is trained anew brings its processor along; a shipped architecture has none."""
+    import shutil
+
+    from hf_unlearn.training.recipes import cifar_resnet
+
+    recipe = replace(TINY, data=str(own / "images"), model=str(own / "original"))
+    parts, _ = splits_of(recipe)
+    assert parts["train"].pixel_values.shape[1:] == (3, 8, 8) and parts["train"].pixel_values.max() > 1.5
+    bare = own / "bare"
+    model = cifar_resnet()
+    model.config.num_labels = 3
+    model.save_pretrained(bare)
+    with pytest.raises(ValueError, match="the images have 2 sizes, .* preprocessor_config.json") as caught:
+        splits_of(replace(recipe, model=str(bare)))
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(bare)
+
+
+def test_two_models_with_other_processors_are_refused(own, tmp_path):
+    import shutil
+
+    from transformers import ViTImageProcessorPil
+
+    other = shutil.copytree(own / "retrained", tmp_path / "other")
+    ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.9] * 3, image_std=[0.3] * 3).save_pretrained(
+        other
+    )
+    recipe = load_recipe(str(own / "own.yaml"), retrained=str(other))
+    with pytest.raises(ValueError, match="another image processor than the original: image_mean differs"):
+        compare(recipe, tmp_path / "out", jobs=0, progress=False)
+
+
+def test_classes_by_name_and_number(own):
+    recipe = replace(TINY, data=str(own / "images"), model=str(own / "original"))
+    for classes in (["Shirt"], [2], ["2"], ["Shirt", 0]):
+        forget, _ = forget_and_retain(replace(recipe, forget={"classes": classes}), 0)
+        labels = {int(forget[i]["labels"]) for i in range(len(forget))}
+        assert labels == ({2} if len(classes) == 1 else {0, 2})
+    forget, _ = forget_and_retain(replace(TINY, forget={"classes": ["3"]}), 0)
+    assert {int(forget[i]["labels"]) for i in range(len(forget))} == {3}
+    with pytest.raises(ValueError, match="class 'Shoe' is not one of Bag, Coat, Shirt"):
+        forget_and_retain(replace(recipe, forget={"classes": ["Shoe"]}), 0)
+    forget, retain = forget_and_retain(replace(recipe, forget={"indices": [0, 5]}), 0)
+    assert list(forget.indices) == [0, 5] and len(retain) == 25
 
 
 def test_every_method_can_be_compared():
@@ -213,6 +477,9 @@ def test_shipped_recipes_load():
         ({"seeds": None}, "seeds is missing"),
         ({"seeds": [1000]}, "search seed 1000 is one of the table's seeds"),
         ({"shadows": 2}, "3 shadow models"),
+        ({"forget": {"classes": [[3]]}}, "write names or numbers"),
+        ({"forget": {"classes": [3], "seed": 0}}, "one of fraction or classes"),
+        ({"forget": {"indices": ["a"]}}, "forget.indices.0. is a str"),
     ],
 )
 def test_bad_recipes_are_one_line(tmp_path, change, message):

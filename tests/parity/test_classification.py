@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from hf_unlearn import METHODS, Classification, UnlearnTrainer, split_by_index, split_by_label
 from hf_unlearn.data.pairs import collate
+from hf_unlearn.evaluation.classification import accuracy, predictions
 from hf_unlearn.saliency.fisher import fisher
 from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
@@ -203,6 +204,110 @@ def test_ssd(tmp_path, parts):
     agree(trainer, model)
     assert 0 < shrunk < sum(p.numel() for p in model.parameters())
     trainer.save_model()  # reloads what it wrote
+
+
+def test_ssd_of_batches_takes_batches_of_both_sets(tmp_path, parts):
+    """As released code: the Fisher of all data is of shuffled batches, not a mean of the two sets' Fishers."""
+    trainer = unlearn(tmp_path, parts, METHODS["ssd"](selection=1.5, fisher="batch", fisher_batch_size=4))
+    everything = [part[i] for part in parts for i in range(len(part))]
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(42)).tolist()
+    model, fishers = tiny_vit().eval(), []
+    for items in ([parts[0][i] for i in range(len(parts[0]))], [everything[i] for i in order]):
+        batches = [collate(items[i : i + 4]) for i in range(0, len(items), 4)]
+        squares = [[g**2 for g in torch.autograd.grad(ce(model, b), list(model.parameters()))] for b in batches]
+        fishers.append([torch.stack(of_one).mean(0) for of_one in zip(*squares)])
+    with torch.no_grad():
+        for p, ours, both in zip(model.parameters(), *fishers):
+            chosen = ours > 1.5 * both
+            p[chosen] *= (both / ours)[chosen].clamp(max=1)
+    agree(trainer, model)
+
+
+@pytest.mark.parametrize(("forget", "retain"), [(1, 9), (1, 1), (1, 99), (3, 1)])
+def test_ssd_by_default_asks_for_ten_times_more_than_retain_data(forget, retain):
+    """F_f > a (s F_f + (1-s) F_r) says F_f > 10 F_r; the published 10 is the limit of small shares."""
+    selection, share = METHODS["ssd"]().sized(forget, retain).selection, forget / (forget + retain)
+    assert selection * share < 1
+    ratio = selection * (1 - share) / (1 - selection * share)  # F_f / F_r where both sides are equal
+    assert ratio == pytest.approx(10)
+    assert METHODS["ssd"]().sized(1, 10**6).selection == pytest.approx(10, rel=1e-4)
+
+
+@pytest.mark.parametrize(("selection", "forgotten"), [(4.0, 5), (10.0, 5), (2.0, 10), (1e6, 1)])
+def test_ssd_refuses_a_threshold_that_no_weight_can_pass(tmp_path, images, selection, forgotten):
+    """20 images: F_all is at least share F_forget, so nothing can be selected where selection * share is 1."""
+    with pytest.raises(
+        ValueError, match=rf"ssd selects no weight .* matters {20 / forgotten:g} times more .* set selection"
+    ):
+        unlearn(tmp_path, split_by_index(images, list(range(forgotten))), METHODS["ssd"](selection=selection))
+
+
+def test_ssd_changes_a_model_by_default_at_a_tenth(tmp_path, images):
+    """2 of 20 images: selection=10, the published value for smaller shares, would be no change."""
+    trainer = unlearn(tmp_path, split_by_index(images, [0, 1]), METHODS["ssd"]())
+    assert any(not torch.equal(p, q) for p, q in zip(trainer.objective.network.parameters(), tiny_vit().parameters()))
+
+
+@pytest.mark.long
+def test_ssd_forgets_a_class_of_ten_by_default(tmp_path):
+    parts = digits_splits()
+    model = build_classifier("digits_resnet", 0)
+    train_classifier(model, parts["train"], 0, max_steps=150)
+    forget, retain = split_by_label(parts["train"], 3)
+    before = accuracy(predictions(model, forget)).value
+    UnlearnTrainer(model, config(tmp_path), METHODS["ssd"](), forget, retain).train()
+    after = [accuracy(predictions(model, part)).value for part in (forget, retain)]
+    assert before > 0.9 and after[0] < 0.5 and after[1] > 0.9
+
+
+def test_ssd_says_so_where_it_selects_nothing(tmp_path, parts):
+    model = tiny_vit()
+    trainer = UnlearnTrainer(model, config(tmp_path), METHODS["ssd"](selection=1.9), parts[0], Same(parts[0]))
+    with pytest.warns(UserWarning, match="ssd selected no weight at selection=1.9"):
+        trainer.train()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), tiny_vit().parameters()))
+
+
+class Same:
+    """The same samples as another data set, which the check for shared samples cannot know."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        return self.data[i]
+
+
+@pytest.mark.parametrize("name", ["random_label", "salun"])
+def test_passes_in_proportion(tmp_path, parts, name):
+    """5 of 20 images: one step on relabelled forget samples, then three on retain samples, all in one Adam."""
+    trainer = unlearn(tmp_path, parts, METHODS[name](proportional_passes=True))
+    model = tiny_vit().train()
+    found = trainer.masks
+    masks = found and dict(zip(map(id, model.parameters()), (found.tensors[n] for n, _ in model.named_parameters())))
+    adam = torch.optim.AdamW(model.parameters(), lr=LR, eps=EPS, weight_decay=0.0)
+    for batch in trainer.seen:
+        assert len(batch["retain"]) == 3
+        step(adam, ce(model, batch["forget"], others(trainer, batch["forget"])), masks)
+        for retain in batch["retain"]:
+            step(adam, ce(model, retain), masks)
+    agree(trainer, model)
+
+
+def test_passes_in_proportion_by_sizes():
+    method = METHODS["salun"](proportional_passes=True)
+    assert [method.sized(*sizes).retain_batches for sizes in ((10, 90), (10, 96), (10, 3))] == [9, 10, 1]
+    assert method.sized(10, 90).batch_gradients == 10 and METHODS["salun"]().sized(10, 90).batch_gradients == 2
+    with pytest.raises(ValueError, match="300 retain batches in every step: set retain_steps to 200 or fewer"):
+        method.sized(1, 300)
+    assert METHODS["salun"](proportional_passes=True, retain_steps=5).sized(1, 300).retain_batches == 5
+    with pytest.raises(ValueError, match="needs sets with a length: set retain_steps"):
+        method.sized(10, None)
+    with pytest.raises(ValueError, match="retain_steps is an option of proportional_passes"):
+        METHODS["random_label"](retain_steps=5)
 
 
 def test_sfron(tmp_path, parts):

@@ -213,6 +213,22 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, paths, run):
         assert code == 2 and message in error
 
 
+def test_a_threshold_that_cannot_select_is_refused_before_the_default_models_are_trained(tmp_path, monkeypatch):
+    from hf_unlearn.cli.commands.classify import classify_command
+
+    monkeypatch.setattr(recipes, "train_classifier", None)
+    with pytest.raises(ValueError, match="ssd selects no weight at selection=10: the forget set is 0.1 of all data"):
+        classify_command(["--method", "ssd", "--selection", "10", "--output_dir", str(tmp_path)])
+
+
+def test_the_same_for_pictures_before_anything_is_drawn(tmp_path):
+    from hf_unlearn.cli.commands.sd import sd_command
+
+    flags = ["--concept", "a cat", "--pretrained_model_name_or_path", str(tmp_path / "none"), "--method", "ssd"]
+    with pytest.raises(ValueError, match="ssd selects no weight at selection=10: the forget set is 0.333 of all data"):
+        sd_command([*flags, "--selection", "10", "--output_dir", str(tmp_path / "out")])
+
+
 def test_default_run_compares_with_a_model_trained_without_the_forget_set(tmp_path, run, monkeypatch):
     short = dict(max_steps=3, per_device_train_batch_size=8, warmup_steps=0)
     seen, whole = [], recipes.train_classifier

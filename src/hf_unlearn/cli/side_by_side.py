@@ -9,10 +9,9 @@ from PIL import Image
 
 from ..common.limits import check_limits
 from ..common.names import is_hub_id
-from ..data.images import to_pixels
 from ..data.pairs import collate
 from ..evaluation import DIGITS_DDPM
-from ..families.classifier.load import check_same_build
+from ..families.classifier.load import check_same_build, pixels_for
 from ..families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
 from ..report.reading import read_record
 from ..report.record import RunRecord
@@ -77,12 +76,7 @@ class SideBySide:
         """(original's, unlearned model's) share of each class name for one image."""
         if image is None:
             raise ValueError("choose an image")
-        config = self.models["unlearned"].config
-        if self.processor is None:
-            pixels = to_pixels(image, getattr(config, "image_size", None), config.num_channels)
-        else:
-            image = image.convert("L" if config.num_channels == 1 else "RGB")
-            pixels = self.processor(image, return_tensors="pt")["pixel_values"][0]
+        pixels = pixels_for(image, self.models["unlearned"].config, self.processor)
         found = []
         for model in self.models.values():
             shares = model(collate([pixels])).logits[0].float().softmax(0)

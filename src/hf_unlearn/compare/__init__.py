@@ -7,7 +7,8 @@ from ..evaluation.tables import stamp
 from .cells import Cells
 from .pool import collect, pool_of
 from .recipe import Recipe, load_recipe
-from .rows import REFERENCES, method_of
+from .repeat import repeats
+from .rows import method_of
 from .search import search
 from .tables import write
 from .ulira import attack_table
@@ -23,6 +24,7 @@ def compare(
     jobs: int | None = None,
     progress: bool = True,
     models_dir: str | Path | None = None,
+    command: str | None = None,
 ) -> str:
     """Run a recipe and write results.json, results.csv, results.md and tradeoff.png to `folder`.
 
@@ -33,26 +35,34 @@ def compare(
             computes all in this process.
         progress: Show progress bars.
         models_dir: The folder of the trained models. The default is `folder`/models.
+        command: The command line that reads this recipe, to which the table adds how to repeat a row.
 
     Returns:
         The Markdown text.
+
+    Raises:
+        ValueError: the data, the models or the options of a row do not fit; nothing has been trained then.
     """
     kept = Cells(recipe, folder, models_dir)
+    kept.check()
+    references = kept.references
     with pool_of(jobs) as pool:
         every = [*recipe.search_seeds, *recipe.seeds]
-        models = [(kind, seed) for kind in ("original", "retrained") for seed in every]
+        models = [] if recipe.original else [(kind, seed) for kind in ("original", "retrained") for seed in every]
         collect({pool.submit(_train, kept, *m): m for m in models}, "models", progress)
         searched = collect({pool.submit(search, kept, row): row for row in recipe.methods}, "search", progress)
-        options = {row: found["options"] for row, found in searched.items()} | {row: {} for row in REFERENCES}
+        searched = {row: searched[row] for row in recipe.methods}
+        options = {row: found["options"] for row, found in searched.items()} | {row: {} for row in references}
         wanted = {
             pool.submit(kept.result, row, seed, "test", options[row]): (row, seed)
-            for row in (*REFERENCES, *recipe.methods)
+            for row in (*references, *recipe.methods)
             for seed in recipe.seeds
         }
         cells = collect(wanted, "cells", progress)
         extra = attack_table(pool, kept, options, progress) if recipe.shadows else ""
-    results = {row: [cells[row, seed] for seed in recipe.seeds] for row in (*REFERENCES, *recipe.methods)}
-    return write(Path(folder), asdict(recipe), stamp(*VERSIONS), results, searched, extra)
+    results = {row: [cells[row, seed] for seed in recipe.seeds] for row in (*references, *recipe.methods)}
+    repeat = repeats(recipe, searched, kept.sizes, command or f"hf-unlearn compare {recipe.name}", Path(folder))
+    return write(Path(folder), asdict(recipe), stamp(*VERSIONS), results, searched, f"{extra}\n{repeat}")
 
 
 def _train(cells: Cells, kind: str, seed: int) -> None:

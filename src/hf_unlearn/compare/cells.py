@@ -5,6 +5,7 @@ package that it runs (`closure`) and the versions of its libraries. A changed in
 never read.
 """
 
+import copy
 import json
 import tempfile
 import time
@@ -27,11 +28,12 @@ from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.metric import version_of
 from ..evaluation.relearn import relearn_steps
 from ..families import Classification
-from ..training.config import UnlearnConfig
+from ..methods import Method
+from ..training.config import CLASSIFIER_RATE, UnlearnConfig
 from ..training.trainer import UnlearnTrainer
 from .closure import MODELS, source_of
-from .models import forget_and_retain, splits_of, train_model
-from .rows import AGAIN, FIXED, REFERENCES, method_of
+from .models import forget_and_retain, own_digests, own_model, splits_of, start_of, train_model
+from .rows import AGAIN, RATE, REFERENCES, fixed_of, method_of
 
 if TYPE_CHECKING:  # its values are in the key of every cell
     from .recipe import Recipe
@@ -62,14 +64,16 @@ class Cells:
             "source": source,
             "versions": version_of("torch", "transformers", "scikit-learn"),
         }
+        if self.recipe.original:
+            shared["own"] = own_digests(self.recipe)
         return content_key({**shared, **spec}, digits=20)
 
     def cell_path(self, row: str, seed: int, split: str, options: dict[str, Any]) -> Path:
         """The file of a cell. The method's own source is in its name, that of other methods is not."""
         decides = {name: getattr(self.recipe, name) for name in ("forget", "budget", "batch_size")}
         decides |= {name: getattr(self.recipe, name) for name in ("max_retain_samples", "fisher_samples")}
-        decides["fixed"] = FIXED.get(row, {})
-        source = source_of(None if row in REFERENCES else method_of(row, options_of_method(options)))
+        decides["fixed"] = {} if row in REFERENCES else fixed_of(row)
+        source = source_of(None if row in REFERENCES else method_of(row, options))
         return self.cells / f"{self.key(source, row=row, seed=seed, split=split, options=options, **decides)}.json"
 
     def measured_on(self, seed: int, split: str) -> dict[str, SizedDataset]:
@@ -81,14 +85,54 @@ class Cells:
         sets = evaluation_sets(forget, retain, test, "classes" in self.recipe.forget)
         return {name: sets[name] for name in ("forget", "retain", "test")}
 
-    def trained(self, kind: str, seed: int, forget_seed: int | None = None) -> tuple[PreTrainedModel, float]:
-        """Load a reference model and the seconds of its training. It is trained at most once.
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The rows that are no methods. There is one retrained model only where it is given."""
+        return tuple(row for row in REFERENCES if row != AGAIN or not self.recipe.original)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Samples to forget and to retain, for the first seed of the search."""
+        forget, retain = forget_and_retain(self.recipe, self.recipe.search_seeds[0])
+        return len(forget), len(retain)
+
+    @property
+    def share(self) -> float:
+        """Share of the training data that is forgotten."""
+        return self.sizes[0] / sum(self.sizes)
+
+    def check(self) -> None:
+        """Raise ValueError for data, given models or rows that do not fit, before anything is trained."""
+        if self.recipe.original:
+            own_model(self.recipe, "retrained")
+        for row in self.recipe.methods:
+            self.default_method(row)
+
+    def default_method(self, row: str) -> Method:
+        """A row's method without searched options, with all decided that depends on the model and the data.
+
+        Raises:
+            ValueError: its options do not fit the model or the sizes of the sets.
+        """
+        model = own_model(self.recipe, "original") if self.recipe.original else start_of(self.recipe.model, 0)
+        return method_of(row, {}).resolved(Classification(model)).sized(*self.sizes)
+
+    def default_rate(self, row: str) -> float:
+        """The learning rate that a row has without a search."""
+        return fixed_of(row).get(RATE, CLASSIFIER_RATE)
+
+    def trained(self, kind: str, seed: int, forget_seed: int | None = None) -> tuple[PreTrainedModel, float | None]:
+        """Load a reference model and the seconds of its training, None for a model that was given.
+
+        It is trained at most once.
 
         Args:
             kind: "original" is trained on all data, "retrained" without the forget set of `forget_seed`.
             seed: of the first weights and the order of the data.
             forget_seed: the default is `seed`.
         """
+        if self.recipe.original:
+            return copy.deepcopy(own_model(self.recipe, kind)), None
         spec: dict[str, Any] = {"kind": kind, "seed": seed}
         left_out = None
         if kind == "retrained":
@@ -110,7 +154,8 @@ class Cells:
         path = self.cell_path(row, seed, split, options)
         if path.exists():
             return read_json(path)
-        seconds, diverged = 0.0, None
+        seconds: float | None = 0.0
+        diverged = None
         model, retraining = self.trained("retrained", seed)
         if row == "retrained":
             seconds = retraining
@@ -121,7 +166,8 @@ class Cells:
         if row not in REFERENCES:
             parts = forget_and_retain(self.recipe, seed)
             model, seconds, diverged = unlearn(self.recipe, model, row, options, *parts, seed)
-        result: dict[str, Any] = {"seconds": seconds, "time_ratio": seconds / retraining, "diverged": diverged}
+        ratio = None if seconds is None or retraining is None else seconds / retraining
+        result: dict[str, Any] = {"seconds": seconds, "time_ratio": ratio, "diverged": diverged}
         if diverged is None:
             sets = self.measured_on(seed, split)
             metrics = classification_figures(
@@ -155,9 +201,10 @@ class Cells:
         return self._measured[name]
 
 
-def options_of_method(options: dict[str, Any]) -> dict[str, Any]:
-    """`options` without the learning rate, which is the trainer's."""
-    return {name: value for name, value in options.items() if name != "learning_rate"}
+def steps_of(recipe: "Recipe", row: str, options: dict[str, Any], forget: int, retain: int) -> int:
+    """The outer steps that a row takes for the recipe's budget: at least one. `forget` and `retain` are sizes."""
+    method = method_of(row, options).sized(forget, retain)
+    return max(1, int(recipe.budget / method.batch_gradients)) if method.trains else 1
 
 
 def unlearn(
@@ -174,11 +221,10 @@ def unlearn(
     Returns:
         (the model, seconds with masks and Fishers, why it diverged or None).
     """
-    rate, given = options.get("learning_rate"), options_of_method(options)
+    given = {**fixed_of(row), **options}
     if recipe.fisher_samples is not None and "fisher_samples" in {f.name for f in fields(method_of(row, {}))}:
-        given["fisher_samples"] = recipe.fisher_samples
-    method = method_of(row, given)
-    steps = max(1, int(recipe.budget / method.batch_gradients)) if method.trains else 1
+        given = {"fisher_samples": recipe.fisher_samples, **given}
+    method, steps = method_of(row, given), steps_of(recipe, row, options, len(forget), len(retain))
     with tempfile.TemporaryDirectory() as folder:
         config = UnlearnConfig.quiet(
             output_dir=folder,
@@ -187,7 +233,7 @@ def unlearn(
             per_device_eval_batch_size=256,
             max_loss_ratio=float("inf"),
             seed=seed,
-            **({"learning_rate": rate} if rate else {}),
+            learning_rate=given.get(RATE, CLASSIFIER_RATE),
         )
         trainer = UnlearnTrainer(Classification(model), config, method, forget, retain)
         start = time.perf_counter()

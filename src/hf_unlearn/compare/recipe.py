@@ -13,7 +13,7 @@ from ..training.config import UnlearnConfig
 from .rows import method_of
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
-FORGET = {"fraction": float, "classes": list[int]}
+FORGET = {"fraction": float, "classes": list[Any], "indices": list[int]}
 
 
 @dataclass
@@ -23,9 +23,11 @@ class Recipe:
     Args:
         name: The comparison's name, and the name of its folder.
         data: "digits", or a folder of parquet files or images with a train and a test part.
-        model: A name of `hf_unlearn.training.recipes.CLASSIFIERS`, or the folder or Hub id of an image classifier.
-        forget: {"fraction": 0.1} for a random subset, another one for each seed, or {"classes": [3]}.
-        methods: The rows; "sfron:paper" is SFRon with that preset.
+        model: What is trained: a name of `hf_unlearn.training.recipes.CLASSIFIERS`, or the folder or Hub id of an
+            image classifier, of which only the architecture and the image processor are used.
+        forget: {"fraction": 0.1} for a random subset, another one for each seed, {"classes": [3, "Shirt"]} by number
+            or name, or {"indices": [...]}, positions in the training part.
+        methods: The rows; "sfron:paper" is SFRon with that preset, "sfron:retain_loss=data" fixes an option.
         seeds: The seeds of the table: of the models' first weights, the forget subsets and the unlearning.
         budget: Batch gradients (forward and backward of one batch) that each method may spend.
         batch_size: Samples in a batch of unlearning.
@@ -40,6 +42,9 @@ class Recipe:
         fisher_samples: Samples of each set for the Fishers of the methods that have this option; None keeps their
             default.
         shadows: Shadow models on each side of the likelihood-ratio attack; 0 skips it.
+        original, retrained: Folders or Hub ids of models that are trained already, instead of `model`: on all of the
+            training part, and without the forget set. A random subset must then be the one that was left out:
+            {"fraction": 0.1, "seed": 0} says which, as `hf-unlearn classify --forget_fraction 0.1 --seed 0` draws it.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Recipe:
     max_retain_samples: int = 0
     fisher_samples: int | None = None
     shadows: int = 0
+    original: str | None = None
+    retrained: str | None = None
 
     def __post_init__(self):
         for name, hint in get_type_hints(Recipe).items():
@@ -68,13 +75,8 @@ class Recipe:
         unknown = sorted(set(self.train) - {f.name for f in fields(UnlearnConfig)})
         if unknown:
             raise ValueError(f"recipe {self.name}: train has {unknown[0]!r}, which UnlearnConfig has not")
-        if len(self.forget) != 1 or not self.forget.keys() <= FORGET.keys():
-            raise ValueError(f"recipe {self.name}: forget must be one of fraction or classes, got {self.forget}")
-        for name, value in self.forget.items():
-            self._check_type(FORGET[name], value, f"forget.{name}")
-        fraction = self.forget.get("fraction", 0.5)
-        if not 0 < fraction < 1:
-            raise ValueError(f"recipe {self.name}: the forget fraction must lie in (0, 1), got {fraction}")
+        self._check_forget()
+        self._check_models()
         for row in self.methods:
             method_of(row, {})
         shared = sorted(set(self.search_seeds) & set(self.seeds))
@@ -85,6 +87,35 @@ class Recipe:
         if self.shadows and self.shadows < 3:
             raise ValueError(f"recipe {self.name}: the likelihood-ratio attack needs 3 shadow models or more")
 
+    def _check_forget(self) -> None:
+        kinds = [name for name in self.forget if name in FORGET]
+        if len(kinds) != 1 or self.forget.keys() - FORGET.keys() - ({"seed"} if kinds == ["fraction"] else set()):
+            raise ValueError(
+                f"recipe {self.name}: forget must be one of fraction or classes or indices, got {self.forget}"
+            )
+        for name, value in self.forget.items():
+            self._check_type({**FORGET, "seed": int}[name], value, f"forget.{name}")
+        fraction = self.forget.get("fraction", 0.5)
+        if not 0 < fraction < 1:
+            raise ValueError(f"recipe {self.name}: the forget fraction must lie in (0, 1), got {fraction}")
+        for wanted in self.forget.get("classes", []):
+            if isinstance(wanted, bool) or not isinstance(wanted, int | str):
+                raise ValueError(f"recipe {self.name}: forget.classes holds {wanted!r}: write names or numbers")
+
+    def _check_models(self) -> None:
+        given = [name for name in ("original", "retrained") if getattr(self, name)]
+        if len(given) == 1:
+            raise ValueError(f"recipe {self.name}: {given[0]} is given alone: give both original and retrained")
+        if not given and not self.model:
+            raise ValueError(f"recipe {self.name}: model is missing, or original and retrained")
+        if given and "fraction" in self.forget and "seed" not in self.forget:
+            raise ValueError(
+                f"recipe {self.name}: retrained was trained without one random subset: say which, as "
+                "forget: {fraction: 0.1, seed: 0}, or by indices"
+            )
+        if given and self.shadows:
+            raise ValueError(f"recipe {self.name}: shadow models are trained here: set shadows to 0 with an original")
+
     def _check_type(self, hint: Any, value: Any, where: str) -> None:
         try:
             typed(hint, value, where)
@@ -92,8 +123,11 @@ class Recipe:
             raise ValueError(f"recipe {self.name}: {error}") from None
 
 
-def load_recipe(source: str) -> Recipe:
+def load_recipe(source: str, **instead: Any) -> Recipe:
     """Read a recipe from a YAML file, or by the name of a shipped one.
+
+    Args:
+        instead: Values that replace or complete those of the file.
 
     Raises:
         ValueError: there is no such file or recipe, a key is unknown or missing, or a value makes no sense.
@@ -109,6 +143,9 @@ def load_recipe(source: str) -> Recipe:
         raise ValueError(f"recipe {source} cannot be read: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"recipe {source} is not a mapping of keys to values")
+    given |= instead
+    if given.get("original"):  # then there is none to train
+        given = {**given, "model": "", "shadows": instead.get("shadows", 0)}
     keys = [f.name for f in fields(Recipe)]
     unknown = sorted(map(str, set(given) - set(keys)))
     if unknown:

@@ -6,10 +6,9 @@ over seeds would not do: errors of opposite sign cancel, and it chose options th
 
 from typing import Any
 
-from ..training.config import UnlearnConfig
 from .cells import Cells
-from .rows import method_of
-from .spaces import space_of, suggest
+from .rows import RATE
+from .spaces import distributions, inside, space_of, suggest
 
 WORST = 100.0  # percentage points, for a trial that diverged
 
@@ -17,38 +16,51 @@ WORST = 100.0  # percentage points, for a trial that diverged
 def search(cells: Cells, row: str) -> dict[str, Any]:
     """Find the options with the smallest average gap to the retrained models on the validation split.
 
-    The sampler is optuna's TPE with the recipe's first search seed, and the first trial takes the method's defaults.
-    Trials are cells: after an interruption the sampler reads the same values and goes on.
+    The first trial takes the row as it is: the method's defaults, the options that the row fixes, and the learning
+    rate that `hf-unlearn classify` has by default. The rest are drawn by optuna's TPE with the recipe's first search
+    seed. Trials are cells: after an interruption the sampler reads the same values and goes on.
+
+    Returns:
+        options: those of the best trial; for the first one the learning rate alone, if the row has one to choose.
+        values: the same, or for the first trial the row's own values of all that is searched.
+        default: whether the first trial is the best one.
+        gap: of the best trial.
+        trials: all of them.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     recipe = cells.recipe
 
-    def gap(trial: Any) -> float:
-        options = suggest(trial, row)
+    def gap(options: dict[str, Any]) -> float:
         results = [cells.result(row, seed, "validation", options) for seed in recipe.search_seeds]
         gaps = [WORST if r["diverged"] else r["metrics"]["average_gap"]["value"] for r in results]
         return sum(gaps) / len(gaps)
 
+    space = space_of(row, cells.share)
+    defaults = _defaults(cells, row, space)
+    own = {RATE: defaults[RATE]} if RATE in space else {}
+    trials: list[dict[str, Any]] = [{"options": own, "gap": gap(own)}]
     sampler = optuna.samplers.TPESampler(seed=recipe.search_seeds[0], n_startup_trials=5)
     study = optuna.create_study(sampler=sampler)
-    study.enqueue_trial(_defaults(row), skip_if_exists=True)
-    study.optimize(gap, n_trials=recipe.trials)
-    return {
-        "options": study.best_params,
-        "gap": study.best_value,
-        "trials": [{"options": t.params, "gap": t.value} for t in study.trials],
-    }
+    if inside(defaults, space):
+        known = optuna.trial.create_trial(params=defaults, distributions=distributions(space), value=trials[0]["gap"])
+        study.add_trial(known)
+    for _ in range(recipe.trials - 1 if space else 0):
+        trial = study.ask()
+        options = suggest(trial, space)
+        trials.append({"options": options, "gap": gap(options)})
+        study.tell(trial, trials[-1]["gap"])
+    best = min(trials, key=lambda trial: trial["gap"])  # of equal ones the first
+    default = best is trials[0]
+    values = defaults if default else best["options"]
+    return {"options": best["options"], "values": values, "default": default, "gap": best["gap"], "trials": trials}
 
 
-def _defaults(row: str) -> dict[str, Any]:
-    """The method's own values where they lie in the space, so that the search never ends worse than untuned."""
-    method = method_of(row, {})
-    defaults: dict[str, Any] = {}
-    for name, space in space_of(row).items():
-        value = UnlearnConfig.learning_rate if name.endswith("learning_rate") else getattr(method, name, None)
-        inside = value in space if isinstance(space, list) else value is not None and space[0] <= value <= space[1]
-        if inside:
-            defaults[name] = value
-    return defaults
+def _defaults(cells: Cells, row: str, space: dict[str, Any]) -> dict[str, Any]:
+    """The values that a row has by itself for what is searched."""
+    method, rate = cells.default_method(row), cells.default_rate(row)
+    values = {name: rate if name == RATE else getattr(method, name, None) for name in space}
+    if "forget_learning_rate" in values and values["forget_learning_rate"] is None:
+        values["forget_learning_rate"] = rate
+    return values

@@ -1,9 +1,13 @@
-"""The search space of each row. The first trial takes the method's defaults where they lie in the space."""
+"""The search space of each row. The first trial is no point of it: it takes the row's own defaults (see `search`)."""
 
 from typing import Any
 
-# (low, high) is drawn log-uniformly; a list is a choice.
-RATE = {"learning_rate": (5e-4, 2e-2)}  # for every method that trains on retain data
+from ..methods import SSD
+from ..methods.ssd import threshold
+from .rows import fixed_of, method_of, parts_of
+
+# (low, high) is drawn log-uniformly; a list is a choice. The default rate of `hf-unlearn classify` lies in both.
+RATE = {"learning_rate": (1e-4, 2e-2)}  # for every method that trains on retain data
 ASCENT_RATE = {"learning_rate": (1e-6, 1e-3)}
 SPACES: dict[str, dict[str, Any]] = {
     "finetune": RATE,
@@ -15,7 +19,7 @@ SPACES: dict[str, dict[str, Any]] = {
     "bad_teacher": {**RATE, "temperature": [1.0, 2.0, 4.0]},
     "l1_sparse": {**RATE, "penalty": (1e-6, 1e-3)},
     "boundary_shrink": ASCENT_RATE,
-    "ssd": {"selection": (1.0, 50.0), "dampening": (0.1, 2.0)},
+    "ssd": {"selection": (1.0, 100.0), "dampening": (0.1, 2.0)},
     "lur": {**RATE, "look_ahead": (1e-4, 1e-1), "forget_weight": (1e-3, 1.0), "reinit_share": [0.0, 0.03]},
     "sfron": {
         **RATE,
@@ -28,17 +32,52 @@ SPACES: dict[str, dict[str, Any]] = {
 }
 
 
-def space_of(row: str) -> dict[str, Any]:
-    """The space that a row is searched in; of a method of another package, its learning rate."""
-    return SPACES.get(row, RATE)
+def space_of(row: str, share: float) -> dict[str, Any]:
+    """The space that a row is searched in: without what it fixes; of a method of another package, its learning rate.
+
+    Args:
+        share: of the forget set in all data.
+    """
+    name, preset, _ = parts_of(row)
+    space = dict(SPACES.get(f"{name}:{preset}" if preset else name, SPACES.get(name, RATE)))
+    method = method_of(row, {})
+    if getattr(method, "proportional_passes", False):  # Adam hardly feels the weight of a step's whole loss
+        space.pop("forget_weight", None)
+    if isinstance(method, SSD) and method.fisher == "sample":  # nothing can be selected from 1 / share on
+        low, high = space["selection"]
+        space["selection"] = (low, threshold(high, share))
+    return {option: values for option, values in space.items() if option not in fixed_of(row)}
 
 
-def suggest(trial: Any, row: str) -> dict[str, Any]:
-    """Have an optuna trial suggest one point of the row's space."""
+def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
+    """Have an optuna trial suggest one point of a space."""
     chosen = {}
-    for name, space in space_of(row).items():
-        if isinstance(space, list):
-            chosen[name] = trial.suggest_categorical(name, space)
+    for name, values in space.items():
+        if isinstance(values, list):
+            chosen[name] = trial.suggest_categorical(name, values)
         else:
-            chosen[name] = trial.suggest_float(name, *space, log=True)
+            chosen[name] = trial.suggest_float(name, *values, log=True)
     return chosen
+
+
+def distributions(space: dict[str, Any]) -> dict[str, Any]:
+    """A space in optuna's terms."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    return {
+        name: CategoricalDistribution(values)
+        if isinstance(values, list)
+        else FloatDistribution(values[0], values[1], log=True)
+        for name, values in space.items()
+    }
+
+
+def inside(values: dict[str, Any], space: dict[str, Any]) -> bool:
+    """Whether `values` are a point of a space."""
+
+    def fits(value: Any, given: Any) -> bool:
+        if isinstance(given, list):
+            return value in given
+        return isinstance(value, int | float) and given[0] <= value <= given[1]
+
+    return values.keys() == space.keys() and all(fits(values[name], given) for name, given in space.items())

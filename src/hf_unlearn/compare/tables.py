@@ -39,7 +39,7 @@ def gap_of_means(results: list[dict[str, Any]]) -> float:
 
 
 def value_of(result: dict[str, Any], name: str) -> float | None:
-    """A column's value in one cell, or None for a diverged run."""
+    """A column's value in one cell, or None for a diverged run and for a time that is not known."""
     if name == "time_ratio":
         return result["time_ratio"]
     return None if result["diverged"] else result["metrics"][name]["value"]
@@ -57,7 +57,10 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         line = []
         for name, (_, factor, digits) in COLUMNS.items():
             values = values_of(cells, name)
-            bad = len(cells) - len(values)
+            bad = sum(bool(cell["diverged"]) for cell in cells)
+            if not values and not bad:  # how long a given model was trained is not known
+                line.append("-")
+                continue
             line.append(f"{bad} of {len(cells)} diverged" if bad else interval([factor * v for v in values], digits))
         means = "" if any(result["diverged"] for result in cells) else f"{gap_of_means(cells):.2f}"
         rows.append([row, means, *line])
@@ -66,9 +69,11 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 def costs(results: dict[str, list[dict[str, Any]]]) -> str:
     """The seconds that retraining and each method took."""
-    means = {row: sum(cell["seconds"] for cell in cells) / len(cells) for row, cells in results.items()}
+    known = {row: cells for row, cells in results.items() if all(cell["seconds"] is not None for cell in cells)}
+    means = {row: sum(cell["seconds"] for cell in cells) / len(cells) for row, cells in known.items()}
     each = ", ".join(f"{row} {means[row]:.1f}" for row in ordered(results) if row not in REFERENCES)
-    return f"Seconds of training: retraining {means['retrained']:.1f}, {each}."
+    retraining = f"retraining {means['retrained']:.1f}, " if "retrained" in means else ""
+    return f"Seconds of training: {retraining}{each}."
 
 
 def ordered(results: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -84,15 +89,16 @@ def ordered(results: dict[str, list[dict[str, Any]]]) -> list[str]:
 def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searched: dict, extra: str = "") -> str:
     """Write all files of a comparison and return the Markdown text."""
     seeds = f"{len(recipe['seeds'])} seeds"
+    again = f"{AGAIN!r} is what chance makes of both. " if AGAIN in results else ""
     text = (
         f"# {recipe['name']}\n\n{stamp}\n\n"
-        f"Forget {recipe['forget']} of {public_name(recipe['data'])}, model {public_name(recipe['model'])}, "
+        f"Forget {recipe['forget']} of {public_name(recipe['data'])}, {_models(recipe)}, "
         f"{seeds}, budget {recipe['budget']} batch gradients of {recipe['batch_size']} samples, "
         f"{recipe['trials']} search trials for every method on the validation split with seeds "
         f"{recipe['search_seeds']} (the smallest average gap wins). Means over seeds with 95 % intervals. "
         "The average gap is the mean distance to the retrained model's FA, RA, TA and MIA entropy, in percentage "
         "points, run by run; the gap of means is the same distance between means over seeds. "
-        f"{AGAIN!r} is what chance makes of both. {costs(results)}\n\n{table(results)}\n{extra}\n"
+        f"{again}{costs(results)}\n\n{table(results)}\n{extra}\n"
         "![trade-off](tradeoff.png)\n"
     )
     everything = {"recipe": recipe, "stamp": stamp, "search": searched, "results": results}
@@ -107,6 +113,12 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
     write_text(folder / "results.md", text)
     plot(results, folder / "tradeoff.png", recipe["name"])
     return text
+
+
+def _models(recipe: dict[str, Any]) -> str:
+    if recipe.get("original"):
+        return f"original {public_name(recipe['original'])}, retrained {public_name(recipe['retrained'])}"
+    return f"model {public_name(recipe['model'])}"
 
 
 def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None:

@@ -14,7 +14,8 @@ from .base import Batch, Losses, Method, RetainData, Step, flag
 class BadTeacher(Method):
     """L = mean KL(random || θ) on forget + mean KL(original || θ) on retain (Chundawat et al., arXiv 2205.08096).
 
-    Classifiers only. Two frozen copies of the weights in memory, without gradients or optimizer state.
+    Classifiers only. Two frozen copies of the weights in memory, without gradients or optimizer state. Both terms
+    count alike here; the paper shuffles the forget samples among a part of the retain samples.
     """
 
     name: ClassVar[str] = "bad_teacher"

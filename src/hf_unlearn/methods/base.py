@@ -144,7 +144,6 @@ class Method:
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     streams: ClassVar[tuple[str, ...]] = ("forget", "retain")  # data that the batches must hold
-    fast_steps: ClassVar[bool] = False  # takes optimizer steps of its own before the final one
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # values of the fields, by what the field `preset` says
 
     trains: ClassVar[bool] = True  # False: `edit` is all there is, no step is taken
@@ -173,6 +172,11 @@ class Method:
             if getattr(self, name) not in allowed:
                 words = ", ".join(str(word) for word in allowed if word is not None)
                 raise ValueError(f"{name} must be one of {words}, got {getattr(self, name)!r}")
+
+    @property
+    def fast_steps(self) -> bool:
+        """Whether it takes optimizer steps of its own before the final one."""
+        return False
 
     @property
     def retain_batches(self) -> int:
@@ -212,6 +216,17 @@ class Method:
         if wrong:
             raise ValueError(f"{wrong[0]} must be a finite number, got {numbers[wrong[0]]}")
         return replace(self)
+
+    def sized(self, forget: int | None, retain: int | None) -> "Method":
+        """This method for sets of so many samples: a copy in which what depends on their sizes is decided.
+
+        Args:
+            forget, retain: numbers of samples; None where there is no such set, or it is a stream.
+
+        Raises:
+            ValueError: the options do not fit these sizes; it says what to set.
+        """
+        return self
 
     def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
         """Weight masks computed from the original model before the first step, or None for all weights."""

@@ -17,6 +17,7 @@ class SCRUB(Method):
 
     Kurmanji et al., NeurIPS 2023, arXiv 2302.09880. KL_T is the distillation loss at temperature T; a diffusion
     model takes the squared distance to the original's prediction instead. A frozen copy of the weights in memory.
+    The paper's max and min steps are epochs over the forget and the retain set; here single batches alternate.
     """
 
     name: ClassVar[str] = "scrub"

@@ -6,18 +6,19 @@ A Fisher is a dict keyed by parameter name of the trained network.
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import ConcatDataset
 
 from ..common.errors import SPARE_FISHER, spare_memory
 from ..common.losses import global_sum, spread, world_size
 from ..data.fingerprint import fingerprint
 from ..data.numerics import bad_samples, say_samples
-from ..data.pairs import collate
+from ..data.pairs import collate, subset
 from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
 from ..families import Objective
@@ -64,6 +65,29 @@ def fisher(
     count = samples if estimator == "sample" else -(-samples // batch_size)
     torch._foreach_div_(list(sums.values()), count)
     return sums, metadata
+
+
+def fishers_of_all(
+    objective: Objective,
+    forget: SizedDataset,
+    retain: SizedDataset,
+    estimator: Literal["sample", "batch"],
+    *options: int,
+) -> tuple[Fisher, Fisher]:
+    """Compute the Fishers of the forget data and of both sets together, with `options` as `fisher` takes them.
+
+    Per sample, the second one is a mean of both sets' Fishers by their sizes. Per batch it is of shuffled batches of
+    both sets, as in released code.
+    """
+    ours, _ = fisher(objective, forget, True, estimator, *options)
+    size = len(forget) + len(retain)
+    if estimator == "batch":
+        both: Any = ConcatDataset([cast(Any, forget), cast(Any, retain)])
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(options[2]))
+        return ours, fisher(objective, subset(both, order.tolist()), False, estimator, *options)[0]
+    theirs, _ = fisher(objective, retain, False, estimator, *options)
+    share = len(forget) / size
+    return ours, {name: share * ours[name] + (1 - share) * theirs[name] for name in ours}
 
 
 def forget_gradient(

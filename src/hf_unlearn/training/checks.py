@@ -33,8 +33,12 @@ def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -
 
 @dataclass
 class Sets:
-    """The data of a run: the training sets, the pairs made of them, and what `evaluate` measures by name."""
+    """The data of a run: the training sets, the pairs made of them, and what `evaluate` measures by name.
 
+    method: what is decided for these sets (`Method.sized`).
+    """
+
+    method: Method
     forget: Any
     retain: Any
     pairs: ForgetRetainDataset | StreamedPairs
@@ -52,6 +56,7 @@ def checked_sets(
     """Check the training sets and the weights, have the objective choose its anchors, and pair the samples.
 
     Args:
+        method: resolved for the objective.
         sets: the forget and the retain set.
         eval_sets: the forget and the retain set that `evaluate` measures; None stands for the training set.
 
@@ -66,6 +71,9 @@ def checked_sets(
             raise ValueError(f"{method.name} needs {name} data: pass {name}_dataset")
     if isinstance(retain, IterableDataset):
         retain = RetainStream(retain)
+    method = method.sized(
+        *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
+    )
     for part in (forget, retain):
         example = example_of(part)
         if example is not None:
@@ -81,7 +89,7 @@ def checked_sets(
     given = zip(("forget", "retain"), eval_sets, (forget, retain))
     evaluated = {name: own if other is None else other for name, other, own in given}
     evaluated = {n: p for n, p in evaluated.items() if p is not None and not isinstance(p, RetainStream)}
-    return Sets(forget, retain, pairs, evaluated or None)
+    return Sets(method, forget, retain, pairs, evaluated or None)
 
 
 def _check_finite(objective: Objective, sets: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from transformers import TrainingArguments
 
 from ..common.limits import SEEDS, check_limits
 
+CLASSIFIER_RATE = 1e-4  # the learning rate of `hf-unlearn classify`, and of the first trial of a comparison's search
+
 
 @dataclass(repr=False)  # TrainingArguments' own leaves the token out
 class UnlearnConfig(TrainingArguments):

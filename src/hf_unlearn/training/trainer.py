@@ -76,9 +76,9 @@ class UnlearnTrainer(Trainer):
     ):
         args = args or UnlearnConfig()
         objective, method = objective_for(model), method or SFRon()
-        resolved = resolved_method(objective, method, args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
-        sets = checked_sets(objective, method, args, *given)
+        sets = checked_sets(objective, resolved_method(objective, method, args), args, *given)
+        resolved = sets.method
         self.objective: Objective = objective
         self.method, self.forget_dataset, self.retain_dataset = method, sets.forget, sets.retain
         self.forgotten = forgotten or f"{len(sets.forget or [])} samples"

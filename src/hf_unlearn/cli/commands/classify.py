@@ -11,7 +11,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from ...training.config import UnlearnConfig
+from ...training.config import CLASSIFIER_RATE, UnlearnConfig
 from ..classifier_flags import ClassifierDataFlags
 from ..flags import LoraFlags, TrainingFlags, flag
 
@@ -55,7 +55,8 @@ class DataFlags(ClassifierDataFlags):
 @dataclass
 class ClassifierFlags(TrainingFlags):
     learning_rate: float = flag(
-        1e-4, "Learning rate of the retain steps: 1e-4 for some samples of every class, 5e-4 for a whole class."
+        CLASSIFIER_RATE,
+        "Learning rate of the retain steps: 1e-4 for some samples of every class, 5e-4 for a whole class.",
     )
 
 

@@ -1,6 +1,6 @@
 """hf-unlearn compare RECIPE: methods x seeds under one budget, against retraining."""
 
-from dataclasses import replace
+import shlex
 from pathlib import Path
 
 from ..terminal import CommandParser, check_writable
@@ -20,6 +20,8 @@ def compare_command(argv: list[str]) -> None:
     parser.add_argument("--models_dir", help="Folder of trained models; the default is OUTPUT_DIR/models.")
     parser.add_argument("--jobs", type=int, help="Processes of one thread each; the default is the number of cores.")
     parser.add_argument("--data", help="Folder of data, instead of the recipe's.")
+    parser.add_argument("--original", help="Your own model that knows the forget data: folder or Hub id.")
+    parser.add_argument("--retrained", help="Your own model that was trained without the forget data.")
     parser.add_argument("--seeds", type=int, nargs="+", help="Seeds, instead of the recipe's.")
     parser.add_argument("--methods", nargs="+", help="Methods, instead of the recipe's.")
     parser.add_argument("--trials", type=int, help="Search trials per method, instead of the recipe's.")
@@ -28,9 +30,13 @@ def compare_command(argv: list[str]) -> None:
         parser.error(f"--jobs must be at least 0 (in this process), got {options.jobs}")
     from ...compare import compare, load_recipe
 
-    given = {k: v for k in ("data", "seeds", "methods", "trials") if (v := getattr(options, k)) is not None}
-    recipes = [replace(load_recipe(recipe), **given) for recipe in options.recipe]
+    chosen = {k: v for k in ("data", "original", "retrained", "seeds") if (v := getattr(options, k)) is not None}
+    searched = {k: v for k in ("methods", "trials") if (v := getattr(options, k)) is not None}
+    recipes = [load_recipe(recipe, **chosen, **searched) for recipe in options.recipe]
     folder = Path(options.output_dir)
     check_writable(options.output_dir)
-    for recipe in recipes:
-        print(compare(recipe, folder / recipe.name, options.jobs, models_dir=options.models_dir or folder / "models"))
+    for source, recipe in zip(options.recipe, recipes):
+        flags = [[f"--{k}", *map(str, v if isinstance(v, list) else [v])] for k, v in chosen.items()]
+        command = shlex.join(["hf-unlearn", "compare", source, *(word for words in flags for word in words)])
+        models_dir = options.models_dir or folder / "models"
+        print(compare(recipe, folder / recipe.name, options.jobs, models_dir=models_dir, command=command))

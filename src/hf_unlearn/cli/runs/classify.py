@@ -83,6 +83,7 @@ class ClassifierRun(Run):
             self.train = train_images(self.data, model, self.processor)
             self.test = held_out_images(self.data, model, self.processor)
         self.forget, self.retain = split_train(self.data, self.train, model, seed)
+        self.method.sized(len(self.forget), len(self.retain))
         self.load_retrained()
         if self.base_model is None:
             recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)

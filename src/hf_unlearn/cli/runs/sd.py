@@ -82,6 +82,10 @@ class TextToImageRun(DiffusionRun):
             raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
         told = (self.concept.anchor_concept, self.concept.prompt_templates)
         self.concepts = [concept_of(text, *told) for text in self.concept.concept]
+        given = self.concept
+        folders = (given.forget_dataset_name, given.forget_data_dir, given.retain_dataset_name, given.retain_data_dir)
+        if not any(folders):  # all is drawn, so the sizes are known
+            self.method.sized(given.num_forget_images, given.num_retain_images)
         need_modules("report", "the picture of the result", "matplotlib")
 
     def begin(self) -> None:

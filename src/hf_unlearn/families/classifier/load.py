@@ -98,6 +98,7 @@ class ProcessedImages(LabelledDataset):
 
     Attributes:
         positions: where each sample is in `rows` as they were given.
+        class_names: the data's own names of its classes by number; None where labels are plain numbers or strings.
 
     Raises:
         ValueError: a column is missing or of another kind, a label is unknown, or no image is left.
@@ -128,6 +129,7 @@ class ProcessedImages(LabelledDataset):
             raise ValueError(f"no readable image in the data: {len(self.skipped)} were skipped")
         ids = label_ids(rows, label_column, self.config)
         self._labels = [ids[i] for i in self.positions]
+        self.class_names: list[str] | None = getattr(rows.features[label_column], "names", None)
 
     def __len__(self) -> int:
         return len(self.positions)
