@@ -11,7 +11,7 @@ from ...common.weights import weights_digest
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.text_to_image import PictureEvaluation
-from ...families.concepts import RETAIN_PROMPTS, concept_of
+from ...families.concepts import RETAIN_PROMPTS, concept_of, concept_pairs
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
@@ -66,6 +66,8 @@ class TextToImageRun(DiffusionRun):
             raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
         told = (self.concept.anchor_concept, self.concept.prompt_templates)
         self.concepts = [concept_of(text, *told) for text in self.concept.concept]
+        if self.method.trains and not (self.concept.forget_data_dir or self.concept.forget_dataset_name):
+            concept_pairs(self.concepts, self.concept.num_forget_images)
         need_modules("report", "the picture of the result", "matplotlib")
 
     def begin(self) -> None:
@@ -101,6 +103,7 @@ class TextToImageRun(DiffusionRun):
                 self.method.forget_images,
                 self.images_of(given.forget_dataset_name, given.forget_data_dir),
                 self.images_of(given.retain_dataset_name, given.retain_data_dir),
+                image_per_prompt=self.method.trains,
                 train_method=model.train_method,
                 label_dropout=model.label_dropout,
                 resolution=given.resolution,
