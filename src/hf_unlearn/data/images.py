@@ -14,7 +14,6 @@ from torch.utils.data import Dataset, Subset
 from .protocols import SizedDataset
 
 DIGITS = Path(__file__).parents[1] / "assets/digits/digits.npz"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class LabelledDataset(Dataset):
