@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from ..common.untrusted import loading
 from ..data.fingerprint import fingerprint
 from ..data.images import ArrayDataset, FlippedAndCropped
-from ..data.pairs import random_subset, split_by_index, split_by_label
+from ..data.pairs import collate, random_subset, split_by_index, split_by_label
 from ..data.protocols import SizedDataset
 from ..training.recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
 
@@ -54,8 +54,8 @@ def _splits(data: str, model: str, image_column: str, label_column: str) -> Spli
 
 def in_memory(images: "ProcessedImages") -> ArrayDataset:
     """Decode all images once."""
-    items = [images[i] for i in range(len(images))]
-    return ArrayDataset(*(torch.stack([item[key] for item in items]) for key in ("pixel_values", "labels")))
+    batch = collate([images[i] for i in range(len(images))])
+    return ArrayDataset(batch["pixel_values"], batch["labels"])
 
 
 def forget_and_retain(recipe: "Recipe", seed: int) -> tuple[Subset, Subset]:

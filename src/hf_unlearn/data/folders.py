@@ -100,7 +100,7 @@ def folder_files(folder: Path) -> FolderFiles:
 def _shards_by_split(folder: Path, shards: list[Path]) -> dict[str, list[str]]:
     """Shards by the split that a word of their path names; the others are the training data, if no shard says so."""
     files: dict[str, list[str]] = {}
-    unnamed = []
+    unnamed: list[str] = []
     for path in shards:
         words = re.split(r"[^a-z]+", path.relative_to(folder).as_posix().lower())
         split = next((SPLITS[word] for word in words if word in SPLITS), None)

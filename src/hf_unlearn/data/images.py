@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from .depth import eight_bit
 from .protocols import SizedDataset
 
 DIGITS = Path(__file__).parents[1] / "assets/digits/digits.npz"
@@ -33,11 +34,11 @@ class LabelledDataset(Dataset):
 
 
 def open_image(stored: dict[str, Any], name: str) -> Image.Image:
-    """Decode an image stored as {"bytes": ..., "path": ...} and read it to its end.
+    """Decode an image stored as {"bytes": ..., "path": ...}, read it to its end and bring it to 8 bits.
 
     Raises:
-        ValueError: the image `name` is broken, or has more pixels than Pillow's `MAX_IMAGE_PIXELS`. Pillow itself only
-            warns up to twice that number.
+        ValueError: the image `name` is broken, has a range that is not known (`eight_bit`), or has more pixels than
+            Pillow's `MAX_IMAGE_PIXELS`. Pillow itself only warns up to twice that number.
     """
     import datasets
 
@@ -46,11 +47,11 @@ def open_image(stored: dict[str, Any], name: str) -> Image.Image:
         try:
             image = datasets.Image().decode_example(stored)
             image.load()
-            return image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(f"{name} has too many pixels: {' '.join(str(error).split())}") from error
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
             raise ValueError(f"{name} is not a readable image") from error
+    return eight_bit(image, name)
 
 
 def image_name(stored: dict[str, Any] | None, position: int) -> str:
@@ -189,7 +190,7 @@ def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: 
 
     `center_crop` resizes the shorter side and crops the longer one; otherwise the image is squeezed to a square.
     """
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = eight_bit(image).convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != (size, size):
         if center_crop:
             factor = size / min(image.size)
