@@ -1,7 +1,7 @@
 """Image data sets in the models' input format: tensors in memory or rows of a `datasets.Dataset`."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from .class_names import stored_names
 from .depth import eight_bit
 from .protocols import SizedDataset
 
@@ -137,6 +138,9 @@ class ImageDataset(LabelledDataset):
         size: height and width after resizing. None keeps each image's own size.
         channels: 1 (grey) or 3 (RGB).
         center_crop: whether to crop to a square instead of squeezing.
+
+    Attributes:
+        class_names: by number; empty where the data has numbers only.
     """
 
     def __init__(
@@ -163,6 +167,16 @@ class ImageDataset(LabelledDataset):
             raise ValueError(f"images have 1 or 3 channels, the model asks for {channels}")
         self.rows, self.size, self.channels = rows, size, channels
         self.image_column, self.label_column, self.center_crop = image_column, label_column, center_crop
+        self.class_names = stored_names(rows, label_column)
+        self._numbers: dict[int, int] | None = None
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Give each class another number, as a model counts them."""
+        self._numbers = dict(numbers)
+        self.class_names = {number: self.class_names[old] for old, number in numbers.items()}
+
+    def _label(self, stored: int) -> int:
+        return stored if self._numbers is None else self._numbers[stored]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -174,12 +188,12 @@ class ImageDataset(LabelledDataset):
         image = open_image(stored, image_name(stored, int(i)))
         item = {"pixel_values": to_pixels(image, self.size, self.channels, self.center_crop)}
         if self.label_column is not None:
-            item["labels"] = torch.tensor(self.rows[int(i)][self.label_column])
+            item["labels"] = torch.tensor(self._label(self.rows[int(i)][self.label_column]))
         return item
 
     @property
     def labels(self) -> list[int] | None:
-        return None if self.label_column is None else list(self.rows[self.label_column])
+        return None if self.label_column is None else [self._label(label) for label in self.rows[self.label_column]]
 
     def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
         return (file_content(self.stored[int(i)][self.image_column]) for i in positions)

@@ -8,6 +8,7 @@ import torch
 
 from ..common.untrusted import loading
 from .captions import DEFAULT, captions_of, check_metadata, choose_column
+from .class_names import stored_names
 from .folders import folder_files
 from .images import ImageDataset, to_pixels
 
@@ -121,6 +122,11 @@ def stream_images(
         return made
 
     return rows.map(item, remove_columns=names)
+
+
+def stream_class_names(source: str | Path, label_column: str, config_name: str | None = None) -> dict[int, str]:
+    """Return the class names of what `stream_images` streams, by number; empty where it has numbers only."""
+    return stored_names(load_rows(source, "train", config_name, streaming=True), label_column)
 
 
 def load_captioned_images(
