@@ -82,8 +82,9 @@ def test_numbers_without_names(tmp_path):
     assert chosen(train, forget_data_dir=classes(tmp_path / "some", "11", "3", start=100))[1] == [11, 11, 3, 3]
     with pytest.raises(ValueError, match="numbered classes without names"):
         chosen(train, forget_class=["cat"])
-    with pytest.raises(ValueError, match=r"class 4 is not in the training data, whose classes are \[3, 7, 11\]"):
-        chosen(train, forget_data_dir=classes(tmp_path / "other", "4", start=100))
+    assert chosen(train, forget_data_dir=classes(tmp_path / "gone", "4", start=100))[1] == [4, 4]
+    with pytest.raises(ValueError, match="numbered classes without names; name its folders by class numbers"):
+        chosen(train, forget_data_dir=classes(tmp_path / "other", "cat", start=100))
 
 
 def test_a_model_that_names_its_classes_numbers_them(tmp_path):

@@ -60,7 +60,9 @@ def _numbered_like(
     Images that lie in the folder itself are of the class that it is called by.
 
     Args:
-        names: of the training data's classes, by number; empty where it has numbers only, which `present` lists.
+        names: of the training data's classes, by number; empty where it has numbers only, by which the folders are
+            then called.
+        present: class numbers that occur in the training data.
 
     Raises:
         ValueError: a class of the forget images is not in the training data.
@@ -77,16 +79,11 @@ def _numbered_like(
         return load_images(labelled, **options)
     if not chosen.class_names:  # plain numbers are the training data's
         return chosen
-    found = {}
-    for number, name in chosen.class_names.items():
-        try:
-            (found[number],) = class_numbers([name], names)
-        except ValueError as error:
-            raise ValueError(f"{folder}: {error}, so name its folders like those of the training data") from error
-        if not names and found[number] not in present:
-            raise ValueError(
-                f"{folder}: class {name} is not in the training data, whose classes are {sorted(present)}"
-            )
+    try:
+        found = {number: class_numbers([name], names)[0] for number, name in chosen.class_names.items()}
+    except ValueError as error:
+        how = "name its folders like those of the training data" if names else "name its folders by class numbers"
+        raise ValueError(f"{folder}: {error}; {how}") from error
     chosen.renumber(found)
     return chosen
 

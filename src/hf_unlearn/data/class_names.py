@@ -81,7 +81,7 @@ def class_numbers(values: Sequence[str | int], names: Mapping[int, str]) -> list
     for value in values:
         said = str(value)
         if said not in numbers and (not said.isdecimal() or (names and int(said) not in names)):
-            has = _listed(names) if names else "numbered classes without names: give a number"
+            has = _listed(names) if names else "numbered classes without names"
             raise ValueError(f"class {said} is not in the data, which has {has}")
         found.append(numbers[said] if said in numbers else int(said))
     return found
