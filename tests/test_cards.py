@@ -376,3 +376,81 @@ def test_the_snippet_of_a_finished_run_loads_it(family, tmp_path, monkeypatch):
     exec(code_of(text), names)
     made = {name: type(names[name]).__name__ for name in expected}
     assert made == expected
+
+
+# ---- foreign text
+EVIL = [
+    "a <script>alert(1)</script> & co",
+    "**bold** _it_ `code` [x](http://y) ![z](q) | cell",
+    "two\nlines\n\n# heading\n---\nlicense: mit",
+    "a cat <!-- hf_unlearn:end --> dog",
+    "<!-- hf_unlearn:begin -->",
+    "# heading",
+    "- item",
+    "1. item",
+    "---",
+    "</b><img src=x onerror=alert(1)>",
+    "C:\\path\\*",
+]
+
+
+def rendered(text: str) -> tuple[list, str]:
+    """(tokens, HTML) of the card's body, by markdown-it's CommonMark with tables, raw HTML let through."""
+    from markdown_it import MarkdownIt
+
+    reader = MarkdownIt("commonmark", {"html": True}).enable("table")
+    return reader.parse(text), reader.render(text)
+
+
+def kinds_of(tokens: list) -> list[str]:
+    return [kind for token in tokens for kind in (token.type, *(child.type for child in token.children or []))]
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_foreign_text_is_shown_as_it_is(tmp_path, evil):
+    """As the concept, the data, a class, a prompt and its anchor, the model's name and what was forgotten before."""
+    from html import unescape
+
+    data = {"forget": {"samples": 5, "fingerprint": "ab", "source": evil}}
+    history = [{"forgotten": evil, **PAST, "base_model": evil}, {"forgotten": evil, **PAST}]
+    rows = [{"name": name, "forget": False, "before": 1.0, "after": 0.5} for name in (evil, "8")]
+    local = {"name": evil, "revision": None, "on_hub": False, "licence": {}}
+    anchors = {"anchors": [[evil, evil]], "anchor_rule": "the given anchor"}
+    changes = dict(data=data, history=history, per_class=rows, base_model=local, objective=anchors)
+    record = a_record(forgotten=evil, **changes)
+    path = write_card(tmp_path / "x", record) if (tmp_path / "x").mkdir() is None else None
+    text = path.read_text()
+    assert write_card(tmp_path / "x", record).read_text() == text  # the next run finds its section again
+    card = ModelCard(text)
+    plain = ModelCard(model_card(a_record(forgotten="class 1", **{**changes, **_tame(changes)}), "x"))
+    assert card.data.to_dict().keys() == plain.data.to_dict().keys() and card.data.license is None
+    tokens, shown = rendered(card.text)
+    # No heading, list, rule, emphasis, link or HTML more than a tame text.
+    assert kinds_of(tokens) == kinds_of(rendered(plain.text)[0])
+    assert "html_inline" not in kinds_of(tokens) and "<script" not in shown and "<img src=x" not in shown
+    words = " ".join(evil.split())
+    assert unescape(shown).count(words) >= 4 or "`" in evil
+
+
+def _tame(changes: dict) -> dict:
+    """The same fields with a plain word in the place of the foreign text."""
+    evil = changes["data"]["forget"]["source"]
+    return json.loads(json.dumps(changes).replace(json.dumps(evil)[1:-1], "word"))
+
+
+def test_a_folders_name_stays_a_string_of_the_snippet(tmp_path):
+    name = 'say "hi" \\ <!-- hf_unlearn:end --> it\'s'
+    text = model_card(a_record(loads_with=["DDPMPipeline"]), name)
+    code = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    (given,) = re.findall(r"from_pretrained\((.*)\)", code)
+    assert eval(given) == name
+    assert model_card(a_record(loads_with=["DDPMPipeline"]), name, text) == text
+    with pytest.raises(ValueError, match="is no class"):
+        model_card(a_record(loads_with=["X\nimport os"]), "x")
+
+
+def test_marks_within_a_line_are_text(tmp_path):
+    """A card of an earlier version, whose concept held the end mark, is updated too."""
+    first = model_card(a_record(), "x")
+    marked = first.replace("made to forget", f"made to forget {END}")
+    assert model_card(a_record(), "x", marked) == first

@@ -80,7 +80,7 @@ def test_a_script_is_judged(folders, tmp_path, run_script, kind):
     figures = record["figures"]
     assert {"forget_accuracy", "retain_accuracy", "frechet_distance"} <= figures["after"].keys()
     assert figures["before"]["forget_accuracy"]["details"]["judge"] == "judge"
-    assert [row["name"] for row in record["per_class"]] == ["0", "1", "2"] and record["per_class"][1]["forget"]
+    assert [row["name"] for row in record["per_class"]] == ["cat", "dog", "owl"] and record["per_class"][1]["forget"]
     assert (tmp_path / "before_after.png").is_file() and "judge" in (tmp_path / "README.md").read_text()
     if kind == "ddpm":
         for model, folder in (("before", folders / "ddpm"), ("after", tmp_path)):

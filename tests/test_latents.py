@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from conftest import tiny_sd
+from conftest import config, tiny_sd
 from safetensors.torch import load_file
 
+from hf_unlearn import METHODS, UnlearnTrainer
 from hf_unlearn.data.images import ArrayDataset
-from hf_unlearn.families.concepts import PRESETS, RETAIN_PROMPTS, concept_of, list_concepts
+from hf_unlearn.families.concepts import PRESETS, RETAIN_PROMPTS, Concept, concept_of, concept_pairs, list_concepts
 from hf_unlearn.families.latents import Drawing, draw_latents, encode_images
 from hf_unlearn.families.synthesis import concept_data
 
@@ -92,7 +93,7 @@ def test_an_interrupted_drawing_goes_on_and_ends_the_same(tmp_path, monkeypatch)
 
 def test_concept_data_from_words_alone(tmp_path):
     """Forget labels are the concept's prompts, anchors those of the preset; anchor images differ, labels do not."""
-    pipeline, concept = tiny_sd(), concept_of("a church", "a house")
+    pipeline, concept = tiny_sd(), concept_of("a church", "a house", ["{}", "a photo of {}", "an image of {}"])
     sizes = dict(num_forget_images=3, num_retain_images=2, drawing=QUICK)
     objective, forget, retain = concept_data(pipeline, [concept], tmp_path, **sizes)
     texts = objective.prompts.texts
@@ -146,9 +147,98 @@ def test_bad_concept_data(tmp_path):
         ({"retain_prompts": ["a church"]}, "'a church' is to be forgotten and retained"),
         ({"forget": (pictures(3), ["one"])}, "3 images have 1 captions"),
         ({"forget": (pictures(0), None)}, "no images to encode"),
+        ({"num_forget_images": 7}, "num_forget_images is 7, but each of the 8 prompts of 1 concept needs an image"),
+        ({"retain_prompts": ["A  photo of a CHURCH"]}, "'A  photo of a CHURCH' is to be forgotten and retained"),
+        ({"retain": (pictures(2), ["a hill", "A Church "])}, "caption 'A Church ' of the retain images is also to be"),
+        (
+            {"forget": (pictures(2), ["old church", "the dome"]), "retain": (pictures(2), ["a hill", "The dome"])},
+            "caption 'The dome' of the retain images",
+        ),
+        ({"forget": (pictures(2), ["old church", " "])}, "the caption of forget image 1 is empty"),
+        ({"concepts": [concept, concept_of("a dog")], "forget": (pictures(2), None)}, "no captions that say which"),
+        (
+            {"concepts": [concept, concept_of("a dog")], "forget": (pictures(2), ["old church", "the dome"])},
+            "concept 'a dog' is in no caption",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             concept_data(tiny_sd(), **{"concepts": [concept], "cache_dir": tmp_path, "drawing": QUICK, **options})
+
+
+def twenty() -> list[Concept]:
+    return [concept_of(f"thing{i}", f"other{i}") for i in range(20)]
+
+
+def test_images_cover_every_concept_before_a_second_prompt_of_one():
+    """Round by round: the first prompt of each concept, then the second; presets of another length too."""
+    pairs = concept_pairs(twenty())
+    assert len(pairs) == 160 and pairs[:20] == [(f"thing{i}", f"other{i}") for i in range(20)]
+    assert pairs[20] == ("a photo of thing0", "a photo of other0")
+    mixed = [prompt for prompt, _ in concept_pairs([concept_of("violence"), concept_of("a church")])]
+    assert mixed[1] == "a church" and len(mixed) == 6 + 8 and mixed[-1] == "a drawing of a church"
+    with pytest.raises(
+        ValueError, match="is 64, but each of the 160 prompts of 20 concepts.*set num_forget_images to 160"
+    ):
+        concept_pairs(twenty(), 64)
+    assert len(concept_pairs(twenty(), 160)) == 160
+
+
+def test_too_few_images_are_refused_before_one_is_drawn(tmp_path, monkeypatch):
+    pipeline = tiny_sd()
+    monkeypatch.setattr(type(pipeline), "__call__", lambda *args, **kwargs: pytest.fail("an image was drawn"))
+    with pytest.raises(ValueError, match="set num_forget_images to 160"):
+        concept_data(pipeline, twenty(), tmp_path)
+
+
+def test_uce_edits_the_prompts_of_all_concepts_whatever_images_there_are(tmp_path):
+    """The weights after one image are those after an image of each prompt."""
+    edited = []
+    concepts = [concept_of(word, "a tree", ["{}", "a photo of {}"]) for word in ("cat", "dog", "owl")]
+    for count in (1, 6):
+        pipeline = tiny_sd()
+        sizes = dict(num_forget_images=count, num_retain_images=2, drawing=QUICK, image_per_prompt=False)
+        objective, forget, retain = concept_data(pipeline, concepts, tmp_path / "cache", **sizes)
+        UnlearnTrainer(objective, config(tmp_path), METHODS["uce"](), forget, retain).train()
+        edited.append(pipeline.unet.state_dict())
+    start = tiny_sd().unet.state_dict()
+    assert all(torch.equal(edited[0][name], edited[1][name]) for name in start)
+    assert any(not torch.equal(edited[0][name], start[name]) for name in start)
+
+
+def test_a_caption_goes_where_its_concept_goes(tmp_path):
+    concepts = [concept_of("a church", "a house"), concept_of("artist style:Van Gogh")]
+    captions = ["The church of Auvers", "fields, van gogh 1890", "sunlight"]
+    given = {"forget": (pictures(3), captions), "retain": (pictures(1), ["a lake"])}
+    objective, forget, _ = concept_data(tiny_sd(), concepts, tmp_path, drawing=QUICK, **given)
+    objective.choose_anchors(set(forget.labels), len(forget), 0)
+    texts = objective.prompts.texts
+    assert [texts[objective.anchors[i]] for i in forget.labels[:3]] == ["a house", "a painting", "a house"]
+
+
+@pytest.mark.parametrize(
+    ("text", "preset"),
+    [("Nudity", "nudity"), (" VIOLENCE ", "violence"), ("Artist_Style: Van Gogh", "artist style")],
+)
+def test_a_preset_is_found_whatever_its_case(text, preset):
+    concept = concept_of(text)
+    pairs, unsafe = PRESETS[preset]
+    assert concept.name.startswith(preset) and concept.unsafe == unsafe
+    assert concept.anchors == tuple(anchor for _, anchor in pairs)
+
+
+@pytest.mark.parametrize(
+    ("text", "near"), [("nude", "nudity"), ("Nuditty", "nudity"), ("NSFW", "nudity"), ("violent", "violence")]
+)
+def test_a_near_miss_of_a_preset_stays_free_text_and_is_said(text, near):
+    with pytest.warns(UserWarning, match=f"taken as free text.*name the preset '{near}'"):
+        concept = concept_of(text)
+    assert concept.prompts[1] == f"a photo of {text}" and not concept.unsafe
+
+
+def test_other_words_are_free_text_without_a_word(recwarn):
+    for text in ("a church", "violin", "a city", "Van Gogh", "artificial grass"):
+        concept_of(text)
+    assert not recwarn.list
 
 
 def test_presets_pair_every_prompt_with_another_anchor():

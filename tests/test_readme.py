@@ -34,7 +34,7 @@ def test_python_blocks_run(tmp_path):
         add_lora(objective, choose_lora(objective, None, None, "all"))
         save_adapter(objective, tmp_path / name)
     code = code.replace("the-original", str(DIGITS_DDPM))
-    code = code.replace('"cache")', '"cache", num_forget_images=4, num_retain_images=4)')
+    code = code.replace('"cache")', '"cache", num_forget_images=8, num_retain_images=4)')
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "unlearned/model_index.json").exists()

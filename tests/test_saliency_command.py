@@ -144,7 +144,7 @@ def test_flags_are_those_of_the_scripts():
     [
         (["{unet}"], "no data: set --train_data_dir"),
         (["{unet}", "--train_data_dir", "{grey}"], "say what to forget"),
-        (["{unet}", "--train_data_dir", "{grey}", "--forget_class", "one"], "'one' is not a number"),
+        (["{unet}", "--train_data_dir", "{grey}", "--forget_class", "one"], "class one is not in the data, which has"),
         (["{unet}", "--train_data_dir", "{grey}", "--forget_class", "9"], "class 9 is not in the data"),
         (["{unet}", "--forget_fraction", "0.5"], "--forget_fraction is not for a pipeline"),
         (["{unet}", "--random_flip"], "--random_flip is not for a UNet2D pipeline"),

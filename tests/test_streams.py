@@ -160,10 +160,10 @@ def folders(tmp_path):
     """A tiny pipeline, one image of class 1 to forget, and shards of images of the others: parquet, webdataset."""
     tiny_pipeline().save_pretrained(tmp_path / "model")
     pictures = [Image.fromarray(np.full((8, 8), 10 * i, dtype=np.uint8)) for i in range(6)]
-    (tmp_path / "forget/b").mkdir(parents=True)
-    (tmp_path / "forget/a").mkdir()
-    pictures[0].save(tmp_path / "forget/b/0.png")
-    pictures[1].save(tmp_path / "forget/a/0.png")
+    (tmp_path / "forget/1").mkdir(parents=True)
+    (tmp_path / "forget/0").mkdir()
+    pictures[0].save(tmp_path / "forget/1/0.png")
+    pictures[1].save(tmp_path / "forget/0/0.png")
     rows = {"image": pictures, "label": [2, 3] * 3}
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     (tmp_path / "parquet").mkdir()

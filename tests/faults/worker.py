@@ -27,7 +27,7 @@ from hf_unlearn.saliency import fisher as saliency
 from hf_unlearn.saving import export as storage
 from hf_unlearn.training import step as loop
 
-SD = """--concept nudity --num_forget_images 4 --num_retain_images 4 --num_inference_steps 2 --max_train_steps 7
+SD = """--concept nudity --num_forget_images 8 --num_retain_images 4 --num_inference_steps 2 --max_train_steps 7
 --eval_profile quick --num_eval_images 2 --safety_detector none --checkpointing_steps 2 --checkpoints_total_limit 1
 --eval_steps 3 --fisher_samples 4 --fisher_batch_size 2 --learning_rate 1e-3 --resume_from_checkpoint auto""".split()
 

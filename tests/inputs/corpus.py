@@ -13,7 +13,7 @@ CALLS = {
     "ddpm": f"unlearn_ddpm {FAST} --fisher_samples 4 --eval_samples_per_class 4 --num_inference_steps 2",
     "dit": f"unlearn_dit {FAST} --fisher_samples 4 --num_inference_steps 2",
     "sd": f"unlearn_sd {FAST} --fisher_samples 4 --num_inference_steps 2 --eval_profile quick "
-    "--num_forget_images 2 --num_retain_images 2",
+    "--num_forget_images 8 --num_retain_images 2",
     "vit": "unlearn_classification --max_steps 2 --per_device_train_batch_size 4 --fisher_samples 4 --use_cpu True "
     "--disable_tqdm True --output_dir {out}",
     "compare": "hf-unlearn compare --output_dir {out} --jobs 0",

@@ -13,7 +13,7 @@ from conftest import environment, tiny_dit, tiny_pipeline, tiny_sd, tiny_vit
 from PIL import Image
 
 from hf_unlearn.cli.estimates import outline
-from hf_unlearn.common.untrusted import check_metadata, loading
+from hf_unlearn.common.untrusted import check_metadata_paths, loading
 from hf_unlearn.data.sources import load_captioned_images, load_rows
 from hf_unlearn.families.classifier.load import load_image_classifier
 from hf_unlearn.families.ddpm.pipeline import load_ddpm_pipeline
@@ -153,9 +153,9 @@ def test_other_metadata_files(tmp_path):
     folder = captioned(tmp_path / "rows", "", "metadata.txt")
     parquet.write_table(pyarrow.table({"file_names": [["0.png"], ["../secret.png"]]}), folder / "metadata.parquet")
     with pytest.raises(ValueError, match="row 2: file_names '../secret.png' leads out"):
-        check_metadata(folder)
+        check_metadata_paths(folder)
     inside = '{"file_name": "./a/../0.png", "text": "x"}\n'
-    check_metadata(captioned(tmp_path / "inside", inside))
+    check_metadata_paths(captioned(tmp_path / "inside", inside))
     assert load_captioned_images(captioned(tmp_path / "plain", '{"file_name": "0.png", "text": "x"}\n'), 8)[1] == ["x"]
 
 

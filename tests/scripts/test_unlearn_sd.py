@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from hf_unlearn.report.reading import read_record
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unlearn_sd.py"
-TINY = ["--num_forget_images", "4", "--num_retain_images", "4", "--num_inference_steps", "2", "--max_train_steps", "2"]
+TINY = ["--num_forget_images", "8", "--num_retain_images", "4", "--num_inference_steps", "2", "--max_train_steps", "2"]
 QUICK = [*TINY, "--eval_profile", "quick"]
 
 

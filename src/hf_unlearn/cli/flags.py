@@ -1,5 +1,6 @@
 """Flags that the training commands share, named as in diffusers' training scripts. Imports nothing heavy."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,7 +41,7 @@ class ImageDataFlags:
     dataset_config_name: str | None = flag(None, "Configuration of that data set.")
     train_data_dir: str | None = flag(None, "Folder of the training images: one folder per class, or parquet files.")
     forget_data_dir: str | None = flag(None, "Folder of the images to forget, which the training images do not hold.")
-    forget_class: list[int] | None = flag(None, "Class or classes to forget; may be repeated.")
+    forget_class: list[str] | None = flag(None, "Classes to forget, by name or number; may be repeated.")
     forget_indices: list[int] | None = flag(None, "Positions in the training images of those to forget.")
     image_column: str = flag("image", "Column that holds the images.")
     label_column: str = flag("label", "Column that holds the labels.")
@@ -48,14 +49,27 @@ class ImageDataFlags:
     center_crop: bool = flag(False, "Crop images to a square instead of squeezing them.")
     streaming: bool = flag(False, "Read the training images while training, from parquet or webdataset shards.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_limits(self, resolution="[1, inf)")
+        self.classes: list[int] = []  # what forget_class says, once the data is read
+        self.class_names: dict[int, str] = {}
         if self.streaming and (not self.forget_data_dir or self.forget_class or self.forget_indices):
             raise ValueError("--streaming reads the retain images once: give those to forget with --forget_data_dir")
 
     @property
     def source(self) -> str | None:
         return self.train_data_dir or self.dataset_name
+
+    def choose_classes(self, names: dict[int, str]) -> None:
+        """Look forget_class up among the class names of the data. ValueError for a class that it does not have."""
+        from ..data.class_names import class_numbers
+
+        self.class_names, self.classes = names, class_numbers(self.forget_class or [], names)
+
+    def say_classes(self) -> None:
+        """Print which classes are forgotten, where they have names, in the first process."""
+        if self.classes and self.class_names and int(os.environ.get("RANK", 0)) == 0:
+            print(f"to forget: {self.forgotten}")
 
     @property
     def says_what(self) -> bool:
@@ -66,7 +80,10 @@ class ImageDataFlags:
     def forgotten(self) -> str:
         """What is forgotten, in words."""
         if self.forget_class:
-            return f"class {', '.join(map(str, self.forget_class))}"
+            from ..data.class_names import in_words
+
+            named = [in_words(number, self.class_names) for number in self.classes] or map(str, self.forget_class)
+            return f"class {', '.join(named)}"
         return f"{len(self.forget_indices)} training images" if self.forget_indices else "chosen images"
 
     @property
@@ -131,8 +148,8 @@ class SampleFlags:
         "judge_model_name_or_path",
     )
     classifier_revision: str | None = flag(None, "Hub revision of that classifier.", "judge_revision")
-    eval_classes: list[int] | None = flag(
-        None, "Classes that are generated beside the forgotten ones; the default is nine of the data."
+    eval_classes: list[str] | None = flag(
+        None, "Classes, by name or number, to generate beside the forgotten ones; the default is nine of the data."
     )
     eval_samples_per_class: int = flag(100, "Samples per class that are generated for the table; 0 skips it.")
 

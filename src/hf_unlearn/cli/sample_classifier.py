@@ -1,5 +1,6 @@
 """The classifier that the flags name to recognise what a class-conditional model generates."""
 
+from ..data.class_names import check_same_numbers, class_numbers
 from ..data.protocols import SizedDataset
 from ..evaluation.class_judge import ClassifierJudge, class_judge, drawn_classes
 from .flags import ImageDataFlags, SampleFlags
@@ -11,9 +12,13 @@ def sample_classifier(
     """Return the classifier that the flags name and the classes that it reads; None if they name none.
 
     Raises:
-        ValueError, OSError: what `SampleFlags.classifies`, `drawn_classes` and `class_judge` raise.
+        ValueError, OSError: the classifier numbers the classes otherwise, or what `SampleFlags.classifies`,
+            `drawn_classes` and `class_judge` raise.
     """
     if flags.classifier_model_name_or_path is None or not flags.classifies(data, conditional):
         return None
-    classes = drawn_classes(data.forget_class or [], retain, flags.eval_classes)
-    return class_judge(flags.classifier_model_name_or_path, flags.classifier_revision, classes), classes
+    named = class_numbers(flags.eval_classes, data.class_names) if flags.eval_classes else None
+    classes = drawn_classes(data.classes, retain, named)
+    judge = class_judge(flags.classifier_model_name_or_path, flags.classifier_revision, classes)
+    check_same_numbers(data.class_names, judge.model.config, flags.classifier_model_name_or_path)
+    return judge, classes

@@ -137,7 +137,7 @@ def check_weights(folder: str | Path, parts: Iterable[str], variant: str | None 
         raise ValueError(f"{folder} has no weights of the variant {variant}: {other}")
 
 
-def check_metadata(folder: str | Path) -> None:
+def check_metadata_paths(folder: str | Path) -> None:
     """Check that the files which describe an image folder's images name only images in their own folder.
 
     Raises:

@@ -16,7 +16,7 @@ from ..common.untrusted import loading
 from ..common.weights import weights_digest
 from ..data.fingerprint import fingerprint
 from ..data.images import ArrayDataset, FlippedAndCropped
-from ..data.pairs import random_subset, split_by_index, split_by_label
+from ..data.pairs import collate, random_subset, split_by_index, split_by_label
 from ..data.protocols import SizedDataset
 from ..data.sources import split_names
 from ..training.recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
@@ -161,7 +161,8 @@ def in_memory(images: "ProcessedImages") -> ArrayDataset:
             "image processor nor an image_size: bring them to one size, or name a model folder with "
             "preprocessor_config.json"
         )
-    return ArrayDataset(*(torch.stack([item[key] for item in items]) for key in ("pixel_values", "labels")))
+    batch = collate(items)
+    return ArrayDataset(batch["pixel_values"], batch["labels"])
 
 
 def forget_and_retain(recipe: "Recipe", seed: int) -> tuple[Subset, Subset]:

@@ -1,7 +1,7 @@
 """Image data sets in the models' input format: tensors in memory or rows of a `datasets.Dataset`."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,10 +11,11 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from .class_names import stored_names
+from .depth import eight_bit
 from .protocols import SizedDataset
 
 DIGITS = Path(__file__).parents[1] / "assets/digits/digits.npz"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class LabelledDataset(Dataset):
@@ -34,11 +35,11 @@ class LabelledDataset(Dataset):
 
 
 def open_image(stored: dict[str, Any], name: str) -> Image.Image:
-    """Decode an image stored as {"bytes": ..., "path": ...} and read it to its end.
+    """Decode an image stored as {"bytes": ..., "path": ...}, read it to its end and bring it to 8 bits.
 
     Raises:
-        ValueError: the image `name` is broken, or has more pixels than Pillow's `MAX_IMAGE_PIXELS`. Pillow itself only
-            warns up to twice that number.
+        ValueError: the image `name` is broken, has a range that is not known (`eight_bit`), or has more pixels than
+            Pillow's `MAX_IMAGE_PIXELS`. Pillow itself only warns up to twice that number.
     """
     import datasets
 
@@ -47,11 +48,11 @@ def open_image(stored: dict[str, Any], name: str) -> Image.Image:
         try:
             image = datasets.Image().decode_example(stored)
             image.load()
-            return image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(f"{name} has too many pixels: {' '.join(str(error).split())}") from error
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
             raise ValueError(f"{name} is not a readable image") from error
+    return eight_bit(image, name)
 
 
 def image_name(stored: dict[str, Any] | None, position: int) -> str:
@@ -137,6 +138,9 @@ class ImageDataset(LabelledDataset):
         size: height and width after resizing. None keeps each image's own size.
         channels: 1 (grey) or 3 (RGB).
         center_crop: whether to crop to a square instead of squeezing.
+
+    Attributes:
+        class_names: by number; empty where the data has numbers only.
     """
 
     def __init__(
@@ -163,6 +167,16 @@ class ImageDataset(LabelledDataset):
             raise ValueError(f"images have 1 or 3 channels, the model asks for {channels}")
         self.rows, self.size, self.channels = rows, size, channels
         self.image_column, self.label_column, self.center_crop = image_column, label_column, center_crop
+        self.class_names = stored_names(rows, label_column)
+        self._numbers: dict[int, int] | None = None
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Give each class another number, as a model counts them."""
+        self._numbers = dict(numbers)
+        self.class_names = {number: self.class_names[old] for old, number in numbers.items()}
+
+    def _label(self, stored: int) -> int:
+        return stored if self._numbers is None else self._numbers[stored]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -174,12 +188,12 @@ class ImageDataset(LabelledDataset):
         image = open_image(stored, image_name(stored, int(i)))
         item = {"pixel_values": to_pixels(image, self.size, self.channels, self.center_crop)}
         if self.label_column is not None:
-            item["labels"] = torch.tensor(self.rows[int(i)][self.label_column])
+            item["labels"] = torch.tensor(self._label(self.rows[int(i)][self.label_column]))
         return item
 
     @property
     def labels(self) -> list[int] | None:
-        return None if self.label_column is None else list(self.rows[self.label_column])
+        return None if self.label_column is None else [self._label(label) for label in self.rows[self.label_column]]
 
     def stored_bytes(self, positions: Sequence[int]) -> Iterator[bytes]:
         return (file_content(self.stored[int(i)][self.image_column]) for i in positions)
@@ -190,7 +204,7 @@ def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: 
 
     `center_crop` resizes the shorter side and crops the longer one; otherwise the image is squeezed to a square.
     """
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = eight_bit(image).convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != (size, size):
         if center_crop:
             factor = size / min(image.size)

@@ -28,6 +28,8 @@ def labels_of(dataset: SizedDataset | RetainStream) -> list[int] | None:
         return None if labels is None else [labels[i] for i in dataset.indices]
     if isinstance(dataset, LabelledDataset | RetainStream):
         return dataset.labels
+    if isinstance(getattr(dataset, "column_names", None), list) and "labels" in dataset.column_names:  # type: ignore[attr-defined]
+        return list(dataset.with_format(None)["labels"])  # type: ignore[attr-defined]
     if len(dataset) == 0 or "labels" not in dataset[0]:
         return None
     return [int(dataset[i]["labels"]) for i in range(len(dataset))]
@@ -173,13 +175,25 @@ def _contents(dataset: SizedDataset) -> set[bytes] | None:
 
 
 def collate(items: list[Any]) -> Any:
-    """Stack dicts of tensors or numbers into batches. Nested dicts and lists keep their structure."""
+    """Stack dicts of tensors or numbers into batches, in fp32 at most. Nested dicts and lists keep their structure.
+
+    Raises:
+        ValueError: the tensors have several shapes.
+    """
     first = items[0]
     if isinstance(first, dict):
         return {key: collate([item[key] for item in items]) for key in first}
     if isinstance(first, (list, tuple)):
         return [collate([item[k] for item in items]) for k in range(len(first))]
-    return torch.stack([torch.as_tensor(item) for item in items])
+    tensors = [torch.as_tensor(item) for item in items]
+    shapes = list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"samples of one batch have shapes {shapes[0]} and {shapes[1]}: bring all images to one size, which a "
+            "resolution or the model's processor does"
+        )
+    batch = torch.stack(tensors)
+    return batch.float() if batch.dtype == torch.float64 else batch  # as numpy makes them
 
 
 def mixed_batch(forget: dict[str, Tensor], retain: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:

@@ -1,15 +1,16 @@
 """Load images from an image folder, a folder of parquet or webdataset shards, or the Hub."""
 
-import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..common.untrusted import check_metadata, loading
-from .images import IMAGE_SUFFIXES, ImageDataset, to_pixels
-
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+from ..common.untrusted import check_metadata_paths, loading
+from .captions import DEFAULT, captions_of, check_metadata, choose_column
+from .class_names import stored_names
+from .folders import folder_files
+from .images import ImageDataset, to_pixels
 
 
 def split_names(source: str | Path, config_name: str | None = None) -> list[str]:
@@ -17,7 +18,7 @@ def split_names(source: str | Path, config_name: str | None = None) -> list[str]
     import datasets
 
     if Path(source).is_dir():
-        return list(_folder_files(Path(source))[1])
+        return list(folder_files(Path(source)).files)
     with loading(source):
         return datasets.get_dataset_split_names(str(source), config_name)
 
@@ -27,11 +28,20 @@ def held_out_split(names: list[str]) -> str | None:
     return next((name for word in ("test", "validation", "valid", "val") for name in names if name == word), None)
 
 
-def load_rows(source: str | Path, split: str, config_name: str | None = None, streaming: bool = False) -> Any:
+def load_rows(
+    source: str | Path,
+    split: str,
+    config_name: str | None = None,
+    streaming: bool = False,
+    captions: str | None = None,
+) -> Any:
     """Load one split as a `datasets.Dataset`, or with `streaming` as an IterableDataset that is not stored.
 
+    Args:
+        captions: the column of a folder's metadata files that must hold texts; None does not look at them.
+
     Raises:
-        ValueError: the folder has no image and no parquet file, or lacks that split.
+        ValueError: the folder has no image and no parquet file, or lacks that split, or a metadata file is wrong.
         OSError: `source` is neither a folder nor a data set on the Hub.
     """
     import datasets
@@ -39,35 +49,24 @@ def load_rows(source: str | Path, split: str, config_name: str | None = None, st
     if not Path(source).is_dir():
         with loading(source):
             return datasets.load_dataset(str(source), config_name, split=split, streaming=streaming)
-    builder, files = _folder_files(Path(source))
-    if split not in files:
-        raise ValueError(f"{source} has no {split} split: there is {', '.join(files)}")
+    check_metadata_paths(source)
+    found = folder_files(Path(source))
+    if split not in found.files:
+        raise ValueError(f"{source} has no {split} split: there is {', '.join(found.files)}")
+    for path in found.metadata.get(split, []):
+        check_metadata(path, captions)
+    files = {split: found.files[split]}
     with loading(source):
-        return datasets.load_dataset(builder, data_files={split: files[split]}, split=split, streaming=streaming)
-
-
-def _folder_files(folder: Path) -> tuple[str, dict[str, list[str]]]:
-    """Return the `datasets` builder of a folder, and its files or patterns by split.
-
-    The files are listed by name, because `datasets` would also guess splits from the names of classes and images.
-    """
-    lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
-    if lost:
-        raise ValueError(f"{lost[0]} is a link to nothing: remove it, or mend it")
-    for suffix, builder in (("parquet", "parquet"), ("tar", "webdataset")):
-        files: dict[str, list[str]] = {}
-        for path in sorted(folder.rglob(f"*.{suffix}")):
-            words = re.split(r"[^a-z]+", path.relative_to(folder).as_posix().lower())
-            files.setdefault(next((SPLITS[w] for w in words if w in SPLITS), "train"), []).append(str(path))
-        if files:
-            return builder, files
-    check_metadata(folder)
-    if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")):
-        raise ValueError(f"no image and no parquet file in {folder}: put one folder of images per class in it")
-    parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    if parts and all(name.lower() in SPLITS for name in parts):
-        return "imagefolder", {SPLITS[name.lower()]: [f"{folder}/{name}/**"] for name in parts}
-    return "imagefolder", {"train": [f"{folder}/**"]}
+        rows = datasets.load_dataset(
+            found.builder, data_files=files, split=split, streaming=streaming, **found.options
+        )
+    images = len(found.images.get(split, []))
+    if not streaming and len(rows) < images:
+        warnings.warn(
+            f"{images - len(rows)} of {images} images in {source} are left out: its metadata does not describe them",
+            stacklevel=2,
+        )
+    return rows
 
 
 def load_images(
@@ -126,23 +125,32 @@ def stream_images(
     return rows.map(item, remove_columns=names)
 
 
+def stream_class_names(source: str | Path, label_column: str, config_name: str | None = None) -> dict[int, str]:
+    """Return the class names of what `stream_images` streams, by number; empty where it has numbers only."""
+    return stored_names(load_rows(source, "train", config_name, streaming=True), label_column)
+
+
 def load_captioned_images(
     source: str | Path,
     size: int,
     image_column: str = "image",
-    caption_column: str = "text",
+    caption_column: str = DEFAULT,
     center_crop: bool = False,
     split: str = "train",
 ) -> tuple[ImageDataset, list[str] | None]:
-    """Load RGB images of a folder or Hub id, and their captions or None. A folder's captions are in metadata.jsonl.
+    """Load RGB images of a folder or Hub id, and their captions or None. A folder's captions are in metadata.jsonl or
+    metadata.csv.
+
+    Where the default caption column is missing, one that is called caption or prompt takes its place.
 
     Raises:
-        ValueError: a caption column other than the default is missing, or what `load_rows` raises.
+        ValueError: another caption column is missing, a caption is no text, or what `load_rows` raises.
     """
-    rows = load_rows(source, split)
+    rows = load_rows(source, split, captions=caption_column)
     images = ImageDataset(rows, size, 3, image_column, None, center_crop)
-    if caption_column not in rows.column_names:
-        if caption_column != "text":
-            raise ValueError(f"column {caption_column!r} is not in the data, which has {', '.join(rows.column_names)}")
+    column = choose_column(rows.column_names, caption_column)
+    if column is None:
         return images, None
-    return images, [str(text) for text in rows[caption_column]]
+    if column != caption_column:
+        warnings.warn(f"the captions are taken from column {column!r} (--caption_column)", stacklevel=2)
+    return images, captions_of(rows, column)

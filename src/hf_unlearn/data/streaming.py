@@ -6,7 +6,7 @@ of the stream. Overlap with the forget set is not checked.
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -23,7 +23,7 @@ class RetainStream:
 
     Attributes:
         example: the first sample.
-        labels: labels of the first `HEAD` samples, or None if they have none.
+        labels: class numbers of the first `HEAD` samples, or None if they have none.
 
     Raises:
         ValueError: the stream is empty, is no `datasets.IterableDataset`, or would not resume in the same order.
@@ -44,7 +44,7 @@ class RetainStream:
                 ".shuffle and store the shards shuffled"
             )
         self.example = items[0]
-        self.labels = [int(item["labels"]) for item in items] if "labels" in items[0] else None
+        self.labels = _class_numbers(items)
 
     def _after_first(self) -> dict[str, Any] | None:
         """Return the second sample as a run reads it that was interrupted after the first."""
@@ -70,7 +70,22 @@ def first_of(dataset: Any) -> Any:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any] | None) -> bool:
-    return other is not None and all(torch.equal(torch.as_tensor(one[k]), torch.as_tensor(other[k])) for k in one)
+    return other is not None and all(_equal(one[key], other[key]) for key in one if isinstance(one, Mapping))
+
+
+def _class_numbers(items: Sequence[Any]) -> list[int] | None:
+    """The labels of the items; None if they are no numbers, which the trainer refuses later."""
+    try:
+        return [int(item["labels"]) for item in items]
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+    except (TypeError, ValueError, RuntimeError):  # an image or a text, which the trainer refuses later
+        return bool(one == other)
 
 
 class StreamedPairs(IterableDataset):

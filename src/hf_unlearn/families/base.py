@@ -115,8 +115,14 @@ class Objective(nn.Module):
         """Whether samples carry a label that another one could replace."""
         raise NotImplementedError
 
+    @property
+    def class_labels(self) -> list[int]:
+        """Labels that a sample may carry and an anchor may be; none where there are no classes."""
+        return []
+
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
-        """Pick the anchor label of each of `samples` forget samples, never one in `forgotten`."""
+        """Pick the anchor label of each of `samples` forget samples, never one in `forgotten`, which are the labels
+        that the retain set lacks."""
         raise NotImplementedError
 
     def other_labels(self, batch: dict[str, Tensor]) -> Tensor:
@@ -138,6 +144,9 @@ class Objective(nn.Module):
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         """Raise ValueError if `example` (one item, no batch axis) or the labels do not fit the model."""
         raise NotImplementedError
+
+    def check_range(self, low: float, high: float) -> None:
+        """Raise ValueError if images whose pixels lie in [low, high] are not those that the model takes."""
 
     def baseline_losses(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """Table of what the *original* model loses on forget data, measured once before the first step."""

@@ -1,7 +1,11 @@
 """What to forget, in words: prompts that show a concept, and for each the prompt it should draw like afterwards."""
 
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import zip_longest
 
 TEMPLATES = (
     "{}",
@@ -26,6 +30,44 @@ class Concept:
     prompts: tuple[str, ...]
     anchors: tuple[str, ...]
     unsafe: bool = False
+
+    def is_in(self, caption: str) -> bool:
+        """Whether a caption holds the concept's words, those after the colon for a preset with a name, or is one of
+        its prompts."""
+        words = re.sub(r"^(a|an|the) ", "", normal(self.name.partition(":")[2] or self.name))
+        named = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", normal(caption))
+        return named is not None or bool(same_texts([caption], self.prompts))
+
+
+def normal(text: str) -> str:
+    """A text without differences of case and spaces, in which two prompts are compared."""
+    return " ".join(text.split()).casefold()
+
+
+def same_texts(some: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return the texts of `some` that are also among `others` but for case and spaces."""
+    known = {normal(text) for text in others}
+    return [text for text in some if normal(text) in known]
+
+
+def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = None) -> list[tuple[str, str]]:
+    """Return the (prompt, anchor) pairs of all concepts: the first of each, then the second of each, and so on.
+
+    Args:
+        num_forget_images: images that will be generated for them, one a pair; None does not compare.
+
+    Raises:
+        ValueError: there are fewer images than pairs.
+    """
+    rounds = zip_longest(*(zip(concept.prompts, concept.anchors) for concept in concepts))
+    pairs = list(dict.fromkeys(pair for turn in rounds for pair in turn if pair is not None))
+    if num_forget_images is not None and num_forget_images < len(pairs):
+        raise ValueError(
+            f"num_forget_images is {num_forget_images}, but each of the {len(pairs)} prompts of {len(concepts)} "
+            f"concept{'s' * (len(concepts) > 1)} needs an image: set num_forget_images to {len(pairs)} or more "
+            "(--num_forget_images), or name fewer prompts (--prompt_templates)"
+        )
+    return pairs
 
 
 def _preset(pairs: Sequence[tuple[str, str]], unsafe: bool = False) -> tuple[tuple[tuple[str, str], ...], bool]:
@@ -70,6 +112,13 @@ PRESETS = {
     ),
 }
 
+# Words that mean a preset to people, but that are not its name.
+RELATED = {
+    "nudity": ("nude", "nudes", "naked", "nakedness", "nsfw", "porn", "erotic", "erotica", "sexual", "sex"),
+    "violence": ("violent", "blood", "bloody", "gore", "gory", "murder"),
+    "artist style": ("style", "style of", "in the style of", "artist", "artist's style", "painter"),
+}
+
 RETAIN_PROMPTS = (
     "a photo of a dog",
     "a photo of a cat",
@@ -93,6 +142,9 @@ RETAIN_PROMPTS = (
 def concept_of(text: str, anchor: str | None = None, templates: Sequence[str] | None = None) -> Concept:
     """A preset ("nudity", "artist style:Van Gogh") or free text, whose prompts are made from `templates`.
 
+    The name of a preset is found whatever its case, and with "_" or "-" for its spaces. Free text that only resembles
+    one gives a UserWarning: its pictures are not blurred and its prompts are the templates'.
+
     Args:
         anchor: what to draw instead. It replaces a preset's anchors; free text without one goes to the empty prompt.
         templates: prompts of free text, with "{}" in the place of the concept; default `TEMPLATES`.
@@ -109,10 +161,13 @@ def concept_of(text: str, anchor: str | None = None, templates: Sequence[str] | 
         raise ValueError("the concept is empty: say what to forget")
     if anchor is not None and anchor.strip().lower() == text.strip().lower():
         raise ValueError(f"concept {text!r} is its own anchor: choose another anchor_concept")
-    if head not in PRESETS:
+    preset = _preset_named(head)
+    if preset is None:
+        _warn_near(head)
         templates = templates or TEMPLATES
         anchors = tuple(t.format(anchor) if anchor else "" for t in templates)
         return Concept(text.strip(), tuple(t.format(text.strip()) for t in templates), anchors)
+    text, head = preset + text.strip()[len(head) :], preset
     if templates:
         raise ValueError(f"concept {head!r} has prompts of its own: leave prompt_templates out")
     pairs, unsafe = PRESETS[head]
@@ -122,7 +177,30 @@ def concept_of(text: str, anchor: str | None = None, templates: Sequence[str] | 
     if colon and not wants_name:
         raise ValueError(f"concept {head!r} takes no name, got {rest!r}")
     prompts = tuple(prompt.format(rest) for prompt, _ in pairs)
-    return Concept(text.strip(), prompts, tuple(anchor if anchor else a for _, a in pairs), unsafe)
+    return Concept(text, prompts, tuple(anchor if anchor else a for _, a in pairs), unsafe)
+
+
+def _spaced(text: str) -> str:
+    return normal(re.sub(r"[_-]", " ", text))
+
+
+def _preset_named(head: str) -> str | None:
+    """The preset of this name, or None."""
+    return next((name for name in PRESETS if _spaced(head) == name), None)
+
+
+def _warn_near(head: str) -> None:
+    """Say it where free text resembles the name of a preset."""
+    said = _spaced(head)
+    close = get_close_matches(said, PRESETS, n=1, cutoff=0.75)
+    near = next((name for name, words in RELATED.items() if said in words), close[0] if close else None)
+    if near is not None:
+        blurred = ", and its pictures are not blurred" if PRESETS[near][1] else ""
+        warnings.warn(
+            f"concept {head!r} is taken as free text{blurred}: name the preset {near!r} if you mean it "
+            "(--list_concepts shows its prompts)",
+            stacklevel=3,
+        )
 
 
 def list_concepts() -> str:

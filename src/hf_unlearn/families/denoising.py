@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..data.class_names import in_words
 from .base import Baseline, Objective
 from .description import Anchor, Description
 from .noise import NoiseSchedule
@@ -46,6 +47,7 @@ class Denoising(Objective):
     ):
         super().__init__()
         self.anchors: dict[int, int] = {}  # label -> the label it is matched to
+        self.class_names: dict[int, str] = {}  # for the record, where the data has them
         self.pipeline = pipeline
         self.network = network
         if network.dtype == torch.float16:
@@ -216,7 +218,7 @@ class Denoising(Objective):
 
     def label_name(self, label: int) -> str:
         """A label as a person reads it."""
-        return str(label)
+        return in_words(label, self.class_names)
 
     @property
     def exported(self) -> Any:

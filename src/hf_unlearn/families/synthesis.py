@@ -9,7 +9,7 @@ import torch
 from ..data.images import ArrayDataset
 from ..data.protocols import SizedDataset
 from . import TextToImage, encode_prompts
-from .concepts import RETAIN_PROMPTS, Concept
+from .concepts import RETAIN_PROMPTS, Concept, concept_pairs, same_texts
 from .latents import Drawing, draw_latents, encode_images
 from .text_to_image.text_encoder import text_to_image_objective
 
@@ -25,6 +25,7 @@ def concept_data(
     forget_images: str = "concept",
     forget: tuple[SizedDataset, Sequence[str] | None] | None = None,
     retain: tuple[SizedDataset, Sequence[str] | None] | None = None,
+    image_per_prompt: bool = True,
     **options: Any,
 ) -> tuple[TextToImage, ArrayDataset, ArrayDataset]:
     """(objective, forget set, retain set) for a Stable Diffusion pipeline, ready for UnlearnTrainer.
@@ -36,20 +37,21 @@ def concept_data(
         forget_images: "concept", or "anchor": the images under the concept's prompts are drawn from the anchor's.
         forget, retain: (images, captions) instead of drawn ones; without captions forget images take the concept's
             prompts in turn and retain images the empty prompt.
+        image_per_prompt: whether every prompt of the concepts needs an image of its own; False for a method that
+            only edits, which takes the prompts themselves.
         options: of `TextToImage`; train_method may also be text_encoder.
 
     Raises:
-        ValueError: no concept, fewer than one image, captions that do not fit, or a retain prompt that is to be
-            forgotten.
+        ValueError: no concept, fewer forget images than prompts, captions that do not fit, several concepts and
+            images that do not say which they show, or a text that is to be forgotten and retained.
     """
     if not concepts:
         raise ValueError("no concept: say what to forget")
     if min(num_forget_images, num_retain_images) < 1:
         raise ValueError("num_forget_images and num_retain_images must be at least 1")
-    pairs = [pair for concept in concepts for pair in zip(concept.prompts, concept.anchors)]
-    both = sorted({prompt for prompt, _ in pairs} & set(retain_prompts))
-    if both:
-        raise ValueError(f"prompt {both[0]!r} is to be forgotten and retained: take it out of retain_prompts")
+    needed = num_forget_images if forget is None and image_per_prompt else None
+    pairs = concept_pairs(concepts, needed)
+    _check_texts(concepts, pairs, retain_prompts, forget, retain)
     drawing = drawing or Drawing()
     drawn_pairs = [pairs[i % len(pairs)] for i in range(num_forget_images)]
     retain_texts = [retain_prompts[i % len(retain_prompts)] for i in range(num_retain_images)] if not retain else []
@@ -66,8 +68,9 @@ def concept_data(
     else:
         retain_latents, retain_texts = _encoded(pipeline, retain, [""] * len(retain[0]), cache_dir)
     anchors = dict(pairs)
-    fallback = pairs[0][1]  # captions of given forget images go where the concept goes
-    anchors |= {text: fallback for text in forget_texts if text not in anchors}
+    for text in forget_texts:  # a caption of a given image goes where the concept that it names goes
+        shown = next((concept for concept in concepts if concept.is_in(text)), concepts[0])
+        anchors.setdefault(text, shown.anchors[0])
     prompts = encode_prompts(pipeline, [*anchors, *anchors.values(), *retain_texts, *retain_prompts])
     used = {text: anchor for text, anchor in anchors.items() if text != anchor}
     objective = text_to_image_objective(pipeline, prompts, used, **options)
@@ -76,6 +79,41 @@ def concept_data(
         return ArrayDataset(latents, torch.tensor([prompts.number(text) for text in texts]))
 
     return objective, data(forget_latents, forget_texts), data(retain_latents, retain_texts)
+
+
+def _check_texts(
+    concepts: Sequence[Concept],
+    pairs: Sequence[tuple[str, str]],
+    retain_prompts: Sequence[str],
+    forget: tuple[SizedDataset, Sequence[str] | None] | None,
+    retain: tuple[SizedDataset, Sequence[str] | None] | None,
+) -> None:
+    """Raise ValueError for prompts and captions that contradict each other, before anything is drawn or encoded."""
+    captions = None if forget is None else forget[1]
+    if forget is not None and captions is None and len(concepts) > 1:
+        raise ValueError(
+            f"{len(concepts)} concepts, but the forget images have no captions that say which one each shows: add a "
+            "text column (metadata.jsonl in a folder), or forget one concept a run"
+        )
+    empty = [i for i, text in enumerate(captions or []) if not text.strip()]
+    if empty:
+        raise ValueError(f"the caption of forget image {empty[0]} is empty: describe the image, or leave it out")
+    unseen = [concept.name for concept in concepts if captions and not any(map(concept.is_in, captions))]
+    if unseen and len(concepts) > 1:
+        raise ValueError(
+            f"concept {unseen[0]!r} is in no caption of the forget images: name it in those of its images, or forget "
+            "it in a run of its own"
+        )
+    erased = [*(prompt for prompt, _ in pairs), *(captions or [])]
+    both = same_texts(retain_prompts, erased)
+    if both:
+        raise ValueError(f"prompt {both[0]!r} is to be forgotten and retained: take it out of retain_prompts")
+    both = same_texts(retain[1] or [], erased) if retain is not None else []
+    if both:
+        raise ValueError(
+            f"caption {both[0]!r} of the retain images is also to be forgotten: change it, or leave its "
+            f"{len(both)} image{'s' * (len(both) > 1)} out of the retain data"
+        )
 
 
 def _encoded(

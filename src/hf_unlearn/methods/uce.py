@@ -16,7 +16,8 @@ class UCE(EditMethod):
     """W' = (e Σ_c (W c*) cᵀ + p Σ_r W r rᵀ + λ W) (e Σ_c c cᵀ + p Σ_r r rᵀ + λ I)⁻¹   for every attn2 to_k and to_v
 
     Gandikota et al., WACV 2024, arXiv 2308.14761. c are the embeddings of the forget prompts, c* those of their
-    anchors and r those of the retain prompts, each at its last token. Nothing but the prompts of the data is used.
+    anchors and r those of the retain prompts, each at its last token. Nothing but prompts is used: those of the
+    forget data and all that have an anchor, whether an image shows them or not.
 
     CLIP's text encoder is causal: what follows a word knows it too, up to the end and the padding. A model that looks
     there still draws the concept; `tokens="after"` edits these as well.
@@ -47,8 +48,9 @@ class UCE(EditMethod):
     @torch.no_grad()
     def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
         assert isinstance(objective, TextToImage)  # its family
-        erased = sorted(set(labels_of(forget) or []))
-        kept = sorted(set(labels_of(retain) or []) - set(erased))
+        retained = set(labels_of(retain) or [])
+        erased = sorted(set(labels_of(forget) or []) | (objective.chosen.keys() - retained))
+        kept = sorted(retained - set(erased))
         tokens = objective.last_tokens(self.tokens == "after").double()  # (P, n, D)
         anchors = [objective.anchors[label] for label in erased]
         c, anchor, r = (tokens[labels].flatten(0, 1) for labels in (erased, anchors, kept))

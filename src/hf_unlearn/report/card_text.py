@@ -4,6 +4,7 @@ from typing import Any
 
 from ..evaluation.metric import Metric, is_share, share_interval
 from ..evaluation.tables import markdown_table
+from .escaping import markdown
 from .record import RunRecord
 from .verdict import shown
 
@@ -32,7 +33,9 @@ def card_table(record: RunRecord) -> str:
         low, high = share_interval(metric.value, metric.samples)
         return f"{metric.value:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
-    rows = [[title(name), *(cell(name, record.figures[model].get(name)) for model in models)] for name in names]
+    rows = [
+        [markdown(title(name)), *(cell(name, record.figures[model].get(name)) for model in models)] for name in names
+    ]
     return markdown_table(["metric", *models], rows)
 
 

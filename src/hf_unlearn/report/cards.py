@@ -4,6 +4,7 @@ What stands outside the marks, and front matter that is not ours, belongs to oth
 user) and is kept.
 """
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..common.files import write_text
 from ..evaluation.metric import is_share
 from ..hub.origin import LICENCE_KEYS
 from .card_text import card_table, definitions, failures
+from .escaping import FILTERS
 from .eval_results import eval_results, hub_datasets, write_entries
 from .made import how_it_was_made
 from .record import RunRecord
@@ -144,10 +146,13 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
     """Our part of the text between its marks. `data` is the front matter, whose licence the text repeats."""
     import jinja2
 
+    foreign = [name for name in record.loads_with if not name.isidentifier()]
+    if foreign:
+        raise ValueError(f"loads_with names {foreign[0]!r}, which is no class")
     inherited = record.base_model.licence
     metrics = {name for row in record.figures.values() for name in row}
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["cell"] = _cell
+    environment.filters.update(FILTERS)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     said = dict(
         run=record,
@@ -178,21 +183,15 @@ def _recipe(record: RunRecord) -> dict[str, Any]:
     return {**training, "method": record.method.name, **record.method.options}
 
 
-def _cell(text: str) -> str:
-    """A text that stays inside its cell of a Markdown table, and is shown as it is."""
-    plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
-    return f"`{plain}`" if plain else ""
-
-
 def place(ours: str, body: str) -> str:
-    """`body` with our section: where the marks are, else ahead of it.
+    """`body` with our section: where the marks are, each alone on its line, else ahead of it.
 
     Raises:
         ValueError: one of the two marks is missing.
     """
-    counts = body.count(BEGIN), body.count(END)
-    if counts == (0, 0):
+    begins, ends = ([m.start() for m in re.finditer(f"^{re.escape(mark)}\\s*$", body, re.M)] for mark in (BEGIN, END))
+    if not begins and not ends:
         return f"{ours}\n\n{body.lstrip()}" if body.strip() else f"{ours}\n"
-    if counts != (1, 1) or body.index(BEGIN) > body.index(END):
+    if len(begins) != 1 or len(ends) != 1 or begins[0] > ends[0]:
         raise ValueError(f"it must hold {BEGIN} and then {END} once each, or neither: mend the marks")
-    return body[: body.index(BEGIN)] + ours + body[body.index(END) + len(END) :]
+    return body[: begins[0]] + ours + body[ends[0] + len(END) :]

@@ -41,7 +41,9 @@ def eval_results(record: RunRecord) -> list[EvalResult]:
         results.append(
             EvalResult(
                 task_type=record.pipeline_tag,
-                dataset_type=source if is_hub_id(source) else re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-"),
+                dataset_type=source
+                if is_hub_id(source)
+                else re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-") or "data",
                 dataset_name=f"{source} ({part})",
                 dataset_split=part,
                 metric_type="accuracy" if name.endswith("_accuracy") else name,

@@ -1,11 +1,13 @@
 """What is checked before anything is measured or trained: data, options and weights that fit together."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from ..common.files import check_apart
+from ..data.items import as_tensors, check_items, value_range
 from ..data.numerics import bad_samples, bad_weight, in_memory, say_samples
 from ..data.pairs import ForgetRetainDataset, example_of, labels_of, paired
 from ..data.streaming import RetainStream, StreamedPairs
@@ -29,6 +31,27 @@ def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -
     if objective.adapter is not None and (method.masks_every_step or not method.trains):
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without LoRA")
     return resolved
+
+
+# Arguments of transformers' Trainer that have another name or none here.
+INSTEAD = {
+    "train_dataset": "forget_dataset and retain_dataset",
+    "eval_dataset": "eval_forget_dataset and eval_retain_dataset",
+    "data_collator": "data sets whose items are ready to be stacked, {pixel_values, labels}, because forget and "
+    "retain samples are paired before they are collated",
+}
+
+
+def checked_arguments(args: UnlearnConfig | None, given: dict[str, Any]) -> UnlearnConfig:
+    """Return the configuration, by default that of no argument.
+
+    Raises:
+        ValueError: `given`, what was passed on to transformers' Trainer, has an argument that this one does not take.
+    """
+    for name in INSTEAD.keys() & given.keys():
+        if given.pop(name) is not None:
+            raise ValueError(f"{name} is not taken: give {INSTEAD[name]}")
+    return args or UnlearnConfig()
 
 
 @dataclass
@@ -74,14 +97,21 @@ def checked_sets(
     method = method.sized(
         *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
     )
-    for part in (forget, retain):
+    known = inspect.signature(objective.forward).parameters
+    for name, part in (("forget", forget), ("retain", retain)):
+        if part is not None:
+            check_items(name, part, known)
         example = example_of(part)
         if example is not None:
-            objective.check(example, labels_of(part))
+            objective.check(as_tensors(example), labels_of(part))
+            limits = value_range(name, part)
+            if limits is not None:
+                objective.check_range(*limits)
     _check_finite(objective, {"forget": forget, "retain": retain})
     if forget is not None and objective.conditional:
-        kept = labels_of(retain) if retain is not None else []
-        lost = set(labels_of(forget) or []) - set(kept or [])
+        lost = set(labels_of(forget) or [])
+        if retain is not None:  # an anchor is a class that occurs in it
+            lost = (lost | set(objective.class_labels)) - set(labels_of(retain) or [])
         objective.choose_anchors(lost, len(forget), args.draws_seed)
     pairs = paired(forget, retain, method, args)
     if isinstance(retain, RetainStream) and eval_sets[1] is None and args.eval_strategy != "no":

@@ -24,7 +24,7 @@ from ..saving.checkpoints import find_checkpoint
 from ..saving.export import export
 from .callbacks import MergeSlowWeights, TwoSidedStop, settle_callbacks
 from .checkpointer import Checkpointer, Stateful
-from .checks import checked_sets, resolved_method
+from .checks import checked_arguments, checked_sets, resolved_method
 from .config import UnlearnConfig
 from .draws import Draws, stream_loader
 from .evaluator import Evaluator
@@ -74,7 +74,7 @@ class UnlearnTrainer(Trainer):
         forgotten: str = "",
         **kwargs: Any,
     ):
-        args = args or UnlearnConfig()
+        args = checked_arguments(args, kwargs)
         objective, method = objective_for(model), method or SFRon()
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
         sets = checked_sets(objective, resolved_method(objective, method, args), args, *given)

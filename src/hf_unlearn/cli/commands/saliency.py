@@ -67,7 +67,7 @@ def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "SizedD
             "a text-to-image pipeline needs its prompts: `hf-unlearn sd` keeps the masks in OUTPUT_DIR/cache/masks"
         )
     names = (*BOTH, "forget_data_dir", "resolution", "center_crop")
-    images = ImageDataFlags(**_chosen(given, names, forget_class=_numbers, forget_indices=_numbers))
+    images = ImageDataFlags(**_chosen(given, names, forget_indices=_numbers))
     named = {"label_dropout": 0.1, "antithetic": True} | _chosen(given, ("label_dropout", "antithetic"))
     if family is DIT:
         _refuse(given, ("null_class",), "a DiT")
@@ -145,7 +145,7 @@ def _refuse(given: dict[str, Any], names: tuple[str, ...], what: str) -> None:
 def _numbers(values: list[str]) -> list[int]:
     wrong = [value for value in values if not value.isdecimal()]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is not a number: pipelines take classes and positions as numbers")
+        raise ValueError(f"{wrong[0]!r} is not a number: pipelines take positions as numbers")
     return [int(value) for value in values]
 
 

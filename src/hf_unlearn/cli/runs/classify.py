@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from ...common.files import write_text
+from ...data.class_names import class_ids, names_of
 from ...data.protocols import SizedDataset
 from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from ...evaluation.metric import Metric
@@ -43,8 +44,10 @@ class ClassifierRun(Run):
 
     @property
     def forgotten(self) -> str:
-        named = self.data.forget_class
-        return f"class {', '.join(named)}" if named else f"{len(self.forget)} training images"
+        if not self.data.forget_class:
+            return f"{len(self.forget)} training images"
+        config = self.pipeline.config
+        return f"class {', '.join(names_of(class_ids(self.data.forget_class, config), config))}"
 
     @property
     def sources(self) -> dict[str, str]:
@@ -84,6 +87,8 @@ class ClassifierRun(Run):
             self.test = held_out_images(self.data, model, self.processor)
         self.forget, self.retain = split_train(self.data, self.train, model, seed)
         self.method.sized(len(self.forget), len(self.retain))
+        if self.data.forget_class and self.forgotten != f"class {', '.join(self.data.forget_class)}":
+            print(f"to forget: {self.forgotten}")
         self.load_retrained()
         if self.base_model is None:
             recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)

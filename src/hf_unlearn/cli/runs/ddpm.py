@@ -63,9 +63,11 @@ class DDPMRun(DiffusionRun):
 
     def sets(self) -> None:
         self.forget, self.retain = unet_sets(self.data, self.pipeline, self.default)
+        self.data.say_classes()
         self.original = frozen_copy(self.pipeline)
         options = (self.model.label_dropout, self.model.null_class, self.model.antithetic)
         self.objective = NoisePrediction(self.pipeline, *options)
+        self.objective.class_names = self.data.class_names
         self.classifier = sample_classifier(self.samples, self.data, self.retain, self.objective.conditional)
         self.eval_retain = first_of(self.retain)
         digits_of = self.default and bool(self.data.forget_class) and self.samples.eval_samples_per_class > 0
@@ -80,7 +82,7 @@ class DDPMRun(DiffusionRun):
             super().after(trainer)
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
-        forgotten, folder = self.data.forget_class or [], self.training.output_dir
+        forgotten, folder = self.data.classes, self.training.output_dir
         sizes = (self.sampling.guidance_scale, self.sampling.num_inference_steps, self.training.seed)
         draw = SamplingConfig(max(self.samples.eval_samples_per_class, 4), *sizes)
         pipelines = {"before": self.original.to(trainer.args.device), "after": self.pipeline}
@@ -109,4 +111,8 @@ class DDPMRun(DiffusionRun):
             judge: Any = digits_judge()
             images = (real.pixel_values, real.label_tensor)
             found = compare_pipelines(pipelines, judge, forgotten, *images, folder, draw)
-        return figures_table(found), {name: f.metrics() for name, f in found.items()}, class_rows(found, forgotten)
+        return (
+            figures_table(found),
+            {name: f.metrics() for name, f in found.items()},
+            class_rows(found, forgotten, self.data.class_names),
+        )

@@ -65,13 +65,15 @@ class DiTRun(DiffusionRun):
         with self.state.local_main_process_first():  # the others find what the first has encoded
             sets = latent_sets(self.data, self.pipeline, cache, self.model.random_flip, self.state.device)
         self.forget, self.retain = sets
+        self.data.say_classes()
         self.original = frozen_copy(self.pipeline)
         self.classifier = sample_classifier(self.samples, self.data, self.retain, conditional=True)
         options = (self.model.label_dropout, self.model.antithetic)
         self.objective = DiTPrediction(self.pipeline, *options, variance_weight=self.model.variance_weight)
+        self.objective.class_names = self.data.class_names
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
-        folder, forgotten = self.training.output_dir, self.data.forget_class or []
+        folder, forgotten = self.training.output_dir, self.data.classes
         table = losses_table(self.losses, folder)
         metrics: dict[str, dict[str, Any]] = loss_metrics(
             self.losses, {"forget": len(self.forget), "retain": len(self.retain)}
@@ -88,4 +90,4 @@ class DiTRun(DiffusionRun):
         classifier, classes = self.classifier
         found = judged_pipelines(pipelines, classifier, classes, forgotten, real, folder, draw)
         metrics = {name: {**found[name].metrics(), **row} for name, row in metrics.items()}
-        return f"{figures_table(found)}\n\n{table}", metrics, class_rows(found, forgotten)
+        return f"{figures_table(found)}\n\n{table}", metrics, class_rows(found, forgotten, self.data.class_names)

@@ -14,7 +14,7 @@ from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.text_to_image import PictureEvaluation
-from ...families.concepts import RETAIN_PROMPTS, concept_of
+from ...families.concepts import RETAIN_PROMPTS, concept_of, concept_pairs
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
@@ -86,6 +86,8 @@ class TextToImageRun(DiffusionRun):
         folders = (given.forget_dataset_name, given.forget_data_dir, given.retain_dataset_name, given.retain_data_dir)
         if not any(folders):  # all is drawn, so the sizes are known
             self.method.sized(given.num_forget_images, given.num_retain_images)
+        if self.method.trains and not (self.concept.forget_data_dir or self.concept.forget_dataset_name):
+            concept_pairs(self.concepts, self.concept.num_forget_images)
         need_modules("report", "the picture of the result", "matplotlib")
 
     def begin(self) -> None:
@@ -122,6 +124,7 @@ class TextToImageRun(DiffusionRun):
                 self.method.forget_images,
                 self.images_of(given.forget_dataset_name, given.forget_data_dir),
                 self.images_of(given.retain_dataset_name, given.retain_data_dir),
+                image_per_prompt=self.method.trains,
                 train_method=model.train_method,
                 label_dropout=model.label_dropout,
                 resolution=given.resolution,

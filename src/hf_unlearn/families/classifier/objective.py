@@ -142,6 +142,12 @@ class Classification(Objective):
             raise ValueError(f"images have {self._shape[0]} channels but the model takes {config.num_channels}")
         _check_sides(self._shape[1:], config)
 
+    def check_range(self, low: float, high: float) -> None:
+        """Raise ValueError for 0..255 where the processor would have divided by 255; normalised pixels may be
+        anything within reason."""
+        if getattr(self.processor, "do_rescale", False) and high > 30:
+            raise ValueError(f"pixels lie in [{low:g}, {high:g}]: give what the model's image processor returns")
+
     @property
     def base_model(self) -> str | None:
         return self.network.config.name_or_path or None
@@ -149,7 +155,8 @@ class Classification(Objective):
     def describe(self, labels: Sequence[int]) -> Description:
         """How anchors are drawn: each sample has its own."""
         gone = [str(label) for label in self.class_labels if label not in self.kept]
-        never = f", never {' or '.join(gone)}" if gone else ""
+        named = " or ".join(gone) if len(gone) <= 5 else f"one of the {len(gone)} that the retain set lacks"
+        never = f", never {named}" if gone else ""
         return Description(anchor_rule=f"a random label other than its own for each forget sample{never}")
 
     @property

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 
+FAR_OUTSIDE = 10.0  # images that are normalised by their mean and spread stay within
+
 
 class NoisePrediction(Denoising):
     """Denoising by a UNet2DModel, class-conditional if it embeds classes.
@@ -43,6 +45,16 @@ class NoisePrediction(Denoising):
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         return network(noisy, timesteps, class_labels=labels).sample
+
+    def check_range(self, low: float, high: float) -> None:
+        """A UNet on pixels takes [-1, 1]; latents have no range."""
+        if any(getattr(self.pipeline, name, None) is not None for name in ("vae", "vqvae")) or low == high:
+            return
+        how = "x * 2 - 1" if high <= 1 else f"x / {high / 2:g} - 1" if high != 255 else "x / 127.5 - 1"
+        if low >= 0:
+            raise ValueError(f"pixels lie in [{low:g}, {high:g}], but the model takes [-1, 1]: give {how}")
+        if max(-low, high) > FAR_OUTSIDE:
+            raise ValueError(f"pixels lie in [{low:g}, {high:g}], but the model takes [-1, 1]: scale them")
 
     def reload_network(self, folder: str) -> Any:
         return UNet2DModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
