@@ -1,5 +1,6 @@
 """From the data flags of UNets and DiTs to forget and retain sets."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..data.images import digits
@@ -11,8 +12,9 @@ from ..families.latents import encode_images
 from .flags import ImageDataFlags
 
 
-def image_sets(data: ImageDataFlags, size: int, channels: int) -> tuple[Any, Any]:
-    """Return (forget, retain) images as the flags say, `size` wide and high unless they give a resolution.
+def image_sets(data: ImageDataFlags, size: int | Sequence[int], channels: int) -> tuple[Any, Any]:
+    """Return (forget, retain) images as the flags say, of `size` (one number, or height and width) unless they give a
+    resolution.
 
     Raises:
         ValueError: no data is named, or what loading and splitting raise.

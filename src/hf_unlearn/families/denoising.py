@@ -194,8 +194,9 @@ class Denoising(Objective):
                 raise ValueError("the model is class-conditional but the data has no labels: name a label column")
             outside = sorted(set(labels) - set(self.class_labels))
             if outside:
+                null = f", and class {self.null_class} means none" if self.null_class in outside else ""
                 raise ValueError(
-                    f"labels {outside[:5]} are out of range: the model has {len(self.class_labels)} classes"
+                    f"labels {outside[:5]} are out of range: the model has {len(self.class_labels)} classes{null}"
                 )
 
     @property
