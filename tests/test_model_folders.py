@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_VAE, tiny_unet, tiny_vit
+from conftest import TINY_VAE, save_classifier, tiny_unet, tiny_vit
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -95,7 +95,7 @@ def test_a_null_class_reaches_losses_samples_and_what_is_saved(unlearn, tmp_path
 
 def test_without_a_null_class_guidance_is_1_and_said(unlearn, tmp_path):
     """The record says the scale that the samples were generated with, not the one asked for."""
-    tiny_vit().save_pretrained(tmp_path / "judge")
+    save_classifier(tiny_vit(), tmp_path / "judge")
     model = ddpm(tmp_path / "model", unet(classes=4))
     judge = ["--classifier_model_name_or_path", tmp_path / "judge", "--eval_samples_per_class", "2"]
     code, text, error, _ = unlearn("ddpm", model, "grey", *judge)

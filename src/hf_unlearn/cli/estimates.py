@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..common.untrusted import loading, pipeline_index
+from ..families.classifier.inputs import input_channels, input_sides
 from ..families.load import DIT, pipeline_class
 from ..methods import SFRon
 from ..saliency.fisher import sample_chunk
@@ -59,9 +60,8 @@ def arguments(network: nn.Module, batch: int, device: Any, size: int | None = No
     config: Any = network.config
     zeros = torch.zeros
     if not hasattr(config, "sample_size"):  # a transformers classifier
-        seen: Any = size or getattr(config, "image_size", 224)
-        sides = (seen, seen) if isinstance(seen, int) else tuple(seen)
-        return {"pixel_values": zeros(batch, config.num_channels, *sides, device=device)}
+        sides = (size, size) if size else input_sides(config) or (224, 224)
+        return {"pixel_values": zeros(batch, input_channels(config), *sides, device=device)}
     size = size or config.sample_size or 32
     sides = (size, size) if isinstance(size, int) else tuple(size)
     sample = zeros(batch, config.in_channels, *sides, device=device)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from ..common.limits import check_limits
 from ..common.names import is_hub_id
-from ..data.images import to_pixels
 from ..data.pairs import collate
 from ..evaluation import DIGITS_DDPM
+from ..families.classifier.inputs import pixels_for
 from ..families.classifier.load import check_same_build
 from ..families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
 from ..report.reading import read_record
@@ -78,11 +78,7 @@ class SideBySide:
         if image is None:
             raise ValueError("choose an image")
         config = self.models["unlearned"].config
-        if self.processor is None:
-            pixels = to_pixels(image, getattr(config, "image_size", None), config.num_channels)
-        else:
-            image = image.convert("L" if config.num_channels == 1 else "RGB")
-            pixels = self.processor(image, return_tensors="pt")["pixel_values"][0]
+        pixels = pixels_for(image, config, self.processor)
         found = []
         for model in self.models.values():
             shares = model(collate([pixels])).logits[0].float().softmax(0)

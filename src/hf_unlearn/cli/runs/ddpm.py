@@ -26,6 +26,7 @@ from ...families.ddpm.pipeline import load_ddpm_pipeline, set_null_class
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import unet_sets
 from ..sample_classifier import sample_classifier
+from .early import check_images
 from .sampling import check_sampling, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
@@ -55,6 +56,8 @@ class DDPMRun(DiffusionRun):
         return self.data.sources
 
     def check(self) -> None:
+        check_images(self.data, self.training, self.method, optional=self.default)
+        self.samples.classifies(self.data, conditional=True)
         need_modules("report", "the picture of the result", "matplotlib")
         if self.samples.eval_samples_per_class and (self.default or self.samples.classifier_model_name_or_path):
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")

@@ -21,6 +21,7 @@ from ...families.dit.load import load_dit_pipeline
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import decoded_sets, latent_sets
 from ..sample_classifier import sample_classifier
+from .early import check_images
 from .sampling import check_sampling, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
@@ -52,6 +53,10 @@ class DiTRun(DiffusionRun):
     def check(self) -> None:
         if self.base_model is None:
             raise ValueError("no model: set --pretrained_model_name_or_path to a DiTPipeline")
+        if self.data.streaming:
+            raise ValueError("--streaming is for pixels: latents are encoded once and kept")
+        check_images(self.data, self.training, self.method)
+        self.samples.classifies(self.data, conditional=True)
         need_modules("report", "the picture of the result", "matplotlib")
         if self.samples.eval_samples_per_class and self.samples.classifier_model_name_or_path:
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ...common.weights import weights_digest
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.text_to_image import PictureEvaluation
+from ...families import encode_prompts, text_to_image_objective
 from ...families.concepts import RETAIN_PROMPTS, concept_of
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
@@ -64,6 +66,12 @@ class TextToImageRun(DiffusionRun):
             raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
         if not self.concept.concept:
             raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
+        for part in ("forget", "retain"):
+            name, folder = (getattr(self.concept, f"{part}_{kind}") for kind in ("dataset_name", "data_dir"))
+            if name and folder:
+                raise ValueError(f"give {part} images by --{part}_data_dir or by --{part}_dataset_name, not both")
+            if folder and not Path(folder).exists():
+                raise ValueError(f"{part}_data_dir {folder} does not exist")
         told = (self.concept.anchor_concept, self.concept.prompt_templates)
         self.concepts = [concept_of(text, *told) for text in self.concept.concept]
         need_modules("report", "the picture of the result", "matplotlib")
@@ -85,6 +93,11 @@ class TextToImageRun(DiffusionRun):
             variant=self.model.variant,
         )
         self.pipeline.set_progress_bar_config(disable=True)
+        anchors = {p: a for c in self.concepts for p, a in zip(c.prompts[:1], c.anchors[:1]) if p != a}
+        prompts = encode_prompts(self.pipeline, [*anchors, *anchors.values(), self.concepts[0].prompts[0]])
+        options: dict[str, Any] = dict(train_method=self.model.train_method, label_dropout=self.model.label_dropout)
+        options["resolution"] = self.concept.resolution
+        self.objective = text_to_image_objective(self.pipeline, prompts, anchors, **options)  # until there are images
 
     def sets(self) -> None:
         given, model = self.concept, self.model
