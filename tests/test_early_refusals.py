@@ -138,10 +138,6 @@ def watched(monkeypatch) -> list[str]:
     return done
 
 
-# The classifier to compare with is loaded after the images, but before anything is trained.
-READS = {("classify", "--retrained_model {f}/nothing"): "load_labelled_images"}
-
-
 @pytest.mark.parametrize(("command", "flags", "says"), CASES, ids=[f"{c} {f}" for c, f, _ in CASES])
 def test_it_is_said_before_anything_is_done(command, flags, says, folder, watched, monkeypatch, capsys, tmp_path):
     words = f"{COMMANDS[command]} {flags}".format(f=folder).split()

@@ -80,6 +80,10 @@ class ClassifierRun(Run):
             self.pipeline, found = load_image_classifier(self.base_model, self.revision)
             self.processor = processor_of(self.data, self.pipeline, found, self.base_model)
         self.objective = Classification(self.pipeline, self.processor)
+        named = self.model.retrained_model
+        if named:
+            self.retrained, _ = load_image_classifier(named)
+            check_same_build(self.pipeline, self.retrained, f"retrained_model {named}")
 
     def sets(self) -> None:
         """Everything that can be wrong is found first, before the default models are trained."""
@@ -91,24 +95,16 @@ class ClassifierRun(Run):
             self.train = train_images(self.data, model, self.processor)
             self.test = held_out_images(self.data, model, self.processor)
         self.forget, self.retain = split_train(self.data, self.train, model, seed)
-        self.load_retrained()
         if self.base_model is None:
+            if self.retrained is None:
+                self.retrained = recipes.build_classifier("digits_vit", seed)
+                recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
             recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)
         if self.test is None:
             print("test accuracy and membership inference need images never trained on: pass --validation_data_dir")
         self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, bool(self.data.forget_class))
         if self.retrained is not None:
             self.retrained.to(self.config().device)
-
-    def load_retrained(self) -> None:
-        """Load the model trained without the forget data, or train one where the model is the default one."""
-        seed, named = self.training.seed, self.model.retrained_model
-        if named:
-            self.retrained, _ = load_image_classifier(named)
-            check_same_build(self.pipeline, self.retrained, f"retrained_model {named}")
-        elif self.base_model is None:
-            self.retrained = recipes.build_classifier("digits_vit", seed)
-            recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
 
     def measure(self, model: Any, reference: Any) -> dict[str, Metric]:
         """Return the metrics of a model, with distances to `reference` if there is one."""

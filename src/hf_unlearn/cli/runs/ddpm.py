@@ -67,6 +67,7 @@ class DDPMRun(DiffusionRun):
         if self.model.null_class is not None:
             set_null_class(self.pipeline, self.model.null_class)
         embedded = self.pipeline.unet.config.num_class_embeds
+        self.samples.classifies(self.data, conditional=bool(embedded))
         if embedded:
             unguided = getattr(self.pipeline, "null_class", None) is None
             why = "the model names no null class (if one of its classes means none, say which with --null_class)"
