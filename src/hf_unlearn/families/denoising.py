@@ -211,6 +211,7 @@ class Denoising(Objective):
             forget_label_dropout=self.forget_label_dropout,
             null_class=self.null_class,
             antithetic=self.antithetic,
+            scheduler=type(self.pipeline.scheduler).__name__,
             anchor_rule=self.anchor_rule if pairs else "",
             anchors=[Anchor(self.label_name(label), self.label_name(anchor)) for label, anchor in pairs],
         )
