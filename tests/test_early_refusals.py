@@ -28,10 +28,10 @@ EVERY = ("ddpm", "dit", "sd", "classify", "digits", "default")
 CASES = [
     # ---- of any command
     *((name, "--method ssd --use_lora", "do without --use_lora") for name in EVERY),
-    *((name, "--gradient_accumulation_steps 2", "leave --gradient_accumulation_steps out") for name in EVERY),
+    *((name, "--gradient_accumulation_steps 2", "set gradient_accumulation_steps=1") for name in EVERY),
     *((name, "--mask_path {f}/masks.safetensors --use_lora", "an adapter gets no mask") for name in EVERY),
     *((name, "--method finetune --mask_path {f}/masks.safetensors", "leave --mask_path out") for name in EVERY),
-    *((name, "--mask_path {f}/nothing", "is not a file") for name in EVERY),
+    *((name, "--mask_path {f}/nothing", "is not a readable mask file") for name in EVERY),
     *((name, "--mask_path {f}/masks.safetensors --use_mask false", "say the opposite") for name in EVERY),
     *((name, "--mask_path {f}/masks.safetensors", "mask") for name in EVERY),
     *((name, "--resume_from_checkpoint latest", "no checkpoint in") for name in EVERY),

@@ -21,11 +21,15 @@ def check_flags(training: Any, lora: Any, method: Method) -> None:
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without --use_lora")
     if method.fast_steps and training.gradient_accumulation_steps != 1:
         raise ValueError(
-            f"{method.name} takes optimizer steps of its own: leave --gradient_accumulation_steps out and set "
-            "--train_batch_size to the batch you want"
+            f"{method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 and --train_batch_size "
+            "to the batch you want"
         )
     if training.mask_path:
         _check_masks(training.mask_path, lora, method)
+    folder = find_checkpoint(training.output_dir, training.resume_from_checkpoint)
+    if folder is not None:
+        state = load_checkpoint(Path(folder))[2]
+        check_same_run(Path(folder), state, {"method": method.name, "options": asdict(method)})
     if not method.trains:
         stops = {name: getattr(training, name) for name in ("target_forget", "max_retain_drift", "eval_steps")}
         stops |= {"resume_from_checkpoint": training.resume_from_checkpoint}
@@ -36,10 +40,6 @@ def check_flags(training: Any, lora: Any, method: Method) -> None:
         given = [name for name in ("hub_model_id", "hub_private_repo") if getattr(training, name)]
         if given:
             raise ValueError(f"--{given[0]} says where to upload: add --push_to_hub, or leave it out")
-    folder = find_checkpoint(training.output_dir, training.resume_from_checkpoint)
-    if folder is not None:
-        state = load_checkpoint(Path(folder))[2]
-        check_same_run(Path(folder), state, {"method": method.name, "options": asdict(method)})
 
 
 def _check_masks(path: str, lora: Any, method: Method) -> None:
@@ -49,8 +49,6 @@ def _check_masks(path: str, lora: Any, method: Method) -> None:
         raise ValueError(f"{method.name} moves all weights, so a mask does nothing: leave --mask_path out")
     if getattr(method, "use_mask", True) is False:
         raise ValueError("--mask_path and --use_mask false say the opposite: leave one out")
-    if not Path(path).is_file():
-        raise ValueError(f"mask_path {path} is not a file: name one that `hf-unlearn saliency` or a run wrote")
     Masks.load(path)
 
 
