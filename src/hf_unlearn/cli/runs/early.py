@@ -21,8 +21,8 @@ def check_flags(training: Any, lora: Any, method: Method) -> None:
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without --use_lora")
     if method.fast_steps and training.gradient_accumulation_steps != 1:
         raise ValueError(
-            f"{method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 and --train_batch_size "
-            "to the batch you want"
+            f"{method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 and "
+            "--train_batch_size to the batch you want"
         )
     if training.mask_path:
         _check_masks(training.mask_path, lora, method)
