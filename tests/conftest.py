@@ -112,6 +112,14 @@ def tiny_vit(seed: int = 0, attention: str = "sdpa"):
     return model
 
 
+def save_classifier(model, folder) -> None:
+    """Save a classifier with a processor that puts pixels in [-1, 1]."""
+    from hf_unlearn.families.classifier.inputs import plain_processor
+
+    model.save_pretrained(folder)
+    plain_processor(model.config, [0.5], [0.5]).save_pretrained(folder)
+
+
 @pytest.fixture
 def run_script(monkeypatch, capsys):
     """`run_script(path, *arguments)` runs a script's main in this process: (exit code, standard output, error)."""

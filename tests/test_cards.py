@@ -294,7 +294,10 @@ def test_history_provenance_and_risk_are_in_the_text():
     assert ModelCard(model_card(a_record(history=history), "x", text)).data.tags[2:] == ["method:esd", "method:sfron"]
     assert "1. class 7: `sfron`" in text and "2. class 1: `sfron`" in text and "(see below)" in text
     assert "| forget | uoft-cs/cifar10 | 5 | `ab` |" in text
-    assert "25.0 % of the weights were in the mask." in text and "outside the mask in a forget step was 0." in text
+    assert (
+        "25.0 % of the trained weights were in the mask." in text
+        and "outside the mask in a forget step was 0." in text
+    )
     assert json.loads(re.search(r"```json\n(.*?)```", text, re.S)[1])["retain_steps"] == 2
     assert "huang2024unified" in text and "weak attack" not in text
     losses = {"after": {"forget_loss": Metric(1.0, "loss", 5)}}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_dit, tiny_pipeline, tiny_vit
+from conftest import save_classifier, tiny_dit, tiny_pipeline, tiny_vit
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
@@ -24,7 +24,7 @@ def folders(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("judged")
     tiny_pipeline().save_pretrained(root / "ddpm")
     tiny_dit().save_pretrained(root / "dit")
-    tiny_vit().save_pretrained(root / "judge")
+    save_classifier(tiny_vit(), root / "judge")
     generator = np.random.default_rng(0)
     for label in ("cat", "dog", "owl"):
         (root / "images" / label).mkdir(parents=True)

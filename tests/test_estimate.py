@@ -2,6 +2,7 @@
 
 import gc
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,17 @@ from torch.profiler import ProfilerActivity, profile
 
 from hf_unlearn import ClassConditionalDDPMPipeline, SFRon, UnlearnTrainer, add_lora, split_by_label
 from hf_unlearn.__main__ import main
-from hf_unlearn.cli.estimates import Times, adapted, arguments, kept_bytes, loss_of, memory, outline
+from hf_unlearn.cli.estimates import (
+    Times,
+    adapted,
+    arguments,
+    device_at_hand,
+    free_bytes,
+    kept_bytes,
+    loss_of,
+    memory,
+    outline,
+)
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.families import NoisePrediction
 from hf_unlearn.saliency.ranks import choose_lora, lora_layers, lora_size
@@ -148,6 +159,51 @@ def test_the_command(tmp_path, estimate):
     assert found["modes"]["full"]["timed_at_batch"] in (1, 4) and found["modes"]["full"]["seconds_per_outer_step"] > 0
     code, output, _ = estimate(tmp_path, "--batch_size", 4, "--no_time")
     assert code == 0 and "not timed" in output and f"{count:,} (full)" in output
+
+
+@pytest.mark.parametrize(("make", "batch"), [(tiny_pipeline, 64), (tiny_dit, 16), (tiny_sd, 4), (tiny_vit, 64)])
+def test_the_batch_is_that_of_the_command_for_such_a_model(tmp_path, estimate, make, batch):
+    make().save_pretrained(tmp_path)
+    code, output, error = estimate(tmp_path, "--no_time", "--json")
+    assert code == 0 and json.loads(output)["batch_size"] == batch, error
+
+
+def test_what_fits_holds_the_fisher_pass(tmp_path, estimate, monkeypatch):
+    """With room for the training and not for the Fishers, a run with masks or a chosen adapter ends before a step."""
+    tiny_pipeline().save_pretrained(tmp_path)
+    words = (tmp_path, "--batch_size", 1, "--no_time", "--fisher_batch_size", 32)
+    found = json.loads(estimate(*words, "--json")[1])["modes"]
+    masked = found["masked"]
+    assert masked["preparation_bytes"] > masked["peak_bytes"] > found["full"]["peak_bytes"]
+    between = (masked["preparation_bytes"] + masked["peak_bytes"]) // 2
+    monkeypatch.setattr("hf_unlearn.cli.estimates.free_bytes", lambda device: between)
+    found = json.loads(estimate(*words, "--json")[1])["modes"]
+    assert found["full"]["fits"] and not found["masked"]["fits"]
+    assert found["masked"]["too_large"] == ["the Fisher pass"] and found["full"]["too_large"] == []
+    row = next(line for line in estimate(*words)[1].splitlines() if line.startswith("| fits"))
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["yes", "no: the Fisher pass"]
+    monkeypatch.setattr("hf_unlearn.cli.estimates.free_bytes", lambda device: 1)
+    found = json.loads(estimate(*words, "--json")[1])["modes"]
+    assert found["masked"]["too_large"] == ["the Fisher pass", "the training"]
+
+
+def test_memory_is_asked_of_the_device_at_hand(monkeypatch):
+    """Of torch for an accelerator, of psutil for the host: there is no /proc on other systems."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=12))
+    assert free_bytes("cpu") == 12
+    for kind in ("cuda", "xpu"):
+        monkeypatch.setattr(f"torch.{kind}.mem_get_info", lambda *args: (7, 9))
+        assert free_bytes(kind) == 7
+    monkeypatch.setattr("torch.mps.recommended_max_memory", lambda: 10)
+    monkeypatch.setattr("torch.mps.driver_allocated_memory", lambda: 4)
+    assert free_bytes("mps") == 6
+    for kind in ("cuda", "xpu"):
+        monkeypatch.setattr(f"torch.{kind}.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    assert device_at_hand() == "mps"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert device_at_hand() == "cpu"
 
 
 @pytest.mark.parametrize(

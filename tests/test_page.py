@@ -99,7 +99,7 @@ def test_the_page_shows_every_section(tmp_path):
         "Environment",
     ]
     text = " ".join(found.text.split())
-    assert "The mask holds 40.0% of 40 weights." in text and "one outer step2.00 s" in text
+    assert "The mask holds 40.0% of 40 trained weights." in text and "one outer step2.00 s" in text
     assert "forgotten: class 5 · method: ssd" in text and "1,234" in text
     assert [text.count(aim) for aim in ("lower forgets more", "higher is better", "lower is better")] == [1, 1, 1]
     image = next(attrs for tag, attrs in found.tags if tag == "img")
@@ -116,7 +116,7 @@ def test_an_adapter_has_its_section(tmp_path):
     text = " ".join(seen(run_record(adapter=adapter, base_model=base, loads_with=["X", "Y"]), tmp_path).text.split())
     assert "trained weights1,234 rank4 alpha over rank2 mergedno" in text
     assert "mid.to_q8 mid.to_v2" in text and "its licencemit loads withX, Y" in text
-    assert "40 weights of the adapter, which is no mask on the weights of the model." in text
+    assert "40 trained weights of the adapter, which is no mask on the weights of the model." in text
     assert "Adapter" not in seen(run_record(), tmp_path).headings
 
 

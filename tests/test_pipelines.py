@@ -53,7 +53,7 @@ def test_bad_calls_are_named(pipeline, unconditional):
         pipeline(5)
     without = ClassConditionalDDPMPipeline(pipeline.unet, pipeline.scheduler)
     with pytest.raises(ValueError, match="guidance_scale=1"):
-        without(0)
+        without(0, guidance_scale=1.5)
     assert len(without(0, guidance_scale=1, num_inference_steps=1).images) == 1
     with pytest.raises(ValueError, match="DDPMPipeline"):
         ClassConditionalDDPMPipeline(unconditional.unet, unconditional.scheduler)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_dit, tiny_pipeline, tiny_sd, tiny_vit
+from conftest import save_classifier, tiny_dit, tiny_pipeline, tiny_sd, tiny_vit
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -34,7 +34,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     vit = tiny_vit()
     vit.config.id2label = {i: str(i) for i in range(4)}
     vit.config.label2id = {str(i): i for i in range(4)}
-    vit.save_pretrained(root / "vit")
+    save_classifier(vit, root / "vit")
     generator = np.random.default_rng(0)
     for name, shape in (("grey", (8, 8)), ("colour", (8, 8, 3))):
         for label in range(4):

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from ..data.class_names import class_ids
 from ..data.pairs import random_subset, split_by_index, split_by_label
 from ..data.sources import held_out_split, split_names
-from ..families.classifier.load import ProcessedImages, load_labelled_images
+from ..families.classifier.inputs import plain_processor
+from ..families.classifier.load import ProcessedImages, load_labelled_images, need_processor
 from .flags import flag
 
 
@@ -33,6 +34,10 @@ class ClassifierDataFlags:
     forget_fraction: float | None = flag(None, "Share of the training images to forget, drawn at random by --seed.")
     forget_indices: str | None = flag(None, "File with the positions of the training images to forget, one a line.")
     skip_unreadable_images: bool = flag(False, "Leave broken images out and name them.")
+    image_mean: list[float] | None = flag(
+        None, "Mean of the pixels in [0, 1], one number or one a channel, for a model folder without a processor."
+    )
+    image_std: list[float] | None = flag(None, "Standard deviation of the pixels, in the same way.")
 
     def __post_init__(self):
         for name in ("max_train_samples", "max_eval_samples"):
@@ -44,6 +49,8 @@ class ClassifierDataFlags:
         given = [n for n in ("forget_class", "forget_fraction", "forget_indices") if getattr(self, n) is not None]
         if len(given) > 1 or (not given and (self.train_data_dir or self.dataset_name)):
             raise ValueError("say what to forget with one of --forget_class, --forget_fraction or --forget_indices")
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError("--image_mean and --image_std belong together: give both")
         if self.train_data_dir and self.dataset_name:
             raise ValueError("give the training images by --train_data_dir or by --dataset_name, not both")
 
@@ -66,6 +73,27 @@ class ClassifierDataFlags:
         if images.skipped:
             print(f"{len(images.skipped)} unreadable images of {where} are left out: {', '.join(images.skipped)}")
         return images
+
+
+def processor_of(data: ClassifierDataFlags, model: PreTrainedModel, processor: Any, name: str) -> Any:
+    """The processor that came with the model called `name`, or the one that the flags describe.
+
+    Raises:
+        ValueError: there is neither, or both.
+    """
+    if data.image_mean is None or data.image_std is None:
+        need_processor(
+            processor,
+            name,
+            "set --image_mean and --image_std (0.5 and 0.5 for pixels in [-1, 1]; 0.485 0.456 0.406 and "
+            "0.229 0.224 0.225 for those of ImageNet), or save its image processor beside it",
+        )
+        return processor
+    if processor is not None:
+        raise ValueError(
+            f"{name} has an image processor, which says mean and std: leave --image_mean and --image_std out"
+        )
+    return plain_processor(model.config, data.image_mean, data.image_std)
 
 
 def train_images(data: ClassifierDataFlags, model: PreTrainedModel, processor: Any) -> ProcessedImages:

@@ -4,16 +4,19 @@ backward, both on torch's meta device, where nothing is allocated; time from a f
 The counts are those of sfron's outer step, whose parts are those of the other methods too.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..common.untrusted import loading, pipeline_index
+from ..families.classifier.inputs import input_channels, input_sides
 from ..families.load import DIT, pipeline_class
 from ..methods import SFRon
 from ..saliency.fisher import sample_chunk
@@ -59,9 +62,8 @@ def arguments(network: nn.Module, batch: int, device: Any, size: int | None = No
     config: Any = network.config
     zeros = torch.zeros
     if not hasattr(config, "sample_size"):  # a transformers classifier
-        seen: Any = size or getattr(config, "image_size", 224)
-        sides = (seen, seen) if isinstance(seen, int) else tuple(seen)
-        return {"pixel_values": zeros(batch, config.num_channels, *sides, device=device)}
+        sides = (size, size) if size else input_sides(config) or (224, 224)
+        return {"pixel_values": zeros(batch, input_channels(config), *sides, device=device)}
     size = size or config.sample_size or 32
     sides = (size, size) if isinstance(size, int) else tuple(size)
     sample = zeros(batch, config.in_channels, *sides, device=device)
@@ -119,8 +121,14 @@ class Memory:
 
     @property
     def preparation(self) -> int:
+        """Peak of the Fisher pass before the first step; 0 without one."""
         first = self.lasting["weights"] + self.lasting["copy of the original"]
         return first + sum(self.preparing.values()) if self.preparing else 0
+
+    def too_large(self, free: int) -> list[str]:
+        """The parts of a run that take more than `free` bytes, in words."""
+        parts = {"the Fisher pass": self.preparation, "the training": self.peak}
+        return [name for name, needed in parts.items() if needed > free]
 
 
 def memory(
@@ -151,8 +159,7 @@ def memory(
     preparing: dict[str, int] = {}
     if mode != "full":
         samples = min(method.fisher_batch_size, method.fisher_samples or method.fisher_batch_size)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        chunk = sample_chunk(dict(network.named_parameters()), samples, device)
+        chunk = sample_chunk(dict(network.named_parameters()), samples, device_at_hand())
         copies, together = (chunk, chunk) if method.fisher == "sample" else (1, samples)
         preparing = {"Fishers": 2 * FP32 * base, "gradients of a chunk": copies * FP32 * base}
         preparing["activations of a chunk"] = passes["activations"] * together // batch
@@ -218,8 +225,9 @@ def measure(network: nn.Module, batch: int, device: Any, size: int | None = None
 
 
 def _wait(device: Any) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
+    kind = torch.device(device).type
+    if kind != "cpu":
+        getattr(torch, kind).synchronize()
 
 
 def filled(network: nn.Module, device: Any) -> nn.Module:
@@ -233,9 +241,22 @@ def filled(network: nn.Module, device: Any) -> nn.Module:
     return real
 
 
+# ---- the device ------------------------------------------------------------------------------
+def device_at_hand() -> str:
+    """The type of device that a run would take: cuda, xpu or mps where torch has one, unless ACCELERATE_USE_CPU says
+    otherwise; else cpu."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on"):
+        return "cpu"
+    kinds = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+    return next((kind for kind, backend in kinds.items() if backend.is_available()), "cpu")
+
+
 def free_bytes(device: Any) -> int:
-    """Memory that a new program could take on this device."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    """Memory that a new program could take on this device, as torch says it; of the host, as psutil does."""
+    kind = torch.device(device).type
+    if kind in ("cuda", "xpu"):
+        return getattr(torch, kind).mem_get_info()[0]
+    host = psutil.virtual_memory().available
+    if kind == "mps":  # memory that it shares with the host
+        return min(host, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return host

@@ -1,6 +1,6 @@
 """From the data flags of UNets and DiTs to forget and retain sets, whose labels are the model's class numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,14 @@ from .flags import ImageDataFlags
 
 
 def image_sets(
-    data: ImageDataFlags, size: int, channels: int, conditional: bool = True, names: Mapping[str, int] | None = None
+    data: ImageDataFlags,
+    size: int | Sequence[int],
+    channels: int,
+    conditional: bool = True,
+    names: Mapping[str, int] | None = None,
 ) -> tuple[Any, Any]:
-    """Return (forget, retain) images as the flags say, `size` wide and high unless they give a resolution.
+    """Return (forget, retain) images as the flags say, of `size` (one number, or height and width) unless they give a
+    resolution.
 
     Class numbers are those of the training data, in the sorted order of its folders' names, or the model's where it
     names the same classes. Separate forget images have them too, by the names of their folders.

@@ -11,7 +11,8 @@ from ..common.limits import check_limits
 from ..common.names import is_hub_id
 from ..data.pairs import collate
 from ..evaluation import DIGITS_DDPM
-from ..families.classifier.load import check_same_build, pixels_for
+from ..families.classifier.inputs import pixels_for
+from ..families.classifier.load import check_same_build
 from ..families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
 from ..report.reading import read_record
 from ..report.record import RunRecord
@@ -76,7 +77,8 @@ class SideBySide:
         """(original's, unlearned model's) share of each class name for one image."""
         if image is None:
             raise ValueError("choose an image")
-        pixels = pixels_for(image, self.models["unlearned"].config, self.processor)
+        config = self.models["unlearned"].config
+        pixels = pixels_for(image, config, self.processor)
         found = []
         for model in self.models.values():
             shares = model(collate([pixels])).logits[0].float().softmax(0)

@@ -135,9 +135,9 @@ class ImageDataset(LabelledDataset):
 
     Args:
         rows: data with `image_column` (PIL images) and, if `label_column` is given, integer labels.
-        size: height and width after resizing. None keeps each image's own size.
+        size: height and width after resizing, one number or both. None keeps each image's own size.
         channels: 1 (grey) or 3 (RGB).
-        center_crop: whether to crop to a square instead of squeezing.
+        center_crop: whether to crop to that shape instead of squeezing.
 
     Attributes:
         class_names: by number; empty where the data has numbers only.
@@ -146,7 +146,7 @@ class ImageDataset(LabelledDataset):
     def __init__(
         self,
         rows: Any,
-        size: int | None,
+        size: int | Sequence[int] | None,
         channels: int,
         image_column: str = "image",
         label_column: str | None = None,
@@ -199,21 +199,24 @@ class ImageDataset(LabelledDataset):
         return (file_content(self.stored[int(i)][self.image_column]) for i in positions)
 
 
-def to_pixels(image: Image.Image, size: int | None, channels: int, center_crop: bool = False) -> Tensor:
-    """Return the image as a (C, H, W) float tensor in [-1, 1], `size` pixels square.
+def to_pixels(
+    image: Image.Image, size: int | Sequence[int] | None, channels: int, center_crop: bool = False
+) -> Tensor:
+    """Return the image as a (C, H, W) float tensor in [-1, 1], `size` pixels square, or (height, width).
 
-    `center_crop` resizes the shorter side and crops the longer one; otherwise the image is squeezed to a square.
+    `center_crop` scales the image until it covers that and crops the rest; otherwise the image is squeezed to it.
     """
     image = eight_bit(image).convert("L" if channels == 1 else "RGB")
-    if size is not None and image.size != (size, size):
+    high, wide = (size, size) if isinstance(size, int) else size or (image.height, image.width)
+    if image.size != (wide, high):
         if center_crop:
-            factor = size / min(image.size)
-            wide, high = (max(size, round(side * factor)) for side in image.size)
-            image = image.resize((wide, high), Image.Resampling.LANCZOS)
-            left, top = (wide - size) // 2, (high - size) // 2
-            image = image.crop((left, top, left + size, top + size))
+            factor = max(wide / image.width, high / image.height)
+            scaled = max(wide, round(image.width * factor)), max(high, round(image.height * factor))
+            image = image.resize(scaled, Image.Resampling.LANCZOS)
+            left, top = (scaled[0] - wide) // 2, (scaled[1] - high) // 2
+            image = image.crop((left, top, left + wide, top + high))
         else:
-            image = image.resize((size, size), Image.Resampling.LANCZOS)
+            image = image.resize((wide, high), Image.Resampling.LANCZOS)
     pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
 

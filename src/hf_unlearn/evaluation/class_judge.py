@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..common.losses import spread
 from ..data.pairs import labels_of
 from ..data.protocols import SizedDataset
-from ..families.classifier.load import load_image_classifier, pixels_for
+from ..families.classifier.inputs import input_channels, input_sides, pixels_for
+from ..families.classifier.load import load_image_classifier, need_processor
 from .class_pictures import compare_pipelines
 from .generation import GenerationFigures, SamplingConfig
 
@@ -32,9 +33,8 @@ class ClassifierJudge(nn.Module):
     def __init__(self, model: Any, processor: Any, name: str = ""):
         super().__init__()
         self.model, self.processor, self.name = model.eval(), processor, name
-        size = getattr(model.config, "image_size", None) or 32
-        sides = (size, size) if isinstance(size, int) else tuple(size)
-        self.num_features = self.features(torch.zeros(1, model.config.num_channels, *sides)).shape[1]
+        sides = input_sides(model.config) or (32, 32)
+        self.num_features = self.features(torch.zeros(1, input_channels(model.config), *sides)).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) on the CPU."""
@@ -70,6 +70,7 @@ def class_judge(name_or_path: str, revision: str | None, classes: Sequence[int])
             f"{name_or_path} has {model.config.num_labels} classes and cannot read class {unknown[0]}: "
             "name a judge with the model's class numbers"
         )
+    need_processor(processor, name_or_path, "save its image processor beside it")
     return ClassifierJudge(model, processor, Path(name_or_path).name)
 
 

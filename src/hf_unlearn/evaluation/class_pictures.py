@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..families.ddpm.pipeline import load_ddpm_pipeline
+from ..families.ddpm.pipeline import ClassConditionalDDPMPipeline, load_ddpm_pipeline
 from ..families.load import DIT, prepare_family
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
@@ -104,7 +104,7 @@ def frozen_copy(pipeline: Any) -> Any:
         network = copy.deepcopy(pipeline.transformer).eval().requires_grad_(False)
         return type(pipeline)(network, pipeline.vae, copy.deepcopy(pipeline.scheduler))
     unet = copy.deepcopy(pipeline.unet).eval().requires_grad_(False)
-    extra = {"null_class": pipeline.null_class} if "null_class" in pipeline.config else {}
+    extra = {"null_class": pipeline.null_class} if isinstance(pipeline, ClassConditionalDDPMPipeline) else {}
     return type(pipeline)(unet=unet, scheduler=copy.deepcopy(pipeline.scheduler), **extra)
 
 

@@ -196,8 +196,9 @@ class Denoising(Objective):
                 raise ValueError("the model is class-conditional but the data has no labels: name a label column")
             outside = sorted(set(labels) - set(self.class_labels))
             if outside:
+                null = f", and class {self.null_class} means none" if self.null_class in outside else ""
                 raise ValueError(
-                    f"labels {outside[:5]} are out of range: the model has {len(self.class_labels)} classes"
+                    f"labels {outside[:5]} are out of range: the model has {len(self.class_labels)} classes{null}"
                 )
 
     @property
@@ -212,6 +213,7 @@ class Denoising(Objective):
             forget_label_dropout=self.forget_label_dropout,
             null_class=self.null_class,
             antithetic=self.antithetic,
+            scheduler=type(self.pipeline.scheduler).__name__,
             anchor_rule=self.anchor_rule if pairs else "",
             anchors=[Anchor(self.label_name(label), self.label_name(anchor)) for label, anchor in pairs],
         )

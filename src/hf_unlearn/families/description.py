@@ -23,6 +23,7 @@ class Description:
     forget_label_dropout: Annotated[bool | None, "whether forget samples get it too"] = None
     null_class: Annotated[int | None, "label that means no class; 0, the empty prompt, for text to image"] = None
     antithetic: Annotated[bool | None, "whether timesteps are drawn in pairs, t and T-1-t"] = None
+    scheduler: Annotated[str | None, "class of the scheduler that the model is saved with and samples with"] = None
     anchor_rule: Annotated[str, "how the anchor of a forget sample is chosen, in words"] = ""
     anchors: Annotated[
         list[Anchor], "each forgotten class or prompt and its anchor; empty where each sample has its own"

@@ -46,14 +46,19 @@ class DDPMSchedule(NoiseSchedule):
         scheduler: a diffusers scheduler with `alphas_cumprod`.
 
     Raises:
-        ValueError: the scheduler predicts something else.
+        ValueError: the scheduler noises otherwise, or the network predicts something else.
     """
 
     alphas: Tensor  # (T,) ᾱ
 
     def __init__(self, scheduler: Any):
         super().__init__()
-        self.prediction_type = scheduler.config.prediction_type
+        if not isinstance(getattr(scheduler, "alphas_cumprod", None), Tensor):
+            raise ValueError(
+                f"the scheduler is a {type(scheduler).__name__}, which does not noise as DDPM does (it has no "
+                "alphas_cumprod): give a model with a DDPM, DDIM, PNDM, DPM-Solver or Euler scheduler"
+            )
+        self.prediction_type = scheduler.config.get("prediction_type", "epsilon")
         if self.prediction_type not in PREDICTION_TYPES:
             raise ValueError(f"prediction_type {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
         self.num_timesteps = scheduler.config.num_train_timesteps

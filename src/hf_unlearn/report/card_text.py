@@ -5,6 +5,7 @@ from typing import Any
 from ..evaluation.metric import Metric, is_share, share_interval
 from ..evaluation.tables import markdown_table
 from .escaping import markdown
+from .made import sampler_of
 from .record import RunRecord
 from .verdict import shown
 
@@ -60,6 +61,56 @@ def change(record: RunRecord, metric: str) -> str:
         return f"{title(metric)} stayed at {shown(metric, after)}{aside}"
     verb = "fell" if after < before else "rose"
     return f"{title(metric)} {verb} from {shown(metric, before)} to {shown(metric, after)}{aside}"
+
+
+def mask_sentence(record: RunRecord) -> str:
+    """What was in the mask, of which weights, and when it held."""
+    mask, weights = record.mask, record.weights
+    if mask.density is None:
+        return "There was no mask: every trained weight was free to move."
+    count = sum(row.weights for row in mask.layers)
+    whole = weights is None or weights.trained == "all"
+    network = "" if weights is None else f" of the {weights.network}"
+    named = f"{count:,} " if count else ""
+    said = [f"{mask.density:.1%} of the {named}trained weights{network} were in the mask".replace("%", " %", 1)]
+    if weights is not None and not whole and count:
+        said[0] += f", which is {100 * mask.density * count / weights.total:.3g} % of all its weights"
+    if mask.every_step is not None:
+        said.append(
+            "It held for all steps" if mask.every_step else "It held for forget steps; retain steps move all of them"
+        )
+    if mask.drift is None:
+        said.append("Whether a forget step moved a weight outside the mask was not measured")
+    else:
+        said.append(f"The largest drift of a weight outside the mask in a forget step was {mask.drift:.3g}")
+    return f"{'. '.join(said)}."
+
+
+def scheduler_class(record: RunRecord) -> str:
+    """The scheduler that the samples of the metrics, or else the model, were made with."""
+    sampler = sampler_of(record)
+    saved = record.objective.scheduler if record.objective is not None else None
+    return (sampler.scheduler if sampler is not None else None) or saved or "DDIMScheduler"
+
+
+def generation_call(record: RunRecord) -> str:
+    """A line of Python that generates as for the metrics; "" where none was taken on samples and `pipe` may be
+    called as the library's own examples say."""
+    sampler = sampler_of(record)
+    kind = record.loads_with[0] if record.loads_with else ""
+    by_class = kind in ("ClassConditionalDDPMPipeline", "DiTPipeline")
+    if sampler is None and kind != "ClassConditionalDDPMPipeline":
+        return ""
+    retained = [row.name for row in record.per_class if not row.forget and row.name.isdecimal()]
+    options = [f"class_labels=[{', '.join(retained[:3]) or 0}]"] if by_class else []
+    if record.pipeline_tag == "text-to-image":
+        options.append('"a mountain landscape at sunset"')
+    guided = by_class or record.pipeline_tag == "text-to-image"
+    for name in ("guidance_scale", "num_inference_steps", "height", "width") if sampler is not None else ():
+        value = getattr(sampler, name)
+        if value is not None and (guided or name == "num_inference_steps"):
+            options.append(f"{name}={value:g}")
+    return f"images = pipe({', '.join(options)}).images"
 
 
 def failures(record: RunRecord) -> list[str]:

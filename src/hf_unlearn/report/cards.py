@@ -17,7 +17,7 @@ from huggingface_hub.utils import yaml_dump
 from ..common.files import write_text
 from ..evaluation.metric import is_share
 from ..hub.origin import LICENCE_KEYS
-from .card_text import card_table, definitions, failures
+from .card_text import card_table, definitions, failures, generation_call, mask_sentence, scheduler_class
 from .escaping import FILTERS
 from .eval_results import eval_results, hub_datasets, write_entries
 from .made import how_it_was_made
@@ -169,6 +169,9 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
         judged=any(record.role(name).part == "forget" and not name.endswith("_loss") for name in metrics),
         recipe=_recipe(record),
         made=how_it_was_made(record),
+        mask=mask_sentence(record),
+        scheduler=scheduler_class(record),
+        call=generation_call(record),
     )
     try:
         text = template.render(said)

@@ -16,6 +16,8 @@ class Sampler:
     guidance_scale: float | None = None
     seed: int | None = None
     samples_per_class: int | None = None
+    height: int | None = None
+    width: int | None = None
 
 
 def how_it_was_made(record: RunRecord) -> list[str]:
@@ -55,7 +57,8 @@ def trained_weights(weights: WeightsRecord, objective: Description | None) -> li
     elif weights.trained == "all":
         said = f"All weights of the {weights.network} were trained"
     else:
-        said = f"{_percent(weights.trained_share)} of the weights of the {weights.network} were trained"
+        count = "" if weights.trained_weights is None else f", {weights.trained_weights:,} of {weights.total:,},"
+        said = f"{_percent(weights.trained_share)} of the weights of the {weights.network}{count} were trained"
     method = objective.train_method if objective is not None else None
     named = f" (`train_method` {method})" if method else ""
     moved = [] if weights.moved_share is None else [f"{_percent(weights.moved_share)} of all weights moved."]

@@ -74,6 +74,7 @@ class WeightsRecord:
     total: Annotated[int, "number of its weights, without those of an adapter"]
     trained: Annotated[str, "`all`, `part` or `adapter`"]
     trained_share: Annotated[float, "trained weights over `total`; those of an adapter count as trained"]
+    trained_weights: Annotated[int | None, "number of the trained weights; null in older files"] = None
     moved_share: Annotated[
         float | None, "share of `total` that differs from the original; null where no original was kept to compare"
     ] = None
@@ -107,13 +108,18 @@ class ClassRow:
 class MaskRecord:
     """Which weights a forget step may move."""
 
-    density: Annotated[float | None, "share of the weights that a forget step may move; null without a mask"] = None
+    density: Annotated[
+        float | None, "share of the trained weights that a forget step may move; null without a mask"
+    ] = None
     drift: Annotated[
         float | None, "largest drift of any other weight in a forget step; null if it was not measured"
     ] = None
-    layers: Annotated[list[MaskRow], "parameter, number of its weights, share of them in the mask"] = field(
+    layers: Annotated[list[MaskRow], "trained parameter, number of its weights, share of them in the mask"] = field(
         default_factory=list
     )
+    every_step: Annotated[
+        bool | None, "whether the mask holds for all steps and not for forget steps alone; null in older files"
+    ] = None
 
 
 @dataclass

@@ -83,6 +83,7 @@ def record_run(
             density=masks.density if masks is not None else None,
             drift=trainer.verify_mask(),
             layers=[MaskRow(*row) for row in masks.table()] if masks is not None else [],
+            every_step=method.masks_every_step if masks is not None else None,
         ),
         cost=_cost(sum(row.get("train_runtime", 0.0) for row in log), trainer.args.device),
         history=[from_json(HistoryEntry, row, f"history[{i}]") for i, row in enumerate(trainer.history)],
@@ -134,7 +135,7 @@ def _weights(trainer: Any) -> WeightsRecord:
         pairs = [(p.detach(), old[name].to(p.device)) for name, p in network.named_parameters() if name in free]
         moved = sum(int((new != before).sum()) for new, before in pairs) / total
     kind = "adapter" if adapter is not None else "all" if trained == total else "part"
-    return WeightsRecord(type(network).__name__, total, kind, trained / total, moved)
+    return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved)
 
 
 def _adapter(objective: Any) -> AdapterRecord:

@@ -53,6 +53,17 @@ def load_checkpoint(folder: Path) -> tuple[Masks | None, torch.Tensor | None, di
     return masks, baseline_losses, read_json(folder / STATE_FILE)
 
 
+def check_same_run(folder: Path, state: dict[str, Any], described: dict[str, Any]) -> None:
+    """Raise ValueError if a checkpoint's `state` says otherwise than `described`, what a resumed run must share."""
+    for key, ours in described.items():
+        theirs = state.get(key)
+        if theirs != ours:
+            if isinstance(ours, dict) and isinstance(theirs, dict):  # say only what differs
+                names = [n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n)]
+                theirs, ours = ({n: part.get(n) for n in names} for part in (theirs, ours))
+            raise ValueError(f"{folder} was written with {key} {theirs}, this run has {ours}")
+
+
 def check_checkpoint(folder: Path, objective: Objective) -> None:
     """Check what Trainer will load from a checkpoint: weights as safetensors, all else as tensors and containers.
 

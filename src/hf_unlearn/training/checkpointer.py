@@ -15,7 +15,7 @@ from ..data.streaming import StreamedPairs
 from ..families.base import Objective
 from ..methods import Method
 from ..saving.checkpoints import discard, rotate, seal
-from ..saving.export import STATE_FILE, check_checkpoint, load_checkpoint, save_checkpoint
+from ..saving.export import STATE_FILE, check_checkpoint, check_same_run, load_checkpoint, save_checkpoint
 from .callbacks import TwoSidedStop
 from .config import UnlearnConfig
 from .reference import Reference
@@ -112,13 +112,7 @@ class Checkpointer:
         lacks = sorted({*described, *kept} - state.keys())
         if lacks:
             raise ValueError(f"{folder / STATE_FILE} has no {lacks[0]}: resume from another checkpoint")
-        for key, ours in described.items():
-            theirs = state[key]
-            if theirs != ours:
-                if isinstance(ours, dict) and isinstance(theirs, dict):  # say only what differs
-                    names = [n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n)]
-                    theirs, ours = ({n: part.get(n) for n in names} for part in (theirs, ours))
-                raise ValueError(f"{folder} was written with {key} {theirs}, this run has {ours}")
+        check_same_run(folder, state, described)
         for part in self.parts:
             part.load_state_dict({key: state[key] for key in part.state_dict()})
         self.stop.copy_from(folder)

@@ -31,7 +31,9 @@ def _parser() -> CommandParser:
     parser.add_argument("model", help="DDPM, DiT or Stable Diffusion pipeline or image classifier: folder or Hub id.")
     parser.add_argument("--revision", help="Hub revision of the model.")
     parser.add_argument(
-        "--batch_size", type=int, default=64, help="Forget samples, and retain samples, per device; the default is 64."
+        "--batch_size",
+        type=int,
+        help="Forget samples, and retain samples, per device; the default is that of the command for such a model.",
     )
     parser.add_argument("--size", type=int, help="Height and width that the network sees; the default is its own.")
     parser.add_argument("--retain_steps", type=int, default=2, help="Retain steps per outer step; the default is 2.")
@@ -53,16 +55,27 @@ def _parser() -> CommandParser:
     return parser
 
 
+def usual_batch(name_or_path: str, revision: str | None = None) -> int:
+    """The default --train_batch_size of the command that unlearns such a model."""
+    from ...families.load import DIT, TEXT_TO_IMAGE, pipeline_class
+    from ..flags import TrainingFlags
+    from .dit import DiTFlags
+    from .sd import DiffusionFlags
+
+    kind = pipeline_class(name_or_path, revision)
+    flags = DiTFlags if kind in DIT.classes else DiffusionFlags if kind in TEXT_TO_IMAGE.classes else TrainingFlags
+    return flags().train_batch_size
+
+
 def estimate(flags: Any) -> dict[str, Any]:
     """{"model", "parameters", "batch_size", "device", "free_bytes", "modes": {mode: parts, peak, seconds, ...}}."""
-    import torch
-
     from ...methods import SFRon
-    from ..estimates import MODES, adapted, free_bytes, memory, outline
+    from ..estimates import MODES, adapted, device_at_hand, free_bytes, memory, outline
 
+    flags.batch_size = flags.batch_size or usual_batch(flags.model, flags.revision)
     options = ("retain_steps", "retain_loss", "forget_optim", "slow_rate", "fisher_batch_size")
     method = SFRon(**{name: getattr(flags, name) for name in options})
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_at_hand()
     modes: dict[str, Any] = {}
     free = free_bytes(device)
     for mode in MODES:
@@ -76,7 +89,9 @@ def estimate(flags: Any) -> dict[str, Any]:
             times, why = modes["full"]["_times"], modes["full"]["not_timed"]
         else:
             times, why = (None, "--no_time") if flags.no_time else _times(network, needed, flags, device, free)
-        modes[mode] = {**_parts(needed), "_times": times, "not_timed": why, "fits": needed.peak <= free}
+        too_large = needed.too_large(free)
+        modes[mode] = {**_parts(needed), "_times": times, "not_timed": why, "fits": not too_large}
+        modes[mode]["too_large"] = too_large
         if times is not None:
             modes[mode]["seconds_per_outer_step"] = times.outer_step(method, flags.batch_size)
             modes[mode]["timed_at_batch"] = times.batch
@@ -123,7 +138,8 @@ def table(found: dict[str, Any]) -> str:
             rows.append([name, *(_size(values[group][name]) for values in modes.values())])
     rows.append(["**peak of training**", *(f"**{_size(v['peak_bytes'])}**" for v in modes.values())])
     rows.append(["peak of the Fisher pass before", *(_size(v["preparation_bytes"]) for v in modes.values())])
-    rows.append(["fits", *("yes" if v["fits"] else "no" for v in modes.values())])
+    fits = ("yes" if v["fits"] else f"no: {' and '.join(v['too_large'])}" for v in modes.values())
+    rows.append(["fits", *fits])
     rows.append(["an outer step", *(_seconds(v) for v in modes.values())])
     timed = sorted({v["timed_at_batch"] for v in modes.values() if "timed_at_batch" in v})
     how = (

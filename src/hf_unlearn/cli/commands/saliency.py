@@ -17,7 +17,7 @@ BOTH: tuple[str, ...] = ("dataset_name", "dataset_config_name", "train_data_dir"
 BOTH += ("image_column", "label_column")
 OBJECTIVE = ("label_dropout", "antithetic", "null_class", "variance_weight", "random_flip", "cache_dir")
 PIPELINES = ("forget_data_dir", "resolution", "center_crop", *OBJECTIVE)
-CLASSIFIERS = ("forget_fraction", "max_train_samples", "skip_unreadable_images")
+CLASSIFIERS = ("forget_fraction", "max_train_samples", "skip_unreadable_images", "image_mean", "image_std")
 MASK = ("mask_threshold", "fisher", "fisher_samples", "fisher_batch_size")
 
 
@@ -49,7 +49,7 @@ def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "SizedD
     from ...evaluation import DIGITS_DDPM
     from ...families import Classification, DiTPrediction, NoisePrediction
     from ...families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
-    from ..classifier_flags import ClassifierDataFlags, split_train, train_images
+    from ..classifier_flags import ClassifierDataFlags, processor_of, split_train, train_images
     from ..flags import ImageDataFlags
     from ..image_sets import latent_sets, unet_sets
 
@@ -58,6 +58,7 @@ def load(model: str | None, given: dict[str, Any]) -> tuple["Objective", "SizedD
     if family is CLASSIFIER:
         _refuse(given, PIPELINES, "a classifier")
         flags = ClassifierDataFlags(**_chosen(given, (*BOTH, *CLASSIFIERS), forget_indices=_one_file))
+        processor = processor_of(flags, loaded, processor, str(model))
         train = train_images(flags, loaded, processor)
         forget, retain = split_train(flags, train, loaded, given["seed"])
         return Classification(loaded, processor), forget, retain

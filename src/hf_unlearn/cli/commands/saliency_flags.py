@@ -38,6 +38,9 @@ def parser() -> CommandParser:
     switch(data, "--center_crop", "Crop images to a square instead of squeezing them (pipelines).")
     add(data, "--max_train_samples", type=int, help="Images to take, spread evenly over the data (classifiers).")
     switch(data, "--skip_unreadable_images", "Leave broken images out (classifiers).")
+    pixels = "of the pixels in [0, 1], for a classifier without a processor: one number, or one a channel."
+    add(data, "--image_mean", type=float, nargs="+", help=f"Mean {pixels}")
+    add(data, "--image_std", type=float, nargs="+", help=f"Standard deviation {pixels}")
 
     loss = flags.add_argument_group("Loss of pipelines")
     add(loss, "--label_dropout", type=float, help="Share of null labels among retain samples; the default is 0.1.")

@@ -12,11 +12,12 @@ from ...data.protocols import SizedDataset
 from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
 from ...evaluation.metric import Metric
 from ...families import Classification
+from ...families.classifier.inputs import plain_processor
 from ...families.classifier.load import ProcessedImages, check_same_build, load_image_classifier
 from ...training import recipes
 from ...training.config import UnlearnConfig
 from ...training.trainer import UnlearnTrainer
-from ..classifier_flags import held_out_images, split_train, train_images
+from ..classifier_flags import held_out_images, processor_of, split_train, train_images
 from .skeleton import Run, need_modules
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
@@ -59,6 +60,10 @@ class ClassifierRun(Run):
 
     def check(self) -> None:
         data = self.data
+        if self.base_model is None and data.image_mean:
+            raise ValueError(
+                "--image_mean and --image_std are for a model without a processor: name it, or leave them out"
+            )
         if self.base_model is None and (data.train_data_dir or data.dataset_name or data.validation_data_dir):
             raise ValueError("no model: set --pretrained_model_name_or_path to the classifier trained on these images")
         if self.base_model is None or data.validation_data_dir:
@@ -73,8 +78,15 @@ class ClassifierRun(Run):
     def load(self) -> None:
         if self.base_model is None:
             self.pipeline = recipes.build_classifier("digits_vit", self.training.seed)
+            self.processor = plain_processor(self.pipeline.config, [0.5], [0.5])  # as the digits are stored
         else:
-            self.pipeline, self.processor = load_image_classifier(self.base_model, self.revision, self.model.variant)
+            self.pipeline, found = load_image_classifier(self.base_model, self.revision, self.model.variant)
+            self.processor = processor_of(self.data, self.pipeline, found, self.base_model)
+        self.objective = Classification(self.pipeline, self.processor)
+        named = self.model.retrained_model
+        if named:
+            self.retrained, _ = load_image_classifier(named)
+            check_same_build(self.pipeline, self.retrained, f"retrained_model {named}")
 
     def sets(self) -> None:
         """Everything that can be wrong is found first, before the default models are trained."""
@@ -89,25 +101,16 @@ class ClassifierRun(Run):
         self.method.sized(len(self.forget), len(self.retain))
         if self.data.forget_class and self.forgotten != f"class {', '.join(self.data.forget_class)}":
             print(f"to forget: {self.forgotten}")
-        self.load_retrained()
         if self.base_model is None:
+            if self.retrained is None:
+                self.retrained = recipes.build_classifier("digits_vit", seed)
+                recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
             recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)
         if self.test is None:
             print("test accuracy and membership inference need images never trained on: pass --validation_data_dir")
         self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, bool(self.data.forget_class))
         if self.retrained is not None:
             self.retrained.to(self.config().device)
-        self.objective = Classification(model, self.processor)
-
-    def load_retrained(self) -> None:
-        """Load the model trained without the forget data, or train one where the model is the default one."""
-        seed, named = self.training.seed, self.model.retrained_model
-        if named:
-            self.retrained, _ = load_image_classifier(named)
-            check_same_build(self.pipeline, self.retrained, f"retrained_model {named}")
-        elif self.base_model is None:
-            self.retrained = recipes.build_classifier("digits_vit", seed)
-            recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
 
     def measure(self, model: Any, reference: Any) -> dict[str, Metric]:
         """Return the metrics of a model, with distances to `reference` if there is one."""

@@ -20,11 +20,14 @@ from ...evaluation import (
     retrained_digits_ddpm,
     strength_picture,
 )
+from ...evaluation.class_pictures import shown_classes
 from ...families import NoisePrediction
-from ...families.ddpm.pipeline import load_ddpm_pipeline
+from ...families.ddpm.pipeline import load_ddpm_pipeline, set_null_class
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import unet_sets
 from ..sample_classifier import sample_classifier
+from .early import check_images
+from .sampling import check_sampling, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
 
@@ -38,6 +41,7 @@ class DDPMRun(DiffusionRun):
         self.original: Any = None
         self.classifier: Any = None
         self.classified = False
+        self.guidance = 1.0
 
     @property
     def default(self) -> bool:
@@ -52,6 +56,8 @@ class DDPMRun(DiffusionRun):
         return self.data.sources
 
     def check(self) -> None:
+        check_images(self.data, self.training, self.method, optional=self.default)
+        self.samples.classifies(self.data, conditional=True)
         need_modules("report", "the picture of the result", "matplotlib")
         if self.samples.eval_samples_per_class and (self.default or self.samples.classifier_model_name_or_path):
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")
@@ -60,18 +66,33 @@ class DDPMRun(DiffusionRun):
         self.pipeline = load_ddpm_pipeline(
             self.base_model or str(DIGITS_DDPM), revision=self.revision, variant=self.model.variant
         )
+        if self.model.null_class is not None:
+            set_null_class(self.pipeline, self.model.null_class)
+        embedded = self.pipeline.unet.config.num_class_embeds
+        self.samples.classifies(self.data, conditional=bool(embedded))
+        if embedded:
+            unguided = getattr(self.pipeline, "null_class", None) is None
+            why = "the model names no null class (if one of its classes means none, say which with --null_class)"
+            self.guidance = usable_guidance(self.sampling.guidance_scale, why if unguided else "")
+        options = (self.model.label_dropout, self.model.null_class, self.model.antithetic)
+        self.objective = NoisePrediction(self.pipeline, *options)
+        self.original = frozen_copy(self.pipeline)
+        check_sampling(self.original, self.draw, shown_classes(self.pipeline, [])[:1] if embedded else None)
 
     def sets(self) -> None:
         self.forget, self.retain = unet_sets(self.data, self.pipeline, self.default)
         self.data.say_classes()
-        self.original = frozen_copy(self.pipeline)
-        options = (self.model.label_dropout, self.model.null_class, self.model.antithetic)
-        self.objective = NoisePrediction(self.pipeline, *options)
         self.objective.class_names = self.data.class_names
         self.classifier = sample_classifier(self.samples, self.data, self.retain, self.objective.conditional)
         self.eval_retain = first_of(self.retain)
         digits_of = self.default and bool(self.data.forget_class) and self.samples.eval_samples_per_class > 0
         self.classified = self.classifier is not None or digits_of
+
+    @property
+    def draw(self) -> SamplingConfig:
+        """How the evaluation samples."""
+        sizes = (self.guidance, self.sampling.num_inference_steps, self.training.seed)
+        return SamplingConfig(max(self.samples.eval_samples_per_class, 4), *sizes)
 
     def before(self, trainer: UnlearnTrainer) -> None:
         if not self.classified:
@@ -83,8 +104,7 @@ class DDPMRun(DiffusionRun):
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         forgotten, folder = self.data.classes, self.training.output_dir
-        sizes = (self.sampling.guidance_scale, self.sampling.num_inference_steps, self.training.seed)
-        draw = SamplingConfig(max(self.samples.eval_samples_per_class, 4), *sizes)
+        draw = self.draw
         pipelines = {"before": self.original.to(trainer.args.device), "after": self.pipeline}
         if self.classified:
             table, metrics, rows = self.classify(pipelines, forgotten, draw, trainer.args.device)

@@ -21,6 +21,8 @@ from ...families.dit.load import load_dit_pipeline
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import decoded_sets, latent_sets
 from ..sample_classifier import sample_classifier
+from .early import check_images
+from .sampling import check_sampling, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
 
@@ -34,6 +36,7 @@ class DiTRun(DiffusionRun):
         self.original: Any = None
         self.classifier: Any = None
         self.state: Any = None
+        self.guidance = 1.0
 
     @property
     def forgotten(self) -> str:
@@ -50,6 +53,10 @@ class DiTRun(DiffusionRun):
     def check(self) -> None:
         if self.base_model is None:
             raise ValueError("no model: set --pretrained_model_name_or_path to a DiTPipeline")
+        if self.data.streaming:
+            raise ValueError("--streaming is for pixels: latents are encoded once and kept")
+        check_images(self.data, self.training, self.method)
+        self.samples.classifies(self.data, conditional=True)
         need_modules("report", "the picture of the result", "matplotlib")
         if self.samples.eval_samples_per_class and self.samples.classifier_model_name_or_path:
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")
@@ -59,6 +66,16 @@ class DiTRun(DiffusionRun):
 
     def load(self) -> None:
         self.pipeline = load_dit_pipeline(str(self.base_model), revision=self.revision, variant=self.model.variant)
+        why, classes = "", self.pipeline.transformer.config.num_embeds_ada_norm
+        if classes != 1000:  # DiTPipeline's null class
+            why = f"DiTPipeline guides models of 1000 classes only, and this one has {classes}"
+        elif self.model.guidance_scale < 1:
+            why = "DiTPipeline guides above 1 only"
+        self.guidance = usable_guidance(self.model.guidance_scale, why)
+        options = (self.model.label_dropout, self.model.antithetic)
+        self.objective = DiTPrediction(self.pipeline, *options, variance_weight=self.model.variance_weight)
+        self.original = frozen_copy(self.pipeline)
+        check_sampling(self.original, self.draw, [0])
 
     def sets(self) -> None:
         cache = self.model.cache_dir or f"{self.training.output_dir}/cache"
@@ -66,11 +83,14 @@ class DiTRun(DiffusionRun):
             sets = latent_sets(self.data, self.pipeline, cache, self.model.random_flip, self.state.device)
         self.forget, self.retain = sets
         self.data.say_classes()
-        self.original = frozen_copy(self.pipeline)
         self.classifier = sample_classifier(self.samples, self.data, self.retain, conditional=True)
-        options = (self.model.label_dropout, self.model.antithetic)
-        self.objective = DiTPrediction(self.pipeline, *options, variance_weight=self.model.variance_weight)
         self.objective.class_names = self.data.class_names
+
+    @property
+    def draw(self) -> SamplingConfig:
+        """How the evaluation samples."""
+        sizes = (self.guidance, self.model.num_inference_steps, self.training.seed)
+        return SamplingConfig(max(self.samples.eval_samples_per_class, 4), *sizes)
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         folder, forgotten = self.training.output_dir, self.data.classes
@@ -78,9 +98,7 @@ class DiTRun(DiffusionRun):
         metrics: dict[str, dict[str, Any]] = loss_metrics(
             self.losses, {"forget": len(self.forget), "retain": len(self.retain)}
         )
-        guidance = self.model.guidance_scale if self.objective.null_class == 1000 else 1.0  # DiTPipeline's null class
-        count = max(self.samples.eval_samples_per_class, 4)
-        draw = SamplingConfig(count, guidance, self.model.num_inference_steps, self.training.seed)
+        draw = self.draw
         named = {"before": self.original, "after": self.pipeline}
         pipelines = {name: pipeline.to(self.state.device) for name, pipeline in named.items()}
         if self.classifier is None:

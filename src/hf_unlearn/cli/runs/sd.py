@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.text_to_image import PictureEvaluation
+from ...families import encode_prompts, text_to_image_objective
 from ...families.concepts import RETAIN_PROMPTS, concept_of, concept_pairs
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
@@ -80,6 +82,12 @@ class TextToImageRun(DiffusionRun):
             raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
         if not self.concept.concept:
             raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
+        for part in ("forget", "retain"):
+            name, folder = (getattr(self.concept, f"{part}_{kind}") for kind in ("dataset_name", "data_dir"))
+            if name and folder:
+                raise ValueError(f"give {part} images by --{part}_data_dir or by --{part}_dataset_name, not both")
+            if folder and not Path(folder).exists():
+                raise ValueError(f"{part}_data_dir {folder} does not exist")
         told = (self.concept.anchor_concept, self.concept.prompt_templates)
         self.concepts = [concept_of(text, *told) for text in self.concept.concept]
         given = self.concept
@@ -108,6 +116,11 @@ class TextToImageRun(DiffusionRun):
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self.loaded = identity_of(self.pipeline)
+        anchors = {p: a for c in self.concepts for p, a in zip(c.prompts[:1], c.anchors[:1]) if p != a}
+        prompts = encode_prompts(self.pipeline, [*anchors, *anchors.values(), self.concepts[0].prompts[0]])
+        options: dict[str, Any] = dict(train_method=self.model.train_method, label_dropout=self.model.label_dropout)
+        options["resolution"] = self.concept.resolution
+        self.objective = text_to_image_objective(self.pipeline, prompts, anchors, **options)  # until there are images
 
     def sets(self) -> None:
         given, model = self.concept, self.model

@@ -19,6 +19,7 @@ from ..finish import finish, prepare_repo
 from ..parsing import resolved
 from ..stages import AGAIN, Stages
 from ..terminal import check_writable
+from .early import check_arguments, check_flags, check_model
 
 
 class Run:
@@ -84,11 +85,12 @@ class Run:
         """Set up processes and measurements; what these lack is said here, before anything is loaded."""
 
     def load(self) -> None:
-        """Load the model into `pipeline`."""
+        """Load the model into `pipeline`, and make an `objective` of it that the method can be checked with."""
         raise NotImplementedError
 
     def sets(self) -> None:
-        """Make `objective`, `forget` and `retain`, and keep what the evaluation needs of the original."""
+        """Make `forget` and `retain`, and the `objective` where it depends on them, and keep what the evaluation needs
+        of the original."""
         raise NotImplementedError
 
     def config(self) -> UnlearnConfig:
@@ -146,12 +148,15 @@ def execute(run: Run) -> None:
         return
     run.check()
     check_folders(run.parts)
+    check_flags(training, run.lora, run.method)
     registered_metrics()  # one that does not load is named before anything is drawn or trained
     check_writable(training.output_dir)
     run.begin()
+    check_arguments(run.config())
     repo = prepare_repo(training, run.hub_revision)
     set_seed(training.seed)
     run.load()
+    check_model(run.objective, run.method, training, run.lora, run.config())
     stages = Stages(training.output_dir, list(run.stages), show=run.shows_stages)
 
     stages.begin("data")

@@ -10,7 +10,6 @@ from PIL import Image
 from transformers import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
     PreTrainedModel,
 )
@@ -18,8 +17,9 @@ from transformers import (
 from ...common.losses import spread
 from ...common.untrusted import check_folder, check_weights, loading
 from ...data.class_names import label_ids
-from ...data.images import LabelledDataset, file_content, image_name, open_image, to_pixels, undecoded
+from ...data.images import LabelledDataset, file_content, image_name, open_image, undecoded
 from ...data.sources import load_rows
+from .inputs import UNUSUAL, has_processor, load_processor, pixels_for
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -28,7 +28,7 @@ def load_image_classifier(
     name_or_path: str, revision: str | None = None, variant: str | None = None
 ) -> tuple[PreTrainedModel, Any]:
     """(model, processor) of a folder or Hub id, weights from safetensors in fp32 (a checkpoint in half precision
-    would be trained in it), the processor on PIL; None for a folder without preprocessor_config.json.
+    would be trained in it), the processor on PIL; None where there is none.
 
     Raises:
         ValueError: no such folder, no image classifier, or one without a trained head.
@@ -45,6 +45,11 @@ def load_image_classifier(
         config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ValueError(f"{name_or_path} is a {config.model_type} model, not an image classifier")
+    if config.model_type in UNUSUAL:
+        raise ValueError(
+            f"{name_or_path} is a {config.model_type} model, which does not take images as (C, H, W) pixels alone: "
+            "give another image classifier"
+        )
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         raise ValueError(
             f"{name_or_path} does not give an image one of several classes: {config.num_labels} labels, "
@@ -63,11 +68,17 @@ def load_image_classifier(
     untrained = sorted(set(report["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if untrained:
         raise ValueError(f"{name_or_path} is no trained classifier: it has no weights for {', '.join(untrained[:3])}")
-    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
-        return model, None
     with loading(name_or_path):
-        return model, AutoImageProcessor.from_pretrained(
-            name_or_path, revision=revision, trust_remote_code=False, backend="pil"
+        if not has_processor(name_or_path, config, revision):
+            return model, None
+        return model, load_processor(name_or_path, revision)
+
+
+def need_processor(processor: Any, name: str, instead: str) -> None:
+    """Raise ValueError if a classifier called `name` came without an image processor; `instead` says what to do."""
+    if processor is None:
+        raise ValueError(
+            f"{name} has no preprocessor_config.json, so the mean and the std of its pixels are not known: {instead}"
         )
 
 
@@ -176,14 +187,6 @@ class ProcessedImages(LabelledDataset):
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
         return pixels_for(image, self.config, self.processor)
-
-
-def pixels_for(image: Image.Image, config: Any, processor: Any) -> torch.Tensor:
-    """(C, H, W) as a classifier of this configuration takes it: by its processor, else in [-1, 1] at image_size."""
-    if processor is None:
-        return to_pixels(image, getattr(config, "image_size", None), config.num_channels)
-    image = image.convert("L" if config.num_channels == 1 else "RGB")
-    return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
 def load_labelled_images(

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 
 from ..base import Baseline, Objective
 from ..description import Description
+from .inputs import input_channels, input_sides
 
 FIXED_SIZE = ("vit", "deit", "vit_msn", "ijepa")  # position embeddings for one image size
 STRIDED = ("swin", "convnext", "convnextv2")  # patches, then a factor of 2 between stages
@@ -138,9 +139,40 @@ class Classification(Objective):
         outside = sorted(set(labels) - set(self.class_labels))
         if outside:
             raise ValueError(f"labels {outside[:5]} are out of range: the model has {self.num_classes} classes")
-        if self._shape[0] != config.num_channels:
-            raise ValueError(f"images have {self._shape[0]} channels but the model takes {config.num_channels}")
+        channels = input_channels(config)
+        if self._shape[0] != channels:
+            raise ValueError(f"images have {self._shape[0]} channels but the model takes {channels}")
         _check_sides(self._shape[1:], config)
+        self._check_forward(example)
+
+    @torch.no_grad()
+    def _check_forward(self, example: dict[str, Tensor]) -> None:
+        """Raise ValueError if one image does not come out as logits (1, classes): another size, or another input."""
+        parameter, training = next(self.network.parameters()), self.network.training
+        if parameter.is_meta:
+            return
+        image = example["pixel_values"][None].to(parameter.device)
+        try:
+            shape = tuple(self.predict(self.network.eval(), {"pixel_values": image}).shape)
+        except AttributeError as error:
+            if "logits" not in str(error):
+                raise
+            raise ValueError(
+                f"the {self.network.config.model_type} gives no logits: give another classifier"
+            ) from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            said, sides = (
+                " ".join(str(error).split())[:300],
+                "x".join(map(str, self._shape[1:] if self._shape else ())),
+            )
+            raise ValueError(
+                f"the {self.network.config.model_type} takes no image of {sides} ({said}): resize the images, or mend "
+                "the size in its processor"
+            ) from error
+        finally:
+            self.network.train(training)
+        if shape != (1, self.num_classes):
+            raise ValueError(f"one image gives logits {shape}, not (1, {self.num_classes}): give an image classifier")
 
     def check_range(self, low: float, high: float) -> None:
         """Raise ValueError for 0..255 where the processor would have divided by 255; normalised pixels may be
@@ -185,9 +217,8 @@ def _check_sides(sides: tuple[int, ...], config: PreTrainedConfig) -> None:
     """Raise ValueError if images of `sides` do not go through: a wrong size, or nothing left after the strides."""
     given = f"images are {sides[0]}x{sides[1]} but the model takes"
     if config.model_type in FIXED_SIZE:
-        size = config.image_size
-        wanted = (size, size) if isinstance(size, int) else tuple(size)
-        if sides != wanted:
+        wanted = input_sides(config)
+        if wanted is not None and sides != wanted:
             raise ValueError(f"{given} {wanted[0]}x{wanted[1]}: resize them")
     stride = config.patch_size * 2 ** (len(config.depths) - 1) if config.model_type in STRIDED else 1
     # Swin's last stage must be one window wide: its position biases are made for whole windows.

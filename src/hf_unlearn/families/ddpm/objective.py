@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
+from .pipeline import check_unet, set_null_class
 
 FAR_OUTSIDE = 10.0  # images that are normalised by their mean and spread stay within
 
@@ -17,8 +18,12 @@ class NoisePrediction(Denoising):
 
     Args:
         pipeline: has `.unet` and `.scheduler`.
-        null_class: the label that means "no class"; default what the pipeline says, or none.
+        null_class: the label that means "no class"; default what the pipeline says, or none. The pipeline samples
+            with it from then on, and is saved with it.
         others: as in `Denoising`.
+
+    Raises:
+        ValueError: a UNet whose condition is no class number or that predicts more than the noise, or no such class.
     """
 
     def __init__(
@@ -30,7 +35,11 @@ class NoisePrediction(Denoising):
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
     ):
-        null_class = null_class if null_class is not None else getattr(pipeline, "null_class", None)
+        check_unet(pipeline.unet.config)
+        if null_class is None:
+            null_class = getattr(pipeline, "null_class", None)
+        else:
+            set_null_class(pipeline, null_class)
         super().__init__(
             pipeline,
             pipeline.unet,

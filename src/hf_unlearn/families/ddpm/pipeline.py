@@ -13,6 +13,8 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from ...common.untrusted import check_filled, loading, pipeline_index
 
+GUIDANCE = 1.5  # default guidance scale of a model with a null class
+
 
 class ClassConditionalDDPMPipeline(DiffusionPipeline):
     """Samples images of given classes from a class-embedding UNet2DModel.
@@ -32,7 +34,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
         if not unet.config.num_class_embeds:
             raise ValueError("the UNet has no class embeddings (num_class_embeds): use diffusers' DDPMPipeline")
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(null_class=null_class)
+        set_null_class(self, null_class)
 
     @property
     def null_class(self) -> int | None:
@@ -42,7 +44,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
     def __call__(
         self,
         class_labels: int | list[int] | torch.Tensor,
-        guidance_scale: float = 1.5,
+        guidance_scale: float | None = None,
         num_inference_steps: int = 50,
         generator: torch.Generator | list[torch.Generator] | None = None,
         eta: float = 0.0,
@@ -53,7 +55,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
 
         Args:
             guidance_scale: w in ε_null + w (ε_class - ε_null) (arXiv 2207.12598); 1 is no guidance and one forward
-                per step instead of two.
+                per step instead of two. The default is 1.5, or 1 for a model without a null class.
             eta: stochasticity of DDIM; schedulers that do not take it never see it.
             output_type: "pil", "np" (B, H, W, C in [0, 1]) or "pt" (B, C, H, W in [0, 1]).
 
@@ -67,6 +69,8 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
             raise ValueError(
                 f"class_labels must lie in 0..{embedded - 1}, got {int(labels.min())}..{int(labels.max())}"
             )
+        if guidance_scale is None:
+            guidance_scale = GUIDANCE if self.null_class is not None else 1.0
         guided = guidance_scale != 1.0
         if guided and self.null_class is None:
             raise ValueError("the model has no null class, so guidance is not possible: set guidance_scale=1")
@@ -103,6 +107,45 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
         return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
 
 
+def set_null_class(pipeline: Any, null_class: int | None) -> None:
+    """Have a UNet2D pipeline sample with this null class, and write it into model_index.json when it is saved.
+
+    Raises:
+        ValueError: the UNet embeds no such class.
+    """
+    if null_class is not None:
+        check_null_class(null_class, pipeline.unet.config.num_class_embeds)
+    pipeline.register_to_config(null_class=null_class)
+
+
+def check_null_class(null_class: int, embedded: int | None) -> None:
+    """Raise ValueError unless `null_class` is one of a model's `embedded` classes."""
+    if not embedded:
+        raise ValueError(f"null_class {null_class} is for models with classes, and this one embeds none: leave it out")
+    if not 0 <= null_class < embedded:
+        raise ValueError(
+            f"null_class {null_class} is not one of the model's {embedded} class embeddings: it must lie in "
+            f"0..{embedded - 1}"
+        )
+
+
+def check_unet(config: Any) -> None:
+    """Raise ValueError if the losses and the samplers of this package do not fit a UNet2DModel of this configuration:
+    its condition is no class number, or it predicts more than the noise."""
+    kind = config.get("class_embed_type")
+    if kind is not None:
+        raise ValueError(
+            f"the UNet has class_embed_type {kind!r}, whose condition is no class number: give a UNet2DModel with "
+            "num_class_embeds, or one without classes"
+        )
+    taken, given = config.get("in_channels"), config.get("out_channels")
+    if taken != given:
+        raise ValueError(
+            f"the UNet takes {taken} channels and gives {given}: give one that predicts noise, v or the image alone, "
+            "without a learned variance or a concatenated condition"
+        )
+
+
 def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     """A UNet2D pipeline from a folder or Hub id: class-conditional if its UNet embeds classes, else DDPMPipeline.
 
@@ -116,6 +159,11 @@ def load_ddpm_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
         raise ValueError(f"{folder} is a {index.get('_class_name')}, not a pipeline around a UNet2DModel")
     with loading(folder):
         unet = UNet2DModel.load_config(folder, subfolder="unet", revision=kwargs.get("revision"))
+    check_unet(unet)
+    null_class = index.get("null_class")
+    if null_class is not None:
+        check_null_class(null_class, unet.get("num_class_embeds"))
+    with loading(folder):
         cls = ClassConditionalDDPMPipeline if unet.get("num_class_embeds") else DDPMPipeline
         pipeline = cls.from_pretrained(folder, use_safetensors=True, **kwargs)
     check_filled(pipeline, folder)
