@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .base import Baseline, Objective
+from .base import Baseline, Objective, dtype_of
 from .description import Anchor, Description
 from .noise import NoiseSchedule
 
@@ -89,7 +89,7 @@ class Denoising(Objective):
         `predict`: the prediction (B, C, H, W) instead.
         """
         noisy = self.schedule.add_noise(pixel_values, noise, timesteps)
-        prediction = self.denoise(self.network, noisy, timesteps, self._labels(labels, drop_labels))
+        prediction = self._prediction(self.network, noisy, timesteps, self._labels(labels, drop_labels))
         if predict:
             return prediction
         if target is None:
@@ -101,14 +101,17 @@ class Denoising(Objective):
         return (prediction - target).pow(2).flatten(1).mean(1)
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
-        """What `network` predicts for `noisy` (B, C, H, W) under `labels` (B,): (B, C, H, W)."""
+        """What `network` predicts for `noisy` (B, C, H, W), in its precision, under `labels` (B,): (B, C, H, W)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         noisy = self.schedule.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
         labels = self._labels(batch.get("labels"), batch.get("drop_labels"))
-        return self.denoise(network, noisy, batch["timesteps"], labels)
+        return self._prediction(network, noisy, batch["timesteps"], labels)
+
+    def _prediction(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        return self.denoise(network, noisy.to(dtype_of(network)), timesteps, labels)
 
     def _labels(self, labels: Tensor | None, drop: Tensor | None) -> Tensor | None:
         if not self.conditional:
@@ -163,14 +166,15 @@ class Denoising(Objective):
         unconditional model has no other condition to compare with.
         """
         sums = torch.zeros(3, self.timestep_bins, dtype=torch.float64)
-        for batch in batches:
-            bins = self.schedule.bins(batch["timesteps"], self.timestep_bins).cpu()
-            own = self(**batch).double().cpu()
-            other = own
-            if self.conditional:
-                other = self(**{**batch, "labels": self.other_labels(batch)}).double().cpu()
-            for row, values in enumerate((own, other, torch.ones_like(own))):
-                sums[row].index_add_(0, bins, values)
+        with self.measuring():
+            for batch in batches:
+                bins = self.schedule.bins(batch["timesteps"], self.timestep_bins).cpu()
+                own = self(**batch).double().cpu()
+                other = own
+                if self.conditional:
+                    other = self(**{**batch, "labels": self.other_labels(batch)}).double().cpu()
+                for row, values in enumerate((own, other, torch.ones_like(own))):
+                    sums[row].index_add_(0, bins, values)
         if (sums[2] == 0).any():
             raise ValueError("too few forget samples to fill every timestep bin: lower timestep_bins")
         return (sums[:2] / sums[2]).float()
@@ -234,4 +238,4 @@ class Denoising(Objective):
         config = self.network.config
         size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size or 32,) * 2
         noisy = torch.randn((2, config.in_channels, *size), generator=generator)
-        return noisy, self.schedule.examples()
+        return noisy.to(self.dtype), self.schedule.examples()

@@ -112,8 +112,6 @@ def _gradient_pass(
     parameters: Fisher = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
     sums: Fisher = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
     samples = 0
-    training = objective.training
-    objective.eval()
     for number, (size, items) in enumerate(_chunks(dataset, max_samples, batch_size)):
         samples += size
         if not items:
@@ -122,12 +120,11 @@ def _gradient_pass(
         draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
         batch.update(objective.forget_draw(draws) if forget else draws)
         batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
-        with spare_memory("in the Fisher pass", SPARE_FISHER):
+        with spare_memory("in the Fisher pass", SPARE_FISHER), objective.measuring():
             if estimator == "sample":
                 _accumulate_samples(sums, objective, parameters, batch, chunk or sample_chunk(parameters, batch_size))
             else:
                 _accumulate(sums, objective, parameters, batch, square=estimator == "batch")
-    objective.train(training)
     metadata = {
         "estimator": estimator,
         "samples": str(samples),

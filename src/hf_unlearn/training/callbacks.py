@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import TrainerCallback
-from transformers.trainer_callback import ProgressCallback
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..common.weights import load_weights, save_weights
 from ..families.base import Objective
@@ -46,6 +46,14 @@ class UnlearnProgress(ProgressCallback):
             self.training_bar.set_postfix(shown)
 
 
+def show_progress(trainer: Trainer) -> None:
+    """Put our bar in the place of the stock one, and print nothing where nothing is logged."""
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(UnlearnProgress)
+    if trainer.args.logging_strategy == "no":  # then the closing summary is not wanted either
+        trainer.remove_callback(PrinterCallback)
+
+
 class TwoSidedStop:
     """Early stop on both sides: forgotten enough, or retained data hurt too much; the best weights are kept.
 
@@ -70,6 +78,10 @@ class TwoSidedStop:
     @property
     def _writes(self) -> bool:
         return self.args.process_index == 0
+
+    def restart(self) -> None:
+        """Begin a call of `train`, which has a best of its own."""
+        self.best, self.reached = None, False
 
     def update(self, forget_score: float, retain_drift: float, step: int) -> bool:
         """Take in the evaluation after `step` outer steps; return True if training should stop."""

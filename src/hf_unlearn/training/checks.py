@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils.data import IterableDataset
 
 from ..data.numerics import bad_samples, bad_weight, in_memory, say_samples
@@ -10,7 +11,65 @@ from ..data.pairs import ForgetRetainDataset, example_of, labels_of, paired
 from ..data.streaming import RetainStream, StreamedPairs
 from ..families.base import Objective
 from ..methods import Method
+from ..saving.adapters import tuner_layers
 from .config import UnlearnConfig
+
+# Arguments of transformers' Trainer that UnlearnTrainer has another way for.
+OTHERWISE = {
+    "train_dataset": "pass forget_dataset and retain_dataset",
+    "eval_dataset": "pass eval_forget_dataset and eval_retain_dataset",
+    "data_collator": "items are stacked as they are, so have the data sets return tensors of one shape",
+    "compute_loss_func": "the method says what is minimised, so derive one from Method",
+    "model_init": "pass the model itself",
+}
+
+
+def checked_arguments(args: Any, others: dict[str, Any]) -> UnlearnConfig:
+    """The arguments of the run, UnlearnConfig's defaults for None.
+
+    Args:
+        others: further arguments of transformers' Trainer.
+
+    Raises:
+        ValueError: they are of another class, or one of `others` means nothing here.
+    """
+    if args is not None and not isinstance(args, UnlearnConfig):
+        raise ValueError(
+            f"args is a {type(args).__name__}: pass an UnlearnConfig, which takes the same values and more"
+        )
+    for name in OTHERWISE.keys() & others.keys():
+        if others[name] is not None:
+            raise ValueError(f"UnlearnTrainer takes no {name}: {OTHERWISE[name]}")
+        del others[name]
+    return args or UnlearnConfig()
+
+
+def check_network(objective: Objective, args: UnlearnConfig) -> None:
+    """Raise ValueError, with what to do, unless the network holds weights that can be trained and saved."""
+    network = objective.network
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} of the model is on the meta device and has no values: load it without device_map"
+            )
+    if getattr(network, "is_quantized", False):
+        raise ValueError("the model is quantised, so its weights cannot be trained: load it in float32 or bfloat16")
+    if objective.adapter is None and tuner_layers(network):
+        raise ValueError(
+            "the model holds an adapter of peft: merge it first (merge_and_unload, fuse_lora) to train all weights, or "
+            "unload it and let add_lora (--use_lora) make the adapter that is trained"
+        )
+    free = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if not free:
+        raise ValueError("no weight of the model can be trained: call requires_grad_(True) on those that should move")
+    half = next((name for name, p in free.items() if p.dtype == torch.float16), None)
+    if half is not None:
+        raise ValueError(f"{half} is float16, which cannot be trained: load float32 and set fp16 or bf16")
+    if args.activation_checkpointing and not objective.checkpointable:
+        raise ValueError(
+            f"{type(network).__name__} cannot checkpoint its activations: leave activation_checkpointing "
+            "(--gradient_checkpointing) out, and lower per_device_train_batch_size to save memory"
+        )
 
 
 def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -> Method:

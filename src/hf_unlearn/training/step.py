@@ -80,6 +80,13 @@ class Step:
         looked = self.reference.masks is not None and self.args.verify_mask_steps
         return self.fast_slow.mask_drift if looked and self.fast_slow is not None else None
 
+    @property
+    def precision(self) -> str:
+        """What a step computes in: fp32, bf16, fp16 or fp64."""
+        mixed = self.accelerator.mixed_precision
+        names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float64: "fp64"}
+        return names[self.objective.dtype] if mixed == "no" else mixed
+
     # ---- one outer step ----------------------------------------------------------------------------
     def restart(self) -> None:
         """Forget which batch was drawn last: a new call of `train` counts anew."""

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
+from ...common.devices import joined_state
 from ...common.weights import weights_digest
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
@@ -70,7 +68,7 @@ class TextToImageRun(DiffusionRun):
 
     def begin(self) -> None:
         # The others wait while the first one draws, which may take longer than an exchange of gradients ever does.
-        self.state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+        self.state = joined_state(timeout=timedelta(days=1))
         if self.state.is_main_process:  # what is missing for it fails here, before anything is drawn
             prompts = (self.concepts, self.retain_prompts, self.training.seed)
             self.evaluation = PictureEvaluation(self.measuring, *prompts)

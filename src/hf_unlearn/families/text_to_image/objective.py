@@ -118,9 +118,8 @@ class TextToImage(Denoising):
                 part.requires_grad_(False)
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
-        dtype = next(network.parameters()).dtype
         assert labels is not None  # every image has a prompt
-        return network(noisy.to(dtype), timesteps, **self._condition(labels, dtype)).sample
+        return network(noisy, timesteps, **self._condition(labels, noisy.dtype)).sample
 
     def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
         """Arguments of the UNet that say which prompts."""
@@ -176,9 +175,9 @@ class TextToImage(Denoising):
         return (config.in_channels, config.sample_size, config.sample_size)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
-        noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator)
+        noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator).to(self.dtype)
         labels = torch.tensor([0, len(self.prompts.texts) - 1], device=self.embeds.device)
-        return (noisy, self.schedule.examples()), self._condition(labels, torch.float32)
+        return (noisy, self.schedule.examples()), self._condition(labels, self.dtype)
 
 
 def trained_names(unet: nn.Module, train_method: str) -> set[str]:
