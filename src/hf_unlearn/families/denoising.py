@@ -188,11 +188,11 @@ class Denoising(Objective):
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         config = self.network.config
         shape = tuple(example["pixel_values"].shape)
-        size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size,) * 2
         if shape[0] != config.in_channels:
             raise ValueError(f"images have {shape[0]} channels but the model takes {config.in_channels}")
-        if config.sample_size is not None and shape[1:] != tuple(size):
-            raise ValueError(f"images are {shape[1]}x{shape[2]} but the model takes {size[0]}x{size[1]}: resize them")
+        if config.sample_size is not None and shape[1:] != sides_of(config.sample_size):
+            height, width = sides_of(config.sample_size)
+            raise ValueError(f"images are {shape[1]}x{shape[2]} but the model takes {height}x{width}: resize them")
         if self.conditional:
             if labels is None:
                 raise ValueError("the model is class-conditional but the data has no labels: name a label column")
@@ -236,6 +236,10 @@ class Denoising(Objective):
     def noisy_probe(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Two images of noise and two timesteps, for one forward."""
         config = self.network.config
-        size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size or 32,) * 2
-        noisy = torch.randn((2, config.in_channels, *size), generator=generator)
+        noisy = torch.randn((2, config.in_channels, *sides_of(config.sample_size or 32)), generator=generator)
         return noisy.to(self.dtype), self.schedule.examples()
+
+
+def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of what diffusers' configurations hold as one number or as two."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -49,22 +49,23 @@ def check_network(objective: Objective, args: UnlearnConfig) -> None:
     network = objective.network
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if tensor.is_meta:
-            raise ValueError(
-                f"{name} of the model is on the meta device and has no values: load it without device_map"
-            )
+            raise ValueError(f"{name} of the model is on the meta device, without values: load it without device_map")
     if getattr(network, "is_quantized", False):
         raise ValueError("the model is quantised, so its weights cannot be trained: load it in float32 or bfloat16")
     if objective.adapter is None and tuner_layers(network):
         raise ValueError(
-            "the model holds an adapter of peft: merge it first (merge_and_unload, fuse_lora) to train all weights, or "
+            "the model holds an adapter of peft: merge it (merge_and_unload, fuse_lora) to train all weights, or "
             "unload it and let add_lora (--use_lora) make the adapter that is trained"
         )
     free = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if not free:
         raise ValueError("no weight of the model can be trained: call requires_grad_(True) on those that should move")
-    half = next((name for name, p in free.items() if p.dtype == torch.float16), None)
-    if half is not None:
-        raise ValueError(f"{half} is float16, which cannot be trained: load float32 and set fp16 or bf16")
+    other = next((name for name, p in free.items() if p.dtype not in (torch.float32, torch.bfloat16)), None)
+    if other is not None:
+        kind = str(free[other].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{other} is {kind}, which cannot be trained: load float32 and set bf16 or fp16 for less memory"
+        )
     if args.activation_checkpointing and not objective.checkpointable:
         raise ValueError(
             f"{type(network).__name__} cannot checkpoint its activations: leave activation_checkpointing "

@@ -172,5 +172,5 @@ def check_precision(wanted: str | None, use_cpu: bool = False) -> None:
     wanted = wanted or os.environ.get("ACCELERATE_MIXED_PRECISION")
     if wanted == "fp16" and (use_cpu or runs_on_cpu()):
         raise ValueError(
-            "there is no fp16 mixed precision on a CPU: set bf16 (--mixed_precision bf16), or leave it out"
+            "mixed precision fp16 needs a GPU: on a CPU set bf16 (--mixed_precision bf16), or leave it out"
         )

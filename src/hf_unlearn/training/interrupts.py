@@ -1,4 +1,4 @@
-"""Ctrl-C while training: the outer step is taken to its end, a checkpoint is written, and the run says how to go on."""
+"""Ctrl-C while training: the outer step is taken to its end, a checkpoint is written, and the run says so."""
 
 import os
 import signal

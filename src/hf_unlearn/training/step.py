@@ -82,10 +82,10 @@ class Step:
 
     @property
     def precision(self) -> str:
-        """What a step computes in: fp32, bf16, fp16 or fp64."""
+        """What a step computes in: fp32, bf16 or fp16."""
         mixed = self.accelerator.mixed_precision
-        names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float64: "fp64"}
-        return names[self.objective.dtype] if mixed == "no" else mixed
+        own = "bf16" if self.objective.dtype == torch.bfloat16 else "fp32"
+        return own if mixed == "no" else mixed
 
     # ---- one outer step ----------------------------------------------------------------------------
     def restart(self) -> None:
@@ -173,7 +173,8 @@ class Step:
             return self._forward(**given)
         names = {id(p): name for name, p in self.objective.named_parameters()}
         weights = {names[id(p)]: p - s for p, s in zip(self.parameters, shift, strict=True)}
-        return functional_call(self.objective, weights, kwargs=given)
+        with self.objective.keeping_activations():  # the backward would compute them from the weights not shifted
+            return functional_call(self.objective, weights, kwargs=given)
 
     def predict(
         self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN, network: nn.Module | None = None

@@ -6,6 +6,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from ..base import class_names
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 
@@ -17,6 +18,9 @@ class NoisePrediction(Denoising):
         pipeline: has `.unet` and `.scheduler`.
         null_class: the label that means "no class"; default what the pipeline says, or none.
         others: as in `Denoising`.
+
+    Raises:
+        ValueError: the pipeline is around another network, or is a bare network.
     """
 
     def __init__(
@@ -28,12 +32,16 @@ class NoisePrediction(Denoising):
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
     ):
+        unet: Any = getattr(pipeline, "unet", None)
+        if "UNet2DModel" not in class_names(unet):
+            given = type(pipeline).__name__
+            raise ValueError(f"{given} is no pipeline around a UNet2DModel: pass one, DDPMPipeline(unet, scheduler)")
         null_class = null_class if null_class is not None else getattr(pipeline, "null_class", None)
         super().__init__(
             pipeline,
-            pipeline.unet,
+            unet,
             DDPMSchedule(pipeline.scheduler),
-            pipeline.unet.config.num_class_embeds,
+            unet.config.num_class_embeds,
             null_class,
             label_dropout,
             antithetic,
