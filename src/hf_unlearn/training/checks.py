@@ -84,6 +84,11 @@ def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -
             f"{method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 "
             "and per_device_train_batch_size to the batch you want"
         )
+    if method.second_order and args.activation_checkpointing:
+        raise ValueError(
+            f"{method.name} differentiates gradients with these options, which needs all activations: leave "
+            "activation_checkpointing (--gradient_checkpointing) out, or take its first-order form"
+        )
     resolved = method.resolved(objective)
     if objective.adapter is not None and (method.masks_every_step or not method.trains):
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without LoRA")

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..data.streaming import StreamedPairs
 from .config import UnlearnConfig
 
 NOTE = b"\ninterrupted: a checkpoint is written after this outer step; Ctrl-C again stops at once without one\n"
+ECHO = 5.0  # seconds in which a launcher passes on the signal that its processes have had from the terminal
 RESUME = "--resume_from_checkpoint latest"
 
 
@@ -34,7 +36,7 @@ class Interrupt(TrainerCallback):
     def __init__(self, args: UnlearnConfig, save: Callable[[], None], data: Any):
         self.args, self.save = args, save
         self.replays = not isinstance(data, StreamedPairs)
-        self.asked = False  # by a Ctrl-C in this process
+        self.asked, self.asked_at = False, 0.0  # by a Ctrl-C in this process, and when
         self.agreed = False  # by all processes
         self.step = 0  # outer steps that were begun
         self.whole: int | None = None  # the outer steps behind the weights; None within a step and before the first
@@ -68,9 +70,11 @@ class Interrupt(TrainerCallback):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.asked and (world_size() == 1 or time.monotonic() > self.asked_at + ECHO):
             raise KeyboardInterrupt
-        self.asked = True
+        if self.asked:
+            return
+        self.asked, self.asked_at = True, time.monotonic()
         if self.args.process_index == 0:
             os.write(2, NOTE)  # a handler may run within a print, where another print is refused
 
@@ -110,7 +114,5 @@ class Interrupt(TrainerCallback):
         """Say where the run stopped and how to go on."""
         if self.written is None:
             return "interrupted: no checkpoint was written, so the run starts again from its beginning"
-        where = f"after outer step {self.step}"
-        if self.written != self._checkpoint(self.step):
-            where = f"within outer step {self.step + 1}"
+        where = f"within outer step {self.step + 1}" if self.whole is None else f"after outer step {self.whole}"
         return f"interrupted {where}: {RESUME} goes on from {self.written}"
