@@ -30,7 +30,8 @@ class Press(TrainerCallback):
             self._fail("within")
 
     def on_evaluate(self, args, state, control, **kwargs):
-        if state.global_step == self.step and self.at == "evaluate":
+        if state.global_step == self.step and self.at == "evaluate" and self.times:
+            self.times = 0
             signal.raise_signal(signal.SIGINT)
 
     def _fail(self, event: str) -> None:
@@ -77,7 +78,7 @@ def test_torn_weights_are_not_kept(tmp_path, press):
         trainer_of(tmp_path, press).train()
     assert not list(tmp_path.glob("checkpoint-*"))
     saving = trainer_of(tmp_path, press, save_strategy="steps", save_steps=1)
-    with pytest.raises(KeyboardInterrupt, match="within outer step 2: .*checkpoint-1"):
+    with pytest.raises(KeyboardInterrupt, match="(after outer step 1|within outer step 2): .*checkpoint-1"):
         saving.train()
 
 

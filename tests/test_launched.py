@@ -48,7 +48,10 @@ def test_other_devices_are_no_cpu(monkeypatch, fresh_state, device):
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     assert devices.runs_on_cpu() and devices.joined_state().device.type == "cpu"
     PartialState._reset_state()
-    if device == "cuda":
+    if device == "npu":  # torch knows the name once torch_npu is imported
+        monkeypatch.setattr(PartialState, "default_device", property(lambda _: torch.device("maia")))
+        device = "maia"
+    elif device == "cuda":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     else:
         monkeypatch.setattr(accelerate.state, f"is_{device}_available", lambda *_, **__: True)
