@@ -7,7 +7,7 @@ from conftest import config, same, weights
 from families import family_case
 from transformers import TrainerCallback
 
-from hf_unlearn import SFRon, UnlearnTrainer
+from hf_unlearn import SFRon, UnlearnConfig, UnlearnTrainer
 from hf_unlearn.cli import terminal
 
 METHOD = {"slow_form": "ema", "slow_rate": 0.5}
@@ -80,6 +80,13 @@ def test_torn_weights_are_not_kept(tmp_path, press):
     saving = trainer_of(tmp_path, press, save_strategy="steps", save_steps=1)
     with pytest.raises(KeyboardInterrupt, match="(after outer step 1|within outer step 2): .*checkpoint-1"):
         saving.train()
+
+
+def test_a_run_in_a_scratch_folder_stops_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt) as stop:
+        trainer_of(tmp_path, Press(1), checkpoint_on_interrupt=False).train()
+    assert not str(stop.value) and not list(tmp_path.glob("checkpoint-*"))
+    assert not UnlearnConfig.quiet(output_dir=str(tmp_path)).checkpoint_on_interrupt
 
 
 def test_before_the_first_step_nothing_is_promised(tmp_path, monkeypatch):

@@ -87,6 +87,10 @@ class UnlearnConfig(TrainingArguments):
         metadata={"help": "Outer steps between checks that weights outside the mask stayed; 0 never checks."},
     )
 
+    checkpoint_on_interrupt: bool = field(
+        default=True, metadata={"help": "Write a checkpoint after the outer step in which Ctrl-C is pressed."}
+    )
+
     offload: bool = field(
         default=False,
         metadata={
@@ -103,7 +107,7 @@ class UnlearnConfig(TrainingArguments):
     def quiet(cls, **values: Any) -> "UnlearnConfig":
         """Build a configuration without progress bar, logs, snapshots and checks. `values` take precedence."""
         silent = {"disable_tqdm": True, "logging_strategy": "no", "guard_steps": 0, "verify_mask_steps": 0}
-        return cls(**{**silent, **values})
+        return cls(**{**silent, "checkpoint_on_interrupt": False, **values})
 
     def __post_init__(self):
         check_precision("fp16" if self.fp16 else None, self.use_cpu)

@@ -49,6 +49,8 @@ class Interrupt(TrainerCallback):
         try:
             yield
         except KeyboardInterrupt:
+            if not self.args.checkpoint_on_interrupt:
+                raise
             if self.whole is not None and self.replays and world_size() == 1 and not self.asked:
                 self._keep(self.whole)
             raise KeyboardInterrupt(self._message()) from None
@@ -58,6 +60,7 @@ class Interrupt(TrainerCallback):
         """Inside, Ctrl-C waits for the end of the outer step. Other handlers, and other threads, are left alone."""
         in_main = threading.current_thread() is threading.main_thread()
         ours = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ours = ours and self.args.checkpoint_on_interrupt
         if ours:
             signal.signal(signal.SIGINT, self._ask)
         try:
