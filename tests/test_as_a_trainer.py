@@ -134,6 +134,16 @@ def test_epochs_beside_the_default_number_of_steps(tmp_path):
     assert UnlearnConfig(**{"output_dir": str(tmp_path), "max_steps": -1, "use_cpu": True}).num_train_epochs == 3
 
 
+def test_the_processing_class_is_saved_beside_a_classifier(tmp_path):
+    from transformers import ViTImageProcessorPil
+
+    processor = ViTImageProcessorPil(size={"height": 8, "width": 8})
+    trainer = trainer_of(tmp_path, processing_class=processor)
+    trainer.train()
+    trainer.save_model()
+    assert (tmp_path / "preprocessor_config.json").is_file() and trainer.objective.processor is processor
+
+
 # ---- models --------------------------------------------------------------------------------------
 def adapted():
     return get_peft_model(tiny_vit(), LoraConfig(target_modules="all-linear"))

@@ -71,6 +71,13 @@ def test_activations_that_cannot_be_checkpointed_are_refused(tmp_path):
         trained("vit", tmp_path, METHODS["lur"](form="exact"), activation_checkpointing=True)
 
 
+def test_batch_statistics_that_would_be_counted_twice_are_refused(tmp_path):
+    objective, *data = family_case("resnet")
+    objective.network.supports_gradient_checkpointing = True
+    with pytest.raises(ValueError, match="BatchNorm of ResNetForImageClassification would count every batch twice"):
+        UnlearnTrainer(objective, config(tmp_path, activation_checkpointing=True), None, *data)
+
+
 def test_the_name_that_other_versions_of_transformers_call():
     objective, *_ = family_case("vit")
     objective.gradient_checkpointing_enable(gradient_checkpointing_kwargs=None)

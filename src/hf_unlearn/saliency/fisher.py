@@ -42,6 +42,8 @@ def fisher(
 ) -> tuple[Fisher, dict[str, str]]:
     """Compute the diagonal empirical Fisher of the training loss, without clipping or guidance, in eval mode.
 
+    Gradients are taken in the precision of the weights, whatever autocast is on, and summed in fp32.
+
         sample: F_j = mean_i (∂l_i/∂θ_j)²               per-sample gradients
         batch:  F_j = mean_b (∂ mean_{i in b} l_i/∂θ_j)²   as in released code; ≈ F/B + (1-1/B) μ², so gamma then
                 depends on the batch size

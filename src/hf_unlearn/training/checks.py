@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import IterableDataset
 
 from ..data.numerics import bad_samples, bad_weight, in_memory, say_samples
 from ..data.pairs import ForgetRetainDataset, example_of, labels_of, paired
 from ..data.streaming import RetainStream, StreamedPairs
-from ..families.base import Objective
+from ..families import Objective, objective_for
 from ..methods import Method
 from ..saving.adapters import tuner_layers
 from .config import UnlearnConfig
@@ -44,6 +45,18 @@ def checked_arguments(args: Any, others: dict[str, Any]) -> UnlearnConfig:
     return args or UnlearnConfig()
 
 
+def objective_of(model: Any, processor: Any = None) -> Objective:
+    """The objective of a model, with the image processor that is saved beside it, if one is given and it has none.
+
+    Raises:
+        ValueError: what `objective_for` raises.
+    """
+    objective = objective_for(model)
+    if processor is not None and getattr(objective, "processor", processor) is None:
+        objective.processor = processor
+    return objective
+
+
 def check_network(objective: Objective, args: UnlearnConfig) -> None:
     """Raise ValueError, with what to do, unless the network holds weights that can be trained and saved."""
     network = objective.network
@@ -66,10 +79,16 @@ def check_network(objective: Objective, args: UnlearnConfig) -> None:
         raise ValueError(
             f"{other} is {kind}, which cannot be trained: load float32 and set bf16 or fp16 for less memory"
         )
-    if args.activation_checkpointing and not objective.checkpointable:
+    if args.checkpoints_activations and not objective.checkpointable:
         raise ValueError(
             f"{type(network).__name__} cannot checkpoint its activations: leave activation_checkpointing "
             "(--gradient_checkpointing) out, and lower per_device_train_batch_size to save memory"
+        )
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if args.checkpoints_activations and norms and objective.adapter is None:
+        raise ValueError(
+            f"the BatchNorm of {type(network).__name__} would count every batch twice, whose activations are computed "
+            "again: leave activation_checkpointing (--gradient_checkpointing) out"
         )
 
 
@@ -84,7 +103,7 @@ def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -
             f"{method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 "
             "and per_device_train_batch_size to the batch you want"
         )
-    if method.second_order and args.activation_checkpointing:
+    if method.second_order and args.checkpoints_activations:
         raise ValueError(
             f"{method.name} differentiates gradients with these options, which needs all activations: leave "
             "activation_checkpointing (--gradient_checkpointing) out, or take its first-order form"

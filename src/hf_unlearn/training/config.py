@@ -103,6 +103,12 @@ class UnlearnConfig(TrainingArguments):
         """The seed of all random draws: `data_seed` if it is set, else `seed`."""
         return self.data_seed if self.data_seed is not None else self.seed
 
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether activations are computed again in the backward pass; older versions of transformers name it so."""
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        return any(getattr(self, name, None) for name in names)
+
     @classmethod
     def quiet(cls, **values: Any) -> "UnlearnConfig":
         """Build a configuration without progress bar, logs, snapshots and checks. `values` take precedence."""

@@ -16,7 +16,7 @@ from ..common.errors import spare_memory
 from ..data.pairs import collate
 from ..data.protocols import SizedDataset
 from ..data.streaming import StreamedPairs
-from ..families import Objective, objective_for
+from ..families import Objective
 from ..hub.upload import Published
 from ..methods import Method, SFRon
 from ..saliency.masks import Masks
@@ -25,7 +25,7 @@ from ..saving.export import export
 from .callbacks import MergeSlowWeights, TwoSidedStop, show_progress
 from .calls import Calls
 from .checkpointer import Checkpointer, Stateful
-from .checks import check_network, checked_arguments, checked_sets, resolved_method
+from .checks import check_network, checked_arguments, checked_sets, objective_of, resolved_method
 from .config import UnlearnConfig
 from .draws import Draws, stream_loader
 from .evaluator import Evaluator
@@ -76,7 +76,7 @@ class UnlearnTrainer(Trainer):
         **kwargs: Any,
     ):
         args = checked_arguments(args, kwargs)
-        objective, method = objective_for(model), method or SFRon()
+        objective, method = objective_of(model, kwargs.get("processing_class")), method or SFRon()
         check_network(objective, args)
         resolved = resolved_method(objective, method, args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
