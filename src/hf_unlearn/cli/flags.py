@@ -261,4 +261,8 @@ class TrainingFlags:
             "eval_strategy": "steps" if self.eval_steps else "no",
             "eval_steps": self.eval_steps or None,
         }
+        if others.get("num_train_epochs") is not None:
+            if self.max_train_steps != type(self).max_train_steps:
+                raise ValueError("--max_train_steps and --num_train_epochs both say when to stop: set one of them")
+            renamed["max_steps"] = -1
         return UnlearnConfig(**{**{name: getattr(self, name) for name in same}, **renamed, **others})

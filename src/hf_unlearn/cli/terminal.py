@@ -48,8 +48,9 @@ def run(main: Callable[[], None]) -> NoReturn:
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"{Path(sys.argv[0]).name}: error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
         _leave(2)
-    except KeyboardInterrupt:
-        print("interrupted; --resume_from_checkpoint latest goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # a trainer says what was kept, if anything was
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(redact(str(stop)) or "interrupted", file=sys.stderr)
         _leave(130)
     _leave(0)
 

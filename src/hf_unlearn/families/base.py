@@ -4,7 +4,8 @@ An objective registers only the network that is trained. The pipeline around it 
 neither trained nor put in train mode nor checkpointed, yet `save_pretrained` exports all of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -73,6 +74,7 @@ class Objective(nn.Module):
 
     network: Any  # the nn.Module that is trained
     adapter: Adapter | None = None
+    main_input_name: ClassVar[str] = "pixel_values"  # as transformers' Trainer asks for it
 
     kinds: ClassVar[tuple[str, ...]] = ()  # what methods that work for some models only ask for
     adaptable: ClassVar[bool] = True  # whether there is a format in which an adapter of the network is loaded
@@ -97,6 +99,43 @@ class Objective(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the network's weights, which its inputs must have."""
+        return dtype_of(self.network)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Compute in eval mode and in the precision of the weights, whatever was done with the objective before.
+
+        accelerate leaves autocast around the `forward` of a module that it has prepared, and a network that
+        checkpoints its activations cannot be differentiated by torch.func: both are off inside, and back afterwards.
+        """
+        training, hidden = self.training, vars(self).get("forward")
+        device = next(self.network.parameters()).device.type
+        if "_original_forward" in vars(self):
+            vars(self)["forward"] = vars(self)["_original_forward"]
+        self.eval()
+        try:
+            with torch.autocast(device, enabled=False), self.keeping_activations():
+                yield
+        finally:
+            self.train(training)
+            if hidden is not None:
+                vars(self)["forward"] = hidden
+
+    @contextmanager
+    def keeping_activations(self) -> Iterator[None]:
+        """Switch activation checkpointing off inside."""
+        on = [module for module in self.network.modules() if getattr(module, "gradient_checkpointing", False) is True]
+        for module in on:
+            module.gradient_checkpointing = False
+        try:
+            yield
+        finally:
+            for module in on:
+                module.gradient_checkpointing = True
 
     def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
         """Random inputs of `forward` for this process's part of a global batch (CPU tensors).
@@ -196,9 +235,26 @@ class Objective(nn.Module):
         """Arguments of one small forward of the network, for the check after saving."""
         raise NotImplementedError
 
-    # Trainer calls these on the model when activation_checkpointing=True; the network knows how.
+    # Trainer calls these on the model when activation_checkpointing=True, under a name that depends on its version.
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
-        self.network.enable_gradient_checkpointing()
+        """Have the network keep few activations and compute them again. It must be `checkpointable`."""
+        given = {k: v for k, v in kwargs.items() if v is not None}
+        if hasattr(self.network, "enable_gradient_checkpointing"):
+            self.network.enable_gradient_checkpointing()  # of diffusers, which takes none of these arguments
+        elif hasattr(self.network, "activation_checkpointing_enable"):
+            self.network.activation_checkpointing_enable(**given)
+        else:
+            self.network.gradient_checkpointing_enable(**given)
 
-    def activation_checkpointing_disable(self) -> None:
-        self.network.disable_gradient_checkpointing()
+    gradient_checkpointing_enable = activation_checkpointing_enable
+
+    @property
+    def checkpointable(self) -> bool:
+        """Whether the network can checkpoint its activations."""
+        names = ("supports_gradient_checkpointing", "_supports_gradient_checkpointing")  # transformers, diffusers
+        return any(getattr(self.network, name, False) for name in names)
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """The precision of the first floating-point weight of a network."""
+    return next(p.dtype for p in network.parameters() if p.is_floating_point())

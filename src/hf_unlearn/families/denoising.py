@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.class_names import in_words
-from .base import Baseline, Objective
+from .base import Baseline, Objective, dtype_of
 from .description import Anchor, Description
 from .noise import NoiseSchedule
 
@@ -91,7 +91,7 @@ class Denoising(Objective):
         `predict`: the prediction (B, C, H, W) instead.
         """
         noisy = self.schedule.add_noise(pixel_values, noise, timesteps)
-        prediction = self.denoise(self.network, noisy, timesteps, self._labels(labels, drop_labels))
+        prediction = self._prediction(self.network, noisy, timesteps, self._labels(labels, drop_labels))
         if predict:
             return prediction
         if target is None:
@@ -103,14 +103,17 @@ class Denoising(Objective):
         return (prediction - target).pow(2).flatten(1).mean(1)
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
-        """What `network` predicts for `noisy` (B, C, H, W) under `labels` (B,): (B, C, H, W)."""
+        """What `network` predicts for `noisy` (B, C, H, W), in its precision, under `labels` (B,): (B, C, H, W)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         noisy = self.schedule.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
         labels = self._labels(batch.get("labels"), batch.get("drop_labels"))
-        return self.denoise(network, noisy, batch["timesteps"], labels)
+        return self._prediction(network, noisy, batch["timesteps"], labels)
+
+    def _prediction(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        return self.denoise(network, noisy.to(dtype_of(network)), timesteps, labels)
 
     def _labels(self, labels: Tensor | None, drop: Tensor | None) -> Tensor | None:
         if not self.conditional:
@@ -165,14 +168,15 @@ class Denoising(Objective):
         unconditional model has no other condition to compare with.
         """
         sums = torch.zeros(3, self.timestep_bins, dtype=torch.float64)
-        for batch in batches:
-            bins = self.schedule.bins(batch["timesteps"], self.timestep_bins).cpu()
-            own = self(**batch).double().cpu()
-            other = own
-            if self.conditional:
-                other = self(**{**batch, "labels": self.other_labels(batch)}).double().cpu()
-            for row, values in enumerate((own, other, torch.ones_like(own))):
-                sums[row].index_add_(0, bins, values)
+        with self.measuring():
+            for batch in batches:
+                bins = self.schedule.bins(batch["timesteps"], self.timestep_bins).cpu()
+                own = self(**batch).double().cpu()
+                other = own
+                if self.conditional:
+                    other = self(**{**batch, "labels": self.other_labels(batch)}).double().cpu()
+                for row, values in enumerate((own, other, torch.ones_like(own))):
+                    sums[row].index_add_(0, bins, values)
         if (sums[2] == 0).any():
             raise ValueError("too few forget samples to fill every timestep bin: lower timestep_bins")
         return (sums[:2] / sums[2]).float()
@@ -186,11 +190,11 @@ class Denoising(Objective):
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
         config = self.network.config
         shape = tuple(example["pixel_values"].shape)
-        size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size,) * 2
         if shape[0] != config.in_channels:
             raise ValueError(f"images have {shape[0]} channels but the model takes {config.in_channels}")
-        if config.sample_size is not None and shape[1:] != tuple(size):
-            raise ValueError(f"images are {shape[1]}x{shape[2]} but the model takes {size[0]}x{size[1]}: resize them")
+        if config.sample_size is not None and shape[1:] != sides_of(config.sample_size):
+            height, width = sides_of(config.sample_size)
+            raise ValueError(f"images are {shape[1]}x{shape[2]} but the model takes {height}x{width}: resize them")
         if self.conditional:
             if labels is None:
                 raise ValueError("the model is class-conditional but the data has no labels: name a label column")
@@ -236,6 +240,10 @@ class Denoising(Objective):
     def noisy_probe(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Two images of noise and two timesteps, for one forward."""
         config = self.network.config
-        size = config.sample_size if isinstance(config.sample_size, (tuple, list)) else (config.sample_size or 32,) * 2
-        noisy = torch.randn((2, config.in_channels, *size), generator=generator)
-        return noisy, self.schedule.examples()
+        noisy = torch.randn((2, config.in_channels, *sides_of(config.sample_size or 32)), generator=generator)
+        return noisy.to(self.dtype), self.schedule.examples()
+
+
+def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of what diffusers' configurations hold as one number or as two."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

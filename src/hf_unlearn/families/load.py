@@ -67,6 +67,11 @@ def prepare_family(model: Any) -> Family:
         known = ", ".join(family.given for family in FAMILIES)
         if isinstance(model, str | Path):
             raise ValueError(f"{str(model)!r} is a name: load what it names, and pass {known}, or an Objective")
+        if hasattr(model, "merge_and_unload"):
+            raise ValueError(
+                f"the model is wrapped by peft ({type(model).__name__}): pass model.merge_and_unload() to train all "
+                "weights, or model.unload() and have add_lora (--use_lora) make the adapter that is trained"
+            )
         raise ValueError(f"{type(model).__name__} is not a model that can be unlearned: pass {known}, or an Objective")
     return family
 

@@ -194,6 +194,11 @@ class Method:
         return OptimizerSpec()
 
     @property
+    def second_order(self) -> bool:
+        """Whether a step differentiates a gradient, which activations that are computed again do not allow."""
+        return False
+
+    @property
     def needs_original(self) -> bool:
         """Whether a frozen copy of the original network stays in memory."""
         return False

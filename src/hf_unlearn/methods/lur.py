@@ -48,6 +48,10 @@ class LUR(Method):
     def batch_gradients(self) -> float:
         return 3  # the retain gradient is taken twice: to look ahead, and for the step
 
+    @property
+    def second_order(self) -> bool:
+        return self.form == "exact"
+
     def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
         if not self.reinit_share:
             return

@@ -63,7 +63,7 @@ class TrainingRecord:
     learning_rate: Annotated[float | None, "learning rate of the retain steps"] = None
     batch_size: Annotated[int | None, "forget samples, and as many retain samples, in a step of all processes"] = None
     seed: Annotated[int | None, "random seed"] = None
-    precision: Annotated[str | None, "`fp32`, `bf16` or `fp16`"] = None
+    precision: Annotated[str | None, "`fp32`, `bf16` or `fp16`: what a step computed in"] = None
 
 
 @dataclass

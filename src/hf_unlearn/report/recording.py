@@ -62,7 +62,7 @@ def record_run(
     objective, method = trainer.objective, trainer.method
     tag = next((TAGS[k] for k in reversed(objective.kinds) if k in TAGS), "unconditional-image-generation")
     library = "transformers" if tag == "image-classification" else "diffusers"
-    log, masks, adapter = trainer.state.log_history, trainer.masks, objective.adapter
+    log, masks, adapter = trainer.calls.rows(trainer.state), trainer.masks, objective.adapter
     forget = trainer.forget_dataset
     run = RunRecord(
         family=type(objective).__name__,
@@ -102,11 +102,11 @@ def record_run(
 def _training(trainer: Any) -> TrainingRecord:
     args = trainer.args
     return TrainingRecord(
-        outer_steps=trainer.state.global_step,
+        outer_steps=trainer.outer_steps,
         learning_rate=args.learning_rate,
         batch_size=args.train_batch_size * args.world_size,
         seed=args.seed,
-        precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        precision=trainer.step.precision,
     )
 
 

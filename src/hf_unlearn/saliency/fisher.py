@@ -43,6 +43,8 @@ def fisher(
 ) -> tuple[Fisher, dict[str, str]]:
     """Compute the diagonal empirical Fisher of the training loss, without clipping or guidance, in eval mode.
 
+    Gradients are taken in the precision of the weights, whatever autocast is on, and summed in fp32.
+
         sample: F_j = mean_i (∂l_i/∂θ_j)²               per-sample gradients
         batch:  F_j = mean_b (∂ mean_{i in b} l_i/∂θ_j)²   as in released code; ≈ F/B + (1-1/B) μ², so gamma then
                 depends on the batch size
@@ -136,8 +138,6 @@ def _gradient_pass(
     parameters: Fisher = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
     sums: Fisher = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
     samples = 0
-    training = objective.training
-    objective.eval()
     for number, (size, items) in enumerate(_chunks(dataset, max_samples, batch_size)):
         samples += size
         if not items:
@@ -146,12 +146,11 @@ def _gradient_pass(
         draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
         batch.update(objective.forget_draw(draws) if forget else draws)
         batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
-        with spare_memory("in the Fisher pass", SPARE_FISHER):
+        with spare_memory("in the Fisher pass", SPARE_FISHER), objective.measuring():
             if estimator == "sample":
                 _accumulate_samples(sums, objective, parameters, batch, chunk or sample_chunk(parameters, batch_size))
             else:
                 _accumulate(sums, objective, parameters, batch, square=estimator == "batch")
-    objective.train(training)
     metadata = {
         "estimator": estimator,
         "samples": str(samples),

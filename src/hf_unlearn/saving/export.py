@@ -155,8 +155,11 @@ def check_reload(objective: Objective, folder: str) -> None:
     loaded = objective.reload_network(folder).to(next(live.parameters()).device)
     saved = loaded.state_dict()
     for name, value in live.state_dict().items():
-        if name not in saved or not torch.equal(saved[name], value):
+        if name not in saved or not torch.equal(saved[name].to(value.dtype), value):
             raise RuntimeError(f"{folder} does not reload to what was saved: {name} differs")
+    own = {**dict(live.named_parameters()), **dict(live.named_buffers())}
+    for name, tensor in (*loaded.named_parameters(), *loaded.named_buffers()):
+        tensor.data = tensor.data.to(own[name].dtype)  # diffusers loads float32 unless it is told otherwise
     _same_output(_output(objective, live), _output(objective, loaded), folder)
 
 

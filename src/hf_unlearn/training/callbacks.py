@@ -90,6 +90,10 @@ class TwoSidedStop:
     def _writes(self) -> bool:
         return self.args.process_index == 0
 
+    def restart(self) -> None:
+        """Begin a call of `train`, which has a best of its own."""
+        self.best, self.reached = None, False
+
     def update(self, forget_score: float, retain_drift: float, step: int) -> bool:
         """Take in the evaluation after `step` outer steps; return True if training should stop."""
         args = self.args

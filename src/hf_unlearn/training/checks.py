@@ -4,6 +4,8 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
 from torch.utils.data import IterableDataset
 
 from ..common.files import check_apart
@@ -11,9 +13,86 @@ from ..data.items import as_tensors, check_items, value_range
 from ..data.numerics import bad_samples, bad_weight, in_memory, say_samples
 from ..data.pairs import ForgetRetainDataset, example_of, labels_of, paired
 from ..data.streaming import RetainStream, StreamedPairs
-from ..families.base import Objective
+from ..families import Objective, objective_for
 from ..methods import Method
+from ..saving.adapters import tuner_layers
 from .config import UnlearnConfig
+
+# Arguments of transformers' Trainer that UnlearnTrainer has another way for.
+OTHERWISE = {
+    "train_dataset": "pass forget_dataset and retain_dataset",
+    "eval_dataset": "pass eval_forget_dataset and eval_retain_dataset",
+    "data_collator": "items are stacked as they are, so have the data sets return tensors of one shape",
+    "compute_loss_func": "the method says what is minimised, so derive one from Method",
+    "model_init": "pass the model itself",
+}
+
+
+def checked_arguments(args: Any, others: dict[str, Any]) -> UnlearnConfig:
+    """The arguments of the run, UnlearnConfig's defaults for None.
+
+    Args:
+        others: further arguments of transformers' Trainer.
+
+    Raises:
+        ValueError: they are of another class, or one of `others` means nothing here.
+    """
+    if args is not None and not isinstance(args, UnlearnConfig):
+        raise ValueError(
+            f"args is a {type(args).__name__}: pass an UnlearnConfig, which takes the same values and more"
+        )
+    for name in OTHERWISE.keys() & others.keys():
+        if others[name] is not None:
+            raise ValueError(f"UnlearnTrainer takes no {name}: {OTHERWISE[name]}")
+        del others[name]
+    return args or UnlearnConfig()
+
+
+def objective_of(model: Any, processor: Any = None) -> Objective:
+    """The objective of a model, with the image processor that is saved beside it, if one is given and it has none.
+
+    Raises:
+        ValueError: what `objective_for` raises.
+    """
+    objective = objective_for(model)
+    if processor is not None and getattr(objective, "processor", processor) is None:
+        objective.processor = processor
+    return objective
+
+
+def check_network(objective: Objective, args: UnlearnConfig) -> None:
+    """Raise ValueError, with what to do, unless the network holds weights that can be trained and saved."""
+    network = objective.network
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.is_meta:
+            raise ValueError(f"{name} of the model is on the meta device, without values: load it without device_map")
+    if getattr(network, "is_quantized", False):
+        raise ValueError("the model is quantised, so its weights cannot be trained: load it in float32 or bfloat16")
+    if objective.adapter is None and tuner_layers(network):
+        raise ValueError(
+            "the model holds an adapter of peft: merge it (merge_and_unload, fuse_lora) to train all weights, or "
+            "unload it and let add_lora (--use_lora) make the adapter that is trained"
+        )
+    free = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if not free:
+        raise ValueError("no weight of the model can be trained: call requires_grad_(True) on those that should move")
+    other = next((name for name, p in free.items() if p.dtype not in (torch.float32, torch.bfloat16)), None)
+    if other is not None:
+        kind = str(free[other].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{other} is {kind}, which cannot be trained: load float32 and set bf16 or fp16 for less memory"
+        )
+    if args.checkpoints_activations and not objective.checkpointable:
+        raise ValueError(
+            f"{type(network).__name__} cannot checkpoint its activations: leave activation_checkpointing "
+            "(--gradient_checkpointing) out, and lower per_device_train_batch_size to save memory"
+        )
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if args.checkpoints_activations and norms and objective.adapter is None:
+        raise ValueError(
+            f"the BatchNorm of {type(network).__name__} would count every batch twice, whose activations are computed "
+            "again: leave activation_checkpointing (--gradient_checkpointing) out"
+        )
 
 
 def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -> Method:
@@ -27,31 +106,15 @@ def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -
             f"{method.name} takes optimizer steps of its own: set gradient_accumulation_steps=1 "
             "and per_device_train_batch_size to the batch you want"
         )
+    if method.second_order and args.checkpoints_activations:
+        raise ValueError(
+            f"{method.name} differentiates gradients with these options, which needs all activations: leave "
+            "activation_checkpointing (--gradient_checkpointing) out, or take its first-order form"
+        )
     resolved = method.resolved(objective)
     if objective.adapter is not None and (method.masks_every_step or not method.trains):
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without LoRA")
     return resolved
-
-
-# Arguments of transformers' Trainer that have another name or none here.
-INSTEAD = {
-    "train_dataset": "forget_dataset and retain_dataset",
-    "eval_dataset": "eval_forget_dataset and eval_retain_dataset",
-    "data_collator": "data sets whose items are ready to be stacked, {pixel_values, labels}, because forget and "
-    "retain samples are paired before they are collated",
-}
-
-
-def checked_arguments(args: UnlearnConfig | None, given: dict[str, Any]) -> UnlearnConfig:
-    """Return the configuration, by default that of no argument.
-
-    Raises:
-        ValueError: `given`, what was passed on to transformers' Trainer, has an argument that this one does not take.
-    """
-    for name in INSTEAD.keys() & given.keys():
-        if given.pop(name) is not None:
-            raise ValueError(f"{name} is not taken: give {INSTEAD[name]}")
-    return args or UnlearnConfig()
 
 
 @dataclass

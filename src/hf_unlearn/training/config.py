@@ -6,12 +6,24 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
+from ..common.devices import check_joined, is_launched, runs_on_cpu
 from ..common.limits import SEEDS, check_limits
 
 CLASSIFIER_RATE = 1e-4  # the learning rate of `hf-unlearn classify`, and of the first trial of a comparison's search
+# Options of transformers that would act on the weights or the loss behind the method's back: how they are left alone
+# (the value at which they do nothing), and what to do instead.
+REFUSED: dict[str, tuple[Any, str]] = {
+    "label_smoothing_factor": (0, "a method says itself which loss it takes"),
+    "neftune_noise_alpha": (None, "it is for language models"),
+    "auto_find_batch_size": (False, "it starts again from weights that have moved; set per_device_train_batch_size"),
+    "fp16_full_eval": (False, "it casts the weights that are trained; set fp16"),
+    "bf16_full_eval": (False, "it casts the weights that are trained; set bf16"),
+    "use_liger_kernel": (False, "it is for language models"),
+}
+LOSSES = ("eval_forget_loss", "eval_retain_loss", "eval_forget_score", "eval_retain_drift")  # lower is better
+STEPS = 50
 
 
 @dataclass(repr=False)  # TrainingArguments' own leaves the token out
@@ -27,7 +39,14 @@ class UnlearnConfig(TrainingArguments):
         default=64, metadata={"help": "Forget samples per device, and as many retain samples."}
     )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Evaluation batch size per device."})
-    max_steps: int = field(default=50, metadata={"help": "Number of outer steps."})
+    max_steps: int | None = field(  # type: ignore[assignment]  # an int once the arguments are made
+        default=None,
+        metadata={"help": f"Number of outer steps; it wins over num_train_epochs. The default is {STEPS}."},
+    )
+    num_train_epochs: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Passes over the larger one of the two sets, in place of max_steps."},
+    )
     learning_rate: float = field(
         default=5e-4,
         metadata={
@@ -69,6 +88,10 @@ class UnlearnConfig(TrainingArguments):
         metadata={"help": "Outer steps between checks that weights outside the mask stayed; 0 never checks."},
     )
 
+    checkpoint_on_interrupt: bool = field(
+        default=True, metadata={"help": "Write a checkpoint after the outer step in which Ctrl-C is pressed."}
+    )
+
     offload: bool = field(
         default=False,
         metadata={
@@ -81,17 +104,31 @@ class UnlearnConfig(TrainingArguments):
         """The seed of all random draws: `data_seed` if it is set, else `seed`."""
         return self.data_seed if self.data_seed is not None else self.seed
 
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether activations are computed again in the backward pass; older versions of transformers name it so."""
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        return any(getattr(self, name, None) for name in names)
+
     @classmethod
     def quiet(cls, **values: Any) -> "UnlearnConfig":
         """Build a configuration without progress bar, logs, snapshots and checks. `values` take precedence."""
         silent = {"disable_tqdm": True, "logging_strategy": "no", "guard_steps": 0, "verify_mask_steps": 0}
-        return cls(**{**silent, **values})
+        return cls(**{**silent, "checkpoint_on_interrupt": False, **values})
 
     def __post_init__(self):
-        others = (torch.cuda, torch.backends.mps, torch.xpu)
-        if self.bf16 and not any(device.is_available() for device in others):
-            self.use_cpu = True  # transformers requires it for bf16, even where the CPU is the only device
+        check_precision("fp16" if self.fp16 else None, self.use_cpu)
+        if (self.bf16 or is_launched()) and runs_on_cpu():
+            self.use_cpu = True  # for bf16, and to join processes, it must be said where the CPU is the only device
+        if self.max_steps is None:
+            self.max_steps = STEPS if self.num_train_epochs is None else -1
+        if self.num_train_epochs is None:
+            self.num_train_epochs = 3.0  # as transformers; `max_steps` wins
+        if self.max_steps == 0:
+            raise ValueError("max_steps is 0: set at least 1, or num_train_epochs")
+        self._check_best()
         super().__post_init__()
+        check_joined(self.world_size)
         check_limits(
             self,
             per_device_train_batch_size="[1, inf)",
@@ -107,7 +144,21 @@ class UnlearnConfig(TrainingArguments):
             raise ValueError("hub_strategy must be 'end': checkpoints hold masks, which stay local")
         if self.eval_strategy == "no" and (self.target_forget is not None or self.max_retain_drift is not None):
             raise ValueError("target_forget and max_retain_drift need evaluations: set eval_strategy and eval_steps")
+        for name, (idle, why) in REFUSED.items():
+            if getattr(self, name, idle) != idle:
+                raise ValueError(f"{name} must be {idle} when a model unlearns: {why}")
         self._check_software()
+
+    def _check_best(self) -> None:
+        """Say of the measures that a trainer adds which way is better. Raise ValueError if a best model has none."""
+        kind = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        wants = "load_best_model_at_end" if self.load_best_model_at_end else f"lr_scheduler_type {kind}"
+        needs = self.load_best_model_at_end or kind in ("reduce_lr_on_plateau", "greedy")
+        named = self.metric_for_best_model
+        if needs and named in (None, "loss", "eval_loss"):
+            raise ValueError(f"{wants} needs to know what is best: set metric_for_best_model, such as {LOSSES[1]}")
+        if named in LOSSES or f"eval_{named}" in LOSSES:
+            self.greater_is_better = False if self.greater_is_better is None else self.greater_is_better
 
     def _check_software(self) -> None:
         """Raise ValueError if the optimizer's package or the compiler of `torch_compile` is missing."""
@@ -117,6 +168,20 @@ class UnlearnConfig(TrainingArguments):
                 raise ValueError(f"optim={optim} needs the extra hf_unlearn[adam8bit], or leave optim out")
         compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
         inductor = self.torch_compile and self.torch_compile_backend == "inductor"
-        on_cpu = self.use_cpu or not torch.cuda.is_available()
+        on_cpu = self.use_cpu or runs_on_cpu()
         if inductor and on_cpu and not any(name and shutil.which(name) for name in compilers):
             raise ValueError("torch_compile needs a C++ compiler on a CPU: install g++ or set CXX, or leave it out")
+
+
+def check_precision(wanted: str | None, use_cpu: bool = False) -> None:
+    """Raise ValueError for a mixed precision that the device has not: accelerate would train in fp32 and say nothing.
+
+    Args:
+        wanted: fp16, bf16, no, or None for accelerate's own setting.
+        use_cpu: whether the CPU is asked for, whatever else there is.
+    """
+    wanted = wanted or os.environ.get("ACCELERATE_MIXED_PRECISION")
+    if wanted == "fp16" and (use_cpu or runs_on_cpu()):
+        raise ValueError(
+            "mixed precision fp16 needs a GPU: on a CPU set bf16 (--mixed_precision bf16), or leave it out"
+        )

@@ -26,10 +26,36 @@ class Evaluator:
         """Begin another data set: its batches are counted, and drawn, from 0."""
         self._batches, self._known, self._seen = 0, 0, 0
 
-    def losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        """Per-sample losses (B,) of the next batch on its fixed draws, counting the samples still known."""
+    def predict(
+        self, model: nn.Module, inputs: dict[str, Tensor], loss_only: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The next batch on its fixed draws, as `Trainer.prediction_step` gives it.
+
+        Returns:
+            The mean loss; and unless `loss_only` what the network predicts (a classifier's logits (B, classes), a
+            denoiser's output (B, C, H, W)) and the labels (B,). Of a classifier's samples without labels there is a
+            prediction alone.
+
+        Raises:
+            ValueError: the labels that the loss or the network needs are missing.
+        """
         batch = self.draws.add(inputs, self.draws.generator("eval", self._batches), forget=True)
         self._batches += 1
+        labels, objective = batch.get("labels"), self.draws.objective
+        loss = None
+        if labels is not None or not objective.conditional:
+            loss = self._losses(model, batch).mean()
+        elif loss_only or not objective.labels_are_targets:
+            raise ValueError("the data has no labels, which the model's loss is taken from: name a label column")
+        else:
+            batch["labels"] = torch.zeros(len(batch["pixel_values"]), dtype=torch.int64, device=self.draws.args.device)
+        if loss_only:
+            return loss, None, None
+        with torch.no_grad():
+            return loss, model(**batch, predict=True).float(), labels
+
+    def _losses(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Per-sample losses (B,), counting the samples still known."""
         with torch.no_grad():
             losses: Tensor = model(**batch)
         if self.reference.baseline_losses is not None:

@@ -5,7 +5,7 @@ of the masks and of the copy are then made like those of the weights. After the 
 that exporting, checking and measuring are the same code as for one process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,26 +133,40 @@ class Fsdp:
     def _names(self) -> dict[int, str]:
         return {id(p): name for name, p in self.objective.named_parameters()}
 
-    def save(self, folder: Path, fast_slow: FastSlow, scheduler: Any) -> None:
-        """Write weights and optimizer states, each process its own shards. Every process must call it."""
+    def save(self, stock: Callable[[str], None], folder: str, fast_slow: FastSlow, scheduler: Any) -> None:
+        """Write weights and optimizer states, each process its own shards. Every process must call it.
+
+        Args:
+            stock: what transformers does with weights that are not sharded; so in the next two methods.
+        """
+        if not self.sharded:
+            return stock(folder)
         weights = {f"weights.{name}": t for name, t in self.objective.state_dict().items()}
-        save_shards(folder / SHARDS, {**weights, **fast_slow.named_tensors(self._names())})
+        save_shards(Path(folder) / SHARDS, {**weights, **fast_slow.named_tensors(self._names())})
         if self.args.should_save:
-            torch.save(scheduler.state_dict(), folder / "scheduler.pt")
+            torch.save(scheduler.state_dict(), Path(folder) / "scheduler.pt")
 
-    def check_kind(self, folder: Path) -> None:
-        """Raise ValueError if a checkpoint was written with FSDP and this run has none, or the other way round."""
-        if (folder / SHARDS).is_dir() != self.sharded:
-            wrote = "with" if (folder / SHARDS).is_dir() else "without"
+    def load_weights(self, stock: Callable[[str], None], folder: str) -> None:
+        """Fill the weights from a checkpoint.
+
+        Raises:
+            ValueError: it was written with FSDP and this run has none, or the other way round.
+        """
+        shards = Path(folder) / SHARDS
+        if shards.is_dir() != self.sharded:
+            wrote = "with" if shards.is_dir() else "without"
             raise ValueError(f"{folder} was written {wrote} FSDP: resume with the same launch")
+        if not self.sharded:
+            return stock(folder)
+        load_shards(shards, {f"weights.{name}": t for name, t in self.objective.state_dict().items()})
 
-    def load_weights(self, folder: Path) -> None:
-        """Fill the sharded weights from a checkpoint."""
-        load_shards(folder / SHARDS, {f"weights.{name}": t for name, t in self.objective.state_dict().items()})
-
-    def load_optimizer(self, folder: Path, fast_slow: FastSlow, scheduler: Any) -> None:
-        """Take back the sharded optimizer states and the schedule."""
-        shards = folder / SHARDS
+    def load_optimizer(
+        self, stock: Callable[[str | None], None], folder: str | None, fast_slow: FastSlow, scheduler: Any
+    ) -> None:
+        """Take back the optimizer states and the schedule of a checkpoint, if there is one."""
+        if folder is None or not self.sharded:
+            return stock(folder)
+        shards = Path(folder) / SHARDS
         stored = {name for name in shard_names(shards) if not name.startswith("weights.")}
         fast_slow.load_named_tensors(stored, self._names(), lambda tensors: load_shards(shards, tensors))
-        scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+        scheduler.load_state_dict(torch.load(Path(folder) / "scheduler.pt", weights_only=True))

@@ -89,13 +89,20 @@ class Reference:
         """Let the method keep what its steps need of the original weights."""
         if self.method_state is not None:  # a second run goes on with what the first one kept
             return
-        self.method_state = self.method.begin(self.objective, self.forget, self.retain, self.args.draws_seed)
+        with self.objective.measuring():
+            self.method_state = self.method.begin(self.objective, self.forget, self.retain, self.args.draws_seed)
         if self.method_state is not None and self.original is None:  # what it kept is of this original
             self._digest = weights_digest(self.objective.network)
 
     def compute_masks(self) -> None:
         """Have the method compute its masks from the weights as they are."""
-        self.masks = self.method.compute_masks(self.objective, self.forget, self.retain, self.args.draws_seed)
+        with self.objective.measuring():
+            self.masks = self.method.compute_masks(self.objective, self.forget, self.retain, self.args.draws_seed)
+
+    def edit(self) -> None:
+        """Have the method change the original weights."""
+        with self.objective.measuring():
+            self.method.edit(self.objective, self.forget, self.retain, self.args.draws_seed)
 
     def find_masks(self, folder: Path, described: dict[str, Any]) -> None:
         """Read the masks from `folder`, by all that they depend on, or compute them and write them there.

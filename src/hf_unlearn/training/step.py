@@ -80,6 +80,13 @@ class Step:
         looked = self.reference.masks is not None and self.args.verify_mask_steps
         return self.fast_slow.mask_drift if looked and self.fast_slow is not None else None
 
+    @property
+    def precision(self) -> str:
+        """What a step computes in: fp32, bf16 or fp16."""
+        mixed = self.accelerator.mixed_precision
+        own = "bf16" if self.objective.dtype == torch.bfloat16 else "fp32"
+        return own if mixed == "no" else mixed
+
     # ---- one outer step ----------------------------------------------------------------------------
     def restart(self) -> None:
         """Forget which batch was drawn last: a new call of `train` counts anew."""
@@ -166,7 +173,8 @@ class Step:
             return self._forward(**given)
         names = {id(p): name for name, p in self.objective.named_parameters()}
         weights = {names[id(p)]: p - s for p, s in zip(self.parameters, shift, strict=True)}
-        return functional_call(self.objective, weights, kwargs=given)
+        with self.objective.keeping_activations():  # the backward would compute them from the weights not shifted
+            return functional_call(self.objective, weights, kwargs=given)
 
     def predict(
         self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN, network: nn.Module | None = None

@@ -3,6 +3,10 @@
 `tests/test_stock.py` compares their signatures with the installed transformers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from transformers import Trainer
 
 CHECKED_WITH = "5.24"  # the newest transformers that each override was last read against
@@ -16,9 +20,26 @@ OVERRIDDEN = {
 
 
 def reset_accelerate_wrapping(trainer: Trainer) -> None:
-    """Have accelerate wrap a model again that was only evaluated so far: processes would not synchronise gradients."""
-    if trainer.args.world_size > 1 and trainer.model_wrapped is trainer.model:
+    """Take off what accelerate has put around a model that was only evaluated: autocast on its forward.
+
+    Training then wraps it anew; processes would not synchronise their gradients otherwise.
+    """
+    if trainer.model_wrapped is trainer.model and getattr(trainer.model, "_is_accelerate_prepared", False):
         model, accelerator = trainer.model, trainer.accelerator
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         accelerator._models.clear()
         object.__setattr__(model, "_is_accelerate_prepared", False)
+
+
+@contextmanager
+def undisturbed(trainer: Trainer) -> Iterator[None]:
+    """Inside, an evaluation changes nothing that a training after it, or around it, depends on.
+
+    A model that was not wrapped before is not afterwards, and torch's generator, from which a data loader draws its
+    seed and dropout its units, goes on where it was.
+    """
+    prepared = getattr(trainer.model, "_is_accelerate_prepared", False)
+    with torch.random.fork_rng(devices=()):
+        yield
+    if not prepared:
+        reset_accelerate_wrapping(trainer)

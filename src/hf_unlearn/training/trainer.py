@@ -16,25 +16,27 @@ from ..common.errors import spare_memory
 from ..data.pairs import collate
 from ..data.protocols import SizedDataset
 from ..data.streaming import StreamedPairs
-from ..families import Objective, objective_for
+from ..families import Objective
 from ..hub.upload import Published
 from ..methods import Method, SFRon
 from ..saliency.masks import Masks
 from ..saving.checkpoints import find_checkpoint
 from ..saving.export import export
 from .callbacks import MergeSlowWeights, TwoSidedStop, settle_callbacks
+from .calls import Calls
 from .checkpointer import Checkpointer, Stateful
-from .checks import checked_arguments, checked_sets, resolved_method
+from .checks import check_network, checked_arguments, checked_sets, objective_of, resolved_method
 from .config import UnlearnConfig
 from .draws import Draws, stream_loader
 from .evaluator import Evaluator
 from .fsdp import Fsdp, check_launch
 from .guard import DivergenceGuard
+from .interrupts import Interrupt
 from .optimizers import fast_slow_around
 from .publishing import Publisher
 from .reference import Reference
 from .step import Step
-from .stock import reset_accelerate_wrapping
+from .stock import reset_accelerate_wrapping, undisturbed
 
 
 class UnlearnTrainer(Trainer):
@@ -75,7 +77,8 @@ class UnlearnTrainer(Trainer):
         **kwargs: Any,
     ):
         args = checked_arguments(args, kwargs)
-        objective, method = objective_for(model), method or SFRon()
+        objective, method = objective_of(model, kwargs.get("processing_class")), method or SFRon()
+        check_network(objective, args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
         sets = checked_sets(objective, resolved_method(objective, method, args), args, *given)
         resolved = sets.method
@@ -84,16 +87,11 @@ class UnlearnTrainer(Trainer):
         self.forgotten = forgotten or f"{len(sets.forget or [])} samples"
         self.publisher = Publisher(objective, method, args, self.forgotten, sets.forget is not None)
         self.merge, self.early_stop = MergeSlowWeights(), TwoSidedStop(objective, args)
+        self.calls = Calls()
+        self.interrupt = Interrupt(args, lambda: self._save_checkpoint(self.model_wrapped, None), sets.pairs)
         self.guard = DivergenceGuard(objective, args, sets.named, self.merge.averaged, self.gather)
-        super().__init__(
-            objective,
-            args,
-            data_collator=collate,
-            train_dataset=sets.pairs,
-            eval_dataset=sets.evaluated,
-            callbacks=[self.merge, *(callbacks or []), self.guard],
-            **kwargs,
-        )
+        all_callbacks = [self.interrupt, self.merge, *(callbacks or []), self.guard]
+        super().__init__(objective, args, collate, sets.pairs, sets.evaluated, callbacks=all_callbacks, **kwargs)
         settle_callbacks(self)
         self.loss_is_scaled_for_ga = False
         launcher = self.guard.accelerator = self.accelerator
@@ -103,7 +101,7 @@ class UnlearnTrainer(Trainer):
         self.step = Step(objective, resolved, args, draws, self.reference, self.guard, launcher)
         self.evaluator = Evaluator(draws, self.reference)
         self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
-        parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop]
+        parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop, self.calls]
         self.checkpointer = Checkpointer(objective, method, args, self.reference, self.early_stop, parts, sets.pairs)
 
     # ---- training ----------------------------------------------------------------------------------
@@ -114,17 +112,24 @@ class UnlearnTrainer(Trainer):
             ValueError: the named checkpoint does not exist or is torn (it never starts afresh instead).
             OSError: a checkpoint could not be written; earlier ones are whole.
             DivergenceError: a loss exploded; the last good weights are in output_dir/last_good.
+            KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole outer step is written, and the message names it.
         """
+        with self.interrupt.explained():
+            return self._train(resume_from_checkpoint, *args, **kwargs)
+
+    def _train(self, resume_from_checkpoint: str | bool | None, *args: Any, **kwargs: Any) -> TrainOutput:
         checkpoint = find_checkpoint(self.args.output_dir or ".", resume_from_checkpoint)
         self.fsdp.place_whole(trained=self.step.fast_slow is not None)
+        self.calls.end(self.state)
+        self.early_stop.restart()
         if checkpoint is None:
             with spare_memory("before the first step"):
                 self.reference.prepare()
                 if self.args.eval_strategy != "no" and self.retain_dataset is not None:
                     self.evaluate()
-            self.step.method.edit(self.objective, self.forget_dataset, self.retain_dataset, self.args.draws_seed)
+            self.reference.edit()
             if not self.method.trains:
-                self.publisher.write_history(self.state.global_step)
+                self.publisher.write_history(self.outer_steps)
                 return TrainOutput(0, 0.0, {})
         else:
             self.checkpointer.resume(Path(checkpoint))
@@ -133,12 +138,12 @@ class UnlearnTrainer(Trainer):
         self.reference.digest()  # taken once, while the original is not sharded
         self.reference.place()
         self.fsdp.before_sharding()
-        with spare_memory("while training"):
+        with spare_memory("while training"), self.interrupt.listening():
             output = super().train(checkpoint, *args, **kwargs)
         self.step.weights.finish()
         self.gather()
         self.early_stop.restore()
-        self.publisher.write_history(self.state.global_step)
+        self.publisher.write_history(self.outer_steps)
         return output
 
     def gather(self) -> None:
@@ -150,6 +155,7 @@ class UnlearnTrainer(Trainer):
         """Take one outer step: draws, the method's fast steps, then the stock step (forward and backward)."""
         model.train()
         done, total = self.state.global_step, self.state.max_steps
+        self.interrupt.begin(done)
         batch = self.step.begin(model, self.optimizer, self._prepare_inputs(inputs), done, total)
         loss = super().training_step(model, batch, num_items_in_batch)
         self.step.end(loss)
@@ -166,9 +172,9 @@ class UnlearnTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Have each process read its own part of a stream; accelerate would have the first one read for all."""
-        if not isinstance(self.train_dataset, StreamedPairs):
-            return super().get_train_dataloader()
-        return stream_loader(self.train_dataset, self._train_batch_size, self.args)
+        if isinstance(self.train_dataset, StreamedPairs):
+            return stream_loader(self.train_dataset, self._train_batch_size, self.args)
+        return super().get_train_dataloader()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make FastSlow around the stock optimizer, which takes the retain steps."""
@@ -215,11 +221,11 @@ class UnlearnTrainer(Trainer):
     ):
         """Measure losses on fixed draws, and from them the scores that `Evaluator` defines."""
         if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
-            self.evaluator.restart()
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         with self.merge.averaged():
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-            scores = self.evaluator.add_drift(metrics, metric_key_prefix)
+            own = eval_dataset is None  # the drift is that of one retain set, whatever else is measured
+            scores = self.evaluator.add_drift(metrics, metric_key_prefix) if own else {}
             if scores and self.is_in_train:
                 self.log(dict(scores))
                 forget, drift = scores.values()
@@ -227,21 +233,26 @@ class UnlearnTrainer(Trainer):
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
-        """A network that is not sharded is evaluated as it is: transformers would shard it for that."""
-        with self.fsdp.evaluating(self):
+        """Measure on draws that count from 0, and leave no trace in what is trained afterwards."""
+        self.evaluator.restart()
+        with self.fsdp.evaluating(self), undisturbed(self):
             output = super().evaluation_loop(*args, **kwargs)
-        if output.metrics is not None:
-            self.evaluator.add_score(output.metrics, kwargs.get("metric_key_prefix", "eval"), self.args.device)
+        self.evaluator.add_score(output.metrics or {}, kwargs.get("metric_key_prefix", "eval"), self.args.device)
         return output
 
     def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
-        return self.evaluator.losses(model, inputs).mean(), None, None
+        return self.evaluator.predict(model, inputs, prediction_loss_only)
 
     # ---- checkpoints, export, upload ---------------------------------------------------------------
     @property
     def history(self) -> list[dict[str, Any]]:
         """What the model was made to forget, oldest first, by this run too once it has taken a step."""
-        return self.publisher.history(self.state.global_step)
+        return self.publisher.history(self.outer_steps)
+
+    @property
+    def outer_steps(self) -> int:
+        """The outer steps behind the weights, of all calls of `train`."""
+        return self.calls.total(self.state)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
@@ -249,20 +260,16 @@ class UnlearnTrainer(Trainer):
         self.checkpointer.write(folder, lambda: stock(model, trial), self.state.best_model_checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.fsdp.sharded:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        self.fsdp.save(Path(output_dir), self.step.weights, self.lr_scheduler)
+        stock = super()._save_optimizer_and_scheduler
+        self.fsdp.save(stock, output_dir, self.step.weights, self.lr_scheduler)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.fsdp.check_kind(Path(resume_from_checkpoint))
-        if not self.fsdp.sharded:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.fsdp.load_weights(Path(resume_from_checkpoint))
+        stock = super()._load_from_checkpoint
+        self.fsdp.load_weights(lambda folder: stock(folder, model), resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self.fsdp.sharded:
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        self.fsdp.load_optimizer(Path(checkpoint), self.step.weights, self.lr_scheduler)
+        stock = super()._load_optimizer_and_scheduler
+        self.fsdp.load_optimizer(stock, checkpoint, self.step.weights, self.lr_scheduler)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
@@ -270,7 +277,7 @@ class UnlearnTrainer(Trainer):
         if _internal_call:
             self.checkpointer.save(folder)
             return
-        self.publisher.write_history(self.state.global_step)
+        self.publisher.write_history(self.outer_steps)
         if self.args.should_save:
             with self.merge.averaged():
                 self.exported = export(self.objective, folder)
@@ -287,10 +294,7 @@ class UnlearnTrainer(Trainer):
         self, commit_message: str = "Unlearned", token: str | None = None, include_masks: bool = False
     ) -> Published | None:
         """Publish what `save_model` exported to output_dir, never a checkpoint; None on all processes but the first.
-
-        Raises:
-            ValueError, OSError: what `publish` raises, or there are no masks to include.
-        """
+        Raises what `Publisher.publish` does."""
         if not self.is_world_process_zero():
             return None
         self.hub_model_id = self.hub_model_id or self.publisher.reserve(token)

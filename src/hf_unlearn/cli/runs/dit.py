@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
+from ...common.devices import joined_state
 from ...evaluation import (
     SamplingConfig,
     class_rows,
@@ -62,7 +60,7 @@ class DiTRun(DiffusionRun):
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")
 
     def begin(self) -> None:
-        self.state = PartialState(cpu=not torch.cuda.is_available())
+        self.state = joined_state()
 
     def load(self) -> None:
         self.pipeline = load_dit_pipeline(str(self.base_model), revision=self.revision, variant=self.model.variant)

@@ -6,9 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
+from ...common.devices import joined_state
 from ...common.identity import file_digest, identity_of
 from ...common.keys import class_code, code_key
 from ...data.fingerprint import whole_fingerprint
@@ -100,7 +98,7 @@ class TextToImageRun(DiffusionRun):
 
     def begin(self) -> None:
         # The others wait while the first one draws, which may take longer than an exchange of gradients ever does.
-        self.state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+        self.state = joined_state(timeout=timedelta(days=1))
         if self.state.is_main_process:  # what is missing for it fails here, before anything is drawn
             prompts = (self.concepts, self.retain_prompts, self.training.seed)
             self.evaluation = PictureEvaluation(self.measuring, *prompts)

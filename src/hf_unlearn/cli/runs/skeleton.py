@@ -13,7 +13,7 @@ from ...report.reading import read_record
 from ...report.record import RunRecord
 from ...report.recording import record_run
 from ...saving.export import load_saved
-from ...training.config import UnlearnConfig
+from ...training.config import UnlearnConfig, check_precision
 from ...training.trainer import UnlearnTrainer
 from ..finish import finish, prepare_repo
 from ..parsing import resolved
@@ -146,6 +146,7 @@ def execute(run: Run) -> None:
     if training.dry_run:
         print(resolved(run.parts), end="")
         return
+    check_precision(training.mixed_precision)
     run.check()
     check_folders(run.parts)
     check_flags(training, run.lora, run.method)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
-from ..base import Baseline, Objective
+from ..base import Baseline, Objective, dtype_of
 from ..description import Description
 from .inputs import input_channels, input_sides
 
@@ -70,7 +70,7 @@ class Classification(Objective):
         Integer targets are labels. Logits are a teacher's: T² KL(softmax(target / T) || softmax(logits / T)), the
         distillation loss of arXiv 1503.02531. `predict`: the logits (B, classes) instead.
         """
-        logits = self.network(pixel_values=pixel_values).logits
+        logits = self.network(pixel_values=pixel_values.to(self.dtype)).logits
         if predict:
             return logits
         logits = logits.float()
@@ -87,7 +87,7 @@ class Classification(Objective):
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Logits (B, classes) of `network`."""
-        return network(pixel_values=batch["pixel_values"]).logits
+        return network(pixel_values=batch["pixel_values"].to(dtype_of(network))).logits
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         self.kept = [label for label in self.class_labels if label not in forgotten]
@@ -110,7 +110,8 @@ class Classification(Objective):
 
     def input_gradient(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         images = batch["pixel_values"].detach().clone().requires_grad_(True)
-        loss = F.cross_entropy(network(pixel_values=images).logits, batch["labels"], reduction="sum")
+        logits = network(pixel_values=images.to(dtype_of(network))).logits
+        loss = F.cross_entropy(logits.float(), batch["labels"], reduction="sum")
         (gradient,) = torch.autograd.grad(loss, images)
         return gradient
 
@@ -121,10 +122,8 @@ class Classification(Objective):
     @torch.no_grad()
     def baseline_losses(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """(2,): the mean loss on forget data, and chance, log(classes): a sample that loses more is forgotten."""
-        training = self.training
-        self.eval()
-        losses = torch.cat([self(**batch).cpu() for batch in batches])
-        self.train(training)
+        with self.measuring():
+            losses = torch.cat([self(**batch).cpu() for batch in batches])
         return torch.stack([losses.mean(), torch.tensor(self.chance_loss)])
 
     def baseline(self, table: Tensor, batch: dict[str, Tensor]) -> Baseline:
@@ -210,7 +209,7 @@ class Classification(Objective):
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
         if self._shape is None:
             raise ValueError("the size of an image is not known yet: call check with one first")
-        return (torch.randn((2, *self._shape), generator=generator),), {}
+        return (torch.randn((2, *self._shape), generator=generator).to(self.dtype),), {}
 
 
 def _check_sides(sides: tuple[int, ...], config: PreTrainedConfig) -> None:

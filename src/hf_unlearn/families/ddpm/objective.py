@@ -6,6 +6,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from ..base import class_names
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 from .pipeline import check_unet, set_null_class
@@ -23,7 +24,8 @@ class NoisePrediction(Denoising):
         others: as in `Denoising`.
 
     Raises:
-        ValueError: a UNet whose condition is no class number or that predicts more than the noise, or no such class.
+        ValueError: the pipeline is around another network, or is a bare network; a UNet whose condition is no class
+            number or that predicts more than the noise, or no such class.
     """
 
     def __init__(
@@ -35,16 +37,20 @@ class NoisePrediction(Denoising):
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
     ):
-        check_unet(pipeline.unet.config)
+        unet: Any = getattr(pipeline, "unet", None)
+        if "UNet2DModel" not in class_names(unet):
+            given = type(pipeline).__name__
+            raise ValueError(f"{given} is no pipeline around a UNet2DModel: pass one, DDPMPipeline(unet, scheduler)")
+        check_unet(unet.config)
         if null_class is None:
             null_class = getattr(pipeline, "null_class", None)
         else:
             set_null_class(pipeline, null_class)
         super().__init__(
             pipeline,
-            pipeline.unet,
+            unet,
             DDPMSchedule(pipeline.scheduler),
-            pipeline.unet.config.num_class_embeds,
+            unet.config.num_class_embeds,
             null_class,
             label_dropout,
             antithetic,

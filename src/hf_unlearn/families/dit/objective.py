@@ -8,6 +8,7 @@ from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
+from ..base import class_names
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 
@@ -45,7 +46,11 @@ class DiTPrediction(Denoising):
         timestep_bins: int = 10,
         variance_weight: float = 0.0,
     ):
-        network = pipeline.transformer
+        network: Any = getattr(pipeline, "transformer", None)
+        if "DiTTransformer2DModel" not in class_names(network):
+            raise ValueError(
+                f"{type(pipeline).__name__} is no pipeline around a DiTTransformer2DModel: pass a DiTPipeline"
+            )
         classes = network.config.num_embeds_ada_norm
         schedule = DDPMSchedule(pipeline.scheduler)
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..base import class_names
-from ..denoising import Denoising
+from ..denoising import Denoising, sides_of
 from ..description import Description
 from ..noise import DDPMSchedule
 
@@ -67,7 +67,8 @@ class TextToImage(Denoising):
         train_method: full; xattn, the cross attention; selfattn, the self attention; noxattn, all but the cross
             attention, the time embedding and the output layer.
         label_dropout: share of null prompts among the retain samples.
-        resolution: of the images in pixels, for SDXL's size conditions; default that of the UNet.
+        resolution: of the images in pixels, one number or (height, width), for SDXL's size conditions; default that of
+            the UNet.
         others: as in `Denoising`.
 
     Raises:
@@ -90,7 +91,7 @@ class TextToImage(Denoising):
         antithetic: bool = True,
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
-        resolution: int | None = None,
+        resolution: int | tuple[int, int] | None = None,
     ):
         if not class_names(pipeline) & set(PIPELINES):
             raise ValueError(f"{type(pipeline).__name__} is not supported: give a {' or '.join(PIPELINES)}")
@@ -108,8 +109,8 @@ class TextToImage(Denoising):
         self.chosen = {prompts.number(text): prompts.number(anchor) for text, anchor in (anchors or {}).items()}
         self.register_buffer("embeds", prompts.embeds, persistent=False)
         self.register_buffer("pooled", prompts.pooled, persistent=False)
-        size = resolution or self.network.config.sample_size * pipeline.vae_scale_factor
-        self.register_buffer("time_ids", torch.tensor([[size, size, 0, 0, size, size]]), persistent=False)
+        sides = sides_of(resolution or [side * pipeline.vae_scale_factor for side in self._default_shape[1:]])
+        self.register_buffer("time_ids", torch.tensor([[*sides, 0, 0, *sides]]), persistent=False)
         chosen = trained_names(self.network, train_method)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in chosen)
@@ -118,9 +119,8 @@ class TextToImage(Denoising):
                 part.requires_grad_(False)
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
-        dtype = next(network.parameters()).dtype
         assert labels is not None  # every image has a prompt
-        return network(noisy.to(dtype), timesteps, **self._condition(labels, dtype)).sample
+        return network(noisy, timesteps, **self._condition(labels, noisy.dtype)).sample
 
     def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
         """Arguments of the UNet that say which prompts."""
@@ -173,12 +173,12 @@ class TextToImage(Denoising):
     @property
     def _default_shape(self) -> tuple[int, ...]:
         config = self.pipeline.unet.config
-        return (config.in_channels, config.sample_size, config.sample_size)
+        return (config.in_channels, *sides_of(config.sample_size))
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
-        noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator)
+        noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator).to(self.dtype)
         labels = torch.tensor([0, len(self.prompts.texts) - 1], device=self.embeds.device)
-        return (noisy, self.schedule.examples()), self._condition(labels, torch.float32)
+        return (noisy, self.schedule.examples()), self._condition(labels, self.dtype)
 
 
 def trained_names(unet: nn.Module, train_method: str) -> set[str]:

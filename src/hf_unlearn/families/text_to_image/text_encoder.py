@@ -56,12 +56,6 @@ class TextEncoderToImage(TextToImage):
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
         return (self.ids[:2],), {}
 
-    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
-        self.network.gradient_checkpointing_enable()
-
-    def activation_checkpointing_disable(self) -> None:
-        self.network.gradient_checkpointing_disable()
-
 
 def text_to_image_objective(pipeline: Any, prompts: Prompts, anchors: dict[str, str] | None = None, **options: Any):
     """The objective for a `train_method`: "text_encoder", or one of `TextToImage`'s."""
