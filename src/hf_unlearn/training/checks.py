@@ -86,7 +86,8 @@ def checked_sets(
             raise ValueError(f"{method.name} needs {name} data: pass {name}_dataset")
     if isinstance(retain, IterableDataset):
         retain = RetainStream(retain)
-    known = inspect.signature(objective.forward).parameters
+    taken = inspect.signature(objective.forward).parameters
+    known = None if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else taken
     for name, part in (("forget", forget), ("retain", retain)):
         if part is not None:
             check_items(name, part, known)
