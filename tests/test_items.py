@@ -7,6 +7,7 @@ from conftest import config, random_images, tiny_dit, tiny_pipeline, tiny_vit
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from hf_unlearn import METHODS, Classification, DiTPrediction, UnlearnTrainer, split_by_label
+from hf_unlearn.compare.models import in_memory
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.data.pairs import collate
 
@@ -154,8 +155,9 @@ def test_mixed_sizes_are_one_line(tmp_path):
     mixed = [{"pixel_values": torch.rand(1, 8 + i % 2, 8) - 0.5, "labels": 1} for i in range(4)]
     with pytest.raises(ValueError, match=r"forget samples 0 and 1 have shapes \(1, 8, 8\) and \(1, 9, 8\)"):
         trainer_of(tmp_path, Items(mixed))
-    with pytest.raises(ValueError, match="samples of one batch have shapes"):
-        collate(mixed)
+    for stack in (collate, in_memory):
+        with pytest.raises(ValueError, match=r"have shapes \(1, 8, 8\) and \(1, 9, 8\): bring all images to one size"):
+            stack(mixed)
 
 
 def test_the_look_at_the_data_draws_nothing(tmp_path):

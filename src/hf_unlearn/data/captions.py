@@ -89,7 +89,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} of {path} is no JSON ({error}): write one row a line") from error
+            raise ValueError(
+                f"{path.parent} does not load: line {number} of {path.name} is no JSON ({error}); write one row a line"
+            ) from error
         if not isinstance(row, dict):
             raise ValueError(f'line {number} of {path} is no row: write {{"file_name": ..., "text": ...}}')
         yield number, row

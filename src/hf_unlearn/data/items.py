@@ -17,12 +17,12 @@ WANTED = 'give items {"pixel_values": (C, H, W) tensor, "labels": class number}'
 LOADERS = "load_images makes them of a folder or a datasets.Dataset with an image column"
 
 
-def check_items(name: str, dataset: Any, known: Collection[str]) -> None:
+def check_items(name: str, dataset: Any, known: Collection[str] | None) -> None:
     """Check that a set has a length and that its first item is one the trainer can use.
 
     Args:
         name: of the set, for messages: "forget" or "retain".
-        known: the keys that the model takes.
+        known: the keys that the model takes; None is any.
 
     Raises:
         ValueError: the set is a stream, its items are no dicts of tensors, or their labels are no class numbers.
@@ -46,11 +46,11 @@ def check_items(name: str, dataset: Any, known: Collection[str]) -> None:
     if "pixel_values" not in item:
         raise ValueError(f"items of the {name} set hold {', '.join(map(str, item))}, no pixel_values: {LOADERS}")
     _check_pixels(name, item["pixel_values"])
-    if "label" in item and "labels" not in item and "labels" in known:
+    if "label" in item and "labels" not in item and (known is None or "labels" in known):
         raise ValueError(f"items of the {name} set hold label, not labels: rename it (rename_column)")
     if "labels" in item:
         _check_label(name, item["labels"])
-    more = [key for key in item if key not in known]
+    more = [key for key in item if known is not None and key not in known]
     if more:
         raise ValueError(f"items of the {name} set hold {more[0]!r}, which the model does not take: leave it out")
 

@@ -160,7 +160,8 @@ def checked_sets(
     method = method.sized(
         *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
     )
-    known = inspect.signature(objective.forward).parameters
+    taken = inspect.signature(objective.forward).parameters
+    known = None if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else taken
     for name, part in (("forget", forget), ("retain", retain)):
         if part is not None:
             check_items(name, part, known)
