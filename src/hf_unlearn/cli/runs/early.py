@@ -80,7 +80,8 @@ def check_arguments(arguments: UnlearnConfig) -> None:
     """Raise ValueError for a tracker that does not exist or is not installed."""
     from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 
-    trackers = arguments.report_to if isinstance(arguments.report_to, list) else [arguments.report_to]
+    given: Any = arguments.report_to
+    trackers: list[str] = given if isinstance(given, list) else [given]
     get_reporting_integration_callbacks(trackers)  # names those that exist
     lacking = sorted(set(trackers) - UNLISTED - set(get_available_reporting_integrations()))
     if lacking:
