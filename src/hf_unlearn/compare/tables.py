@@ -57,8 +57,10 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         line = []
         for name, (_, factor, digits) in COLUMNS.items():
             values = values_of(cells, name)
-            bad = sum(bool(cell["diverged"]) for cell in cells)
-            if not values and not bad:  # how long a given model was trained is not known
+            bad = len(cells) - len(values)
+            if not values and not any(
+                cell["diverged"] for cell in cells
+            ):  # how long a given model was trained is not known
                 line.append("-")
                 continue
             line.append(f"{bad} of {len(cells)} diverged" if bad else interval([factor * v for v in values], digits))
