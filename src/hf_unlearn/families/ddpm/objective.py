@@ -6,7 +6,6 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from ..base import class_names
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 
@@ -33,7 +32,7 @@ class NoisePrediction(Denoising):
         timestep_bins: int = 10,
     ):
         unet: Any = getattr(pipeline, "unet", None)
-        if "UNet2DModel" not in class_names(unet):
+        if not isinstance(unet, UNet2DModel):
             given = type(pipeline).__name__
             raise ValueError(f"{given} is no pipeline around a UNet2DModel: pass one, DDPMPipeline(unet, scheduler)")
         null_class = null_class if null_class is not None else getattr(pipeline, "null_class", None)

@@ -8,7 +8,6 @@ from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
-from ..base import class_names
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 
@@ -47,7 +46,7 @@ class DiTPrediction(Denoising):
         variance_weight: float = 0.0,
     ):
         network: Any = getattr(pipeline, "transformer", None)
-        if "DiTTransformer2DModel" not in class_names(network):
+        if not isinstance(network, DiTTransformer2DModel):
             raise ValueError(
                 f"{type(pipeline).__name__} is no pipeline around a DiTTransformer2DModel: pass a DiTPipeline"
             )
