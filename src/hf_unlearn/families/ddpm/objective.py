@@ -31,10 +31,10 @@ class NoisePrediction(Denoising):
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
     ):
-        unet: Any = getattr(pipeline, "unet", None)
-        if not isinstance(unet, UNet2DModel):
+        if not isinstance(getattr(pipeline, "unet", None), UNet2DModel):
             given = type(pipeline).__name__
             raise ValueError(f"{given} is no pipeline around a UNet2DModel: pass one, DDPMPipeline(unet, scheduler)")
+        unet = pipeline.unet
         null_class = null_class if null_class is not None else getattr(pipeline, "null_class", None)
         super().__init__(
             pipeline,
