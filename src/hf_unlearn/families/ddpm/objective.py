@@ -6,7 +6,6 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from ..base import class_names
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 from .pipeline import check_unet, set_null_class
@@ -37,10 +36,10 @@ class NoisePrediction(Denoising):
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
     ):
-        unet: Any = getattr(pipeline, "unet", None)
-        if "UNet2DModel" not in class_names(unet):
+        if not isinstance(getattr(pipeline, "unet", None), UNet2DModel):
             given = type(pipeline).__name__
             raise ValueError(f"{given} is no pipeline around a UNet2DModel: pass one, DDPMPipeline(unet, scheduler)")
+        unet = pipeline.unet
         check_unet(unet.config)
         if null_class is None:
             null_class = getattr(pipeline, "null_class", None)

@@ -8,7 +8,6 @@ from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
-from ..base import class_names
 from ..denoising import Denoising
 from ..noise import DDPMSchedule
 
@@ -46,11 +45,10 @@ class DiTPrediction(Denoising):
         timestep_bins: int = 10,
         variance_weight: float = 0.0,
     ):
-        network: Any = getattr(pipeline, "transformer", None)
-        if "DiTTransformer2DModel" not in class_names(network):
-            raise ValueError(
-                f"{type(pipeline).__name__} is no pipeline around a DiTTransformer2DModel: pass a DiTPipeline"
-            )
+        if not isinstance(getattr(pipeline, "transformer", None), DiTTransformer2DModel):
+            given = type(pipeline).__name__
+            raise ValueError(f"{given} is no pipeline around a DiTTransformer2DModel: pass a DiTPipeline")
+        network = pipeline.transformer
         classes = network.config.num_embeds_ada_norm
         schedule = DDPMSchedule(pipeline.scheduler)
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
