@@ -200,6 +200,18 @@ def tiny_text_encoder(cls=None, **values):
     return (cls or CLIPTextModel)(CLIPTextConfig(**sizes, bos_token_id=512, eos_token_id=513, **values))
 
 
+def tiny_dino(folder, seed: int = 0):
+    """A Dinov2Model (16 features) with its processor."""
+    from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(seed)
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    model = Dinov2Model(Dinov2Config(**sizes, mlp_ratio=2)).eval()
+    model.save_pretrained(folder)
+    BitImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
+    return model
+
+
 def tiny_clip(folder) -> None:
     """Save a CLIPModel of 16x16 images with its tokenizer and image processor."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel

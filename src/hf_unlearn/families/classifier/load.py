@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from PIL import Image
 from transformers import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -61,10 +62,20 @@ def load_image_classifier(name_or_path: str, revision: str | None = None) -> tup
         raise ValueError(f"{name_or_path} is no trained classifier: it has no weights for {', '.join(untrained[:3])}")
     if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
         return model, None
+    return model, load_image_processor(name_or_path, revision)
+
+
+def load_image_processor(name_or_path: str, revision: str | None = None) -> Any:
+    """Load the image processor of a folder or Hub id, the one that resizes with PIL, whatever else is installed.
+
+    Raises:
+        ValueError: the folder holds none.
+        OSError: the Hub has no such model, or cannot be reached.
+    """
+    # A transformers without that class calls the two kinds slow and fast.
+    pil = {"backend": "pil"} if hasattr(transformers, "PilBackend") else {"use_fast": False}
     with loading(name_or_path):
-        return model, AutoImageProcessor.from_pretrained(
-            name_or_path, revision=revision, trust_remote_code=False, backend="pil"
-        )
+        return AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False, **pil)
 
 
 def check_same_build(model: PreTrainedModel, other: PreTrainedModel, name: str) -> None:
