@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .versions import VersionFault, version_fault
+
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last one is diffusers' safety checker
 
 
@@ -87,14 +89,18 @@ def shards(index: str | Path) -> list[str]:
 def loading(name: str | Path) -> Iterator[None]:
     """Turn whatever a library raises over the files of `name` into a ValueError of one line that names it.
 
-    OSErrors, such as those of a Hub that does not answer, stay OSErrors.
+    OSErrors, such as those of a Hub that does not answer, stay OSErrors. Where the cause may be a package that is too
+    old or missing, a VersionFault says so instead: the files may be whole.
     """
     try:
         yield
-    except MemoryError:
+    except (MemoryError, VersionFault):
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:400]
+        fault = version_fault(error)
+        if fault:
+            raise VersionFault(f"{name} does not load: {fault}" + ("" if said in fault else f" ({said})")) from error
         if isinstance(error, ValueError | OSError) and str(name) in said:
             raise
         kind = OSError if isinstance(error, OSError) else ValueError

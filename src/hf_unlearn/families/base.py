@@ -193,3 +193,10 @@ class Objective(nn.Module):
 
     def activation_checkpointing_disable(self) -> None:
         self.network.disable_gradient_checkpointing()
+
+    # The same by the name that transformers below 5.23 calls.
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        self.activation_checkpointing_enable(activation_checkpointing_kwargs=gradient_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.activation_checkpointing_disable()

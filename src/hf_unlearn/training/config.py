@@ -36,6 +36,11 @@ class UnlearnConfig(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Scheduler of both learning rates."})
     logging_steps: float = field(default=10, metadata={"help": "Outer steps between log lines."})
     save_strategy: str = field(default="no", metadata={"help": "When to save checkpoints: no, steps, epoch or best."})
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer of the retain steps."})
+    activation_checkpointing: bool | None = field(
+        default=None,
+        metadata={"help": "Compute activations twice to save memory.", "nargs": "?", "const": True},
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: batches are nested."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See transformers."})
@@ -89,6 +94,8 @@ class UnlearnConfig(TrainingArguments):
         others = (torch.cuda, torch.backends.mps, torch.xpu)
         if self.bf16 and not any(device.is_available() for device in others):
             self.use_cpu = True  # transformers requires it for bf16, even where the CPU is the only device
+        if self.activation_checkpointing and not hasattr(TrainingArguments, "activation_checkpointing"):
+            self.gradient_checkpointing = True  # its name in transformers below 5.23
         super().__post_init__()
         check_limits(
             self,

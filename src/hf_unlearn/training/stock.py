@@ -3,6 +3,10 @@
 `tests/test_stock.py` compares their signatures with the installed transformers.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from transformers import Trainer
 
 CHECKED_WITH = "5.24"  # the newest transformers that each override was last read against
@@ -13,6 +17,11 @@ OVERRIDDEN = {
     "_load_from_checkpoint": "The counterpart for sharded weights.",
     "_load_optimizer_and_scheduler": "The counterpart for sharded optimizer states.",
 }
+
+
+def create_with(create_optimizer: Callable[..., torch.optim.Optimizer], model: Any) -> torch.optim.Optimizer:
+    """Call transformers' create_optimizer, which in older versions passes no model and takes none."""
+    return create_optimizer() if model is None else create_optimizer(model)
 
 
 def reset_accelerate_wrapping(trainer: Trainer) -> None:
