@@ -92,8 +92,8 @@ def test_env_says_what_an_extra_lacks(monkeypatch):
     class About:
         def get_all(self, name, default=None):
             wanted = ["torch>=2", 'torch>=1; extra == "good"', 'no-such-package>=1; extra == "bad"']
-            wanted += ['torch>=99; extra == "new"']
-            return {"Requires-Dist": wanted, "Provides-Extra": ["good", "bad", "new"]}[name]
+            wanted += ['torch>=99; extra == "new"', 'hf-unlearn[bad,good]; extra == "both"']
+            return {"Requires-Dist": wanted, "Provides-Extra": ["good", "bad", "new", "both"]}[name]
 
     monkeypatch.setattr(env, "metadata", lambda name: About())
     monkeypatch.setattr(env, "_installed", lambda name: "1.0" if name == "hf-unlearn" else metadata_or_none(name))
@@ -101,7 +101,12 @@ def test_env_says_what_an_extra_lacks(monkeypatch):
     def metadata_or_none(name):
         return None if name == "no-such-package" else metadata.version(name)
 
-    assert env.extras() == {"bad": "lacks no-such-package", "good": "present", "new": "lacks torch"}
+    assert env.extras() == {
+        "bad": "lacks no-such-package",
+        "both": "lacks no-such-package",
+        "good": "present",
+        "new": "lacks torch",
+    }
     monkeypatch.setattr(env, "_installed", lambda name: None)
     assert env.extras() == {}
 

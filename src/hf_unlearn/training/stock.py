@@ -3,7 +3,6 @@
 `tests/test_stock.py` compares their signatures with the installed transformers.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ OVERRIDDEN = {
 }
 
 
-def create_with(create_optimizer: Callable[..., torch.optim.Optimizer], model: Any) -> torch.optim.Optimizer:
-    """Call transformers' create_optimizer, which in older versions passes no model and takes none."""
-    return create_optimizer() if model is None else create_optimizer(model)
+def stock_optimizer(stock: Any, model: Any) -> torch.optim.Optimizer:
+    """Have `stock`, a trainer's super(), create the optimizer. Older versions pass no model and take none."""
+    return stock.create_optimizer() if model is None else stock.create_optimizer(model)
 
 
 def reset_accelerate_wrapping(trainer: Trainer) -> None:

@@ -35,7 +35,7 @@ from .optimizers import fast_slow_around
 from .publishing import Publisher
 from .reference import Reference
 from .step import Step
-from .stock import create_with, reset_accelerate_wrapping
+from .stock import reset_accelerate_wrapping, stock_optimizer
 
 
 class UnlearnTrainer(Trainer):
@@ -177,9 +177,7 @@ class UnlearnTrainer(Trainer):
         """Make FastSlow around the stock optimizer, which takes the retain steps."""
         if self.step.fast_slow is None:  # else a second train() goes on with the same state, as stock Trainer does
             buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
-            made = fast_slow_around(
-                create_with(super().create_optimizer, model), self.method.optimizer, self.args, buffers
-            )
+            made = fast_slow_around(stock_optimizer(super(), model), self.method.optimizer, self.args, buffers)
             for part in (self.step, self.guard, self.merge):
                 part.attach(made)
             if not self.fsdp.enabled:  # else once the weights are sharded
