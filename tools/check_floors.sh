@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 "$floor" -m venv "$work/env"
 "$floor" --version
 cd "$root"
-printf 'pytest>=8\nhypothesis>=6.100\ntensorboard>=2.16\n' >"$work/tests.in"
+printf 'pytest>=8\nhypothesis>=6.100\ntensorboard>=2.16.2\n' >"$work/tests.in"
 "$python" -m uv pip compile -q --python "$work/env/bin/python" --resolution lowest-direct --extra eval \
     pyproject.toml "$work/tests.in" -o "$work/floors.txt"
 "$python" -m uv pip install -q --python "$work/env/bin/python" -r "$work/floors.txt"

@@ -27,6 +27,9 @@ def compare_command(argv: list[str]) -> None:
     if options.jobs is not None and options.jobs < 0:
         parser.error(f"--jobs must be at least 0 (in this process), got {options.jobs}")
     from ...compare import compare, load_recipe
+    from ..runs.skeleton import need_modules
+
+    need_modules("compare", "a comparison", "sklearn", "scipy", "optuna")
 
     given = {k: v for k in ("data", "seeds", "methods", "trials") if (v := getattr(options, k)) is not None}
     recipes = [replace(load_recipe(recipe), **given) for recipe in options.recipe]
