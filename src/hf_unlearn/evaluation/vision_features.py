@@ -38,6 +38,7 @@ class VisionFeatures(nn.Module):
         check_folder(name_or_path)
         with loading(name_or_path):
             config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        self.model: Any
         self.judge: ClassifierJudge | None = None
         self.pooled = True
         if any(name.endswith("ForImageClassification") for name in config.architectures or ()):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from PIL import Image
@@ -23,6 +24,10 @@ from ...data.images import LabelledDataset, file_content, image_name, open_image
 from ...data.sources import load_rows
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+# Older versions of transformers call the two kinds of image processors slow and fast. Their slow ones, which resize by
+# PIL, take no grey image without an axis of channels.
+PIL_BACKEND = hasattr(transformers, "PilBackend")
 
 
 def load_image_classifier(name_or_path: str, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
@@ -72,8 +77,7 @@ def load_image_processor(name_or_path: str, revision: str | None = None) -> Any:
         ValueError: the folder holds none.
         OSError: the Hub has no such model, or cannot be reached.
     """
-    # A transformers without that class calls the two kinds slow and fast.
-    pil = {"backend": "pil"} if hasattr(transformers, "PilBackend") else {"use_fast": False}
+    pil = {"backend": "pil"} if PIL_BACKEND else {"use_fast": False}
     with loading(name_or_path):
         return AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False, **pil)
 
@@ -187,8 +191,10 @@ def pixels_for(image: Image.Image, config: Any, processor: Any) -> torch.Tensor:
     """(C, H, W) as a classifier of this configuration takes it: by its processor, else in [-1, 1] at image_size."""
     if processor is None:
         return to_pixels(image, getattr(config, "image_size", None), config.num_channels)
-    image = image.convert("L" if config.num_channels == 1 else "RGB")
-    return processor(image, return_tensors="pt")["pixel_values"][0]
+    given: Any = image.convert("L" if config.num_channels == 1 else "RGB")
+    if config.num_channels == 1 and not PIL_BACKEND:
+        given = np.asarray(given)[:, :, None]
+    return processor(given, return_tensors="pt")["pixel_values"][0]
 
 
 def load_labelled_images(
