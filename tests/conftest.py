@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -208,9 +209,29 @@ def tiny_text_encoder(cls=None, **values):
     return (cls or CLIPTextModel)(CLIPTextConfig(**sizes, bos_token_id=512, eos_token_id=513, **values))
 
 
+def pil_processor(name: str) -> Any:
+    """transformers' image processor that resizes with PIL; older versions have it without a suffix."""
+    import transformers
+
+    return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
+
+
+def tiny_dino(folder, seed: int = 0):
+    """A Dinov2Model (16 features) with its processor."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(seed)
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    model = Dinov2Model(Dinov2Config(**sizes, mlp_ratio=2)).eval()
+    model.save_pretrained(folder)
+    sizes = dict(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    pil_processor("BitImageProcessor")(**sizes).save_pretrained(folder)
+    return model
+
+
 def tiny_clip(folder) -> None:
     """Save a CLIPModel of 16x16 images with its tokenizer and image processor."""
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+    from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
     sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
@@ -218,7 +239,8 @@ def tiny_clip(folder) -> None:
     config = CLIPConfig(text_config=text, vision_config=dict(**sizes, image_size=16, patch_size=8), projection_dim=8)
     CLIPModel(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    sizes = dict(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    pil_processor("CLIPImageProcessor")(**sizes).save_pretrained(folder)
 
 
 def tiny_sd(seed: int = 0, **scheduler):

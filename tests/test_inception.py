@@ -105,7 +105,7 @@ def test_fid_kid_precision_and_recall_by_hand(network):
 
 
 def test_weights_are_found_or_the_line_says_how_to_get_them(tmp_path, weights, network, monkeypatch):
-    with pytest.raises(OSError, match=f"FID needs {NAME}, but .*none.pth does not exist: get it from .*EfficientNet"):
+    with pytest.raises(OSError, match=f"FID needs {NAME}, but .*none.pth does not exist: get it from .*feature_model"):
         InceptionV3(tmp_path / "none.pth")
     save_file(network.state_dict(), tmp_path / "same.safetensors")
     assert torch.equal(InceptionV3(tmp_path / "same.safetensors").fc.weight, network.fc.weight)

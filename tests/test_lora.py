@@ -51,7 +51,7 @@ def test_an_adapter_loads_onto_the_original_to_the_same_output(family, tmp_path)
     assert (wanted - output(objective, original)).abs().max() > 1e-4
     if family in ("sd", "sdxl"):
         plain = type(pipeline)(**{**pipeline.components, "unet": copy.deepcopy(original)})
-        plain.load_lora_weights(str(tmp_path))
+        plain.load_lora_weights(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
         loaded = plain.unet
     else:
         loaded = PeftModel.from_pretrained(copy.deepcopy(original), str(tmp_path))

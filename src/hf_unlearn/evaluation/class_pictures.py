@@ -25,12 +25,21 @@ RETRAINED = ASSETS / "digits_ddpm_retrained"
 def retrained_digits_ddpm(excluded: int) -> Any:
     """Load the default pipeline that was retrained from scratch without the digit `excluded`.
 
-    The package ships its weights in half precision.
+    Its weights are stored in half precision. A wheel holds those without the 3, a checkout those of every digit.
+
+    Raises:
+        OSError: the weights are not in this installation.
     """
     from safetensors.torch import load_file
 
+    path = RETRAINED / f"without_{excluded}.safetensors"
+    if not path.is_file():
+        raise OSError(
+            f"the model retrained without the {excluded} is not in this installation: install from a checkout, or run "
+            f"scripts/train_digits_ddpm.py --exclude_class {excluded} in one"
+        )
     pipeline: Any = load_ddpm_pipeline(str(DIGITS_DDPM))
-    weights = load_file(RETRAINED / f"without_{excluded}.safetensors")
+    weights = load_file(path)
     pipeline.unet.load_state_dict({name: value.float() for name, value in weights.items()})
     return pipeline
 

@@ -160,7 +160,7 @@ def classification_figures(
     Returns:
         forget_accuracy, retain_accuracy, test_accuracy and mia_<feature>_<attack>, which are shares from 0 to 1. With
         `retrained` also kl_to_retrained and js_to_retrained (nats, on the forget set) and average_gap (percentage
-        points, over the three accuracies and the first attack, as in the papers).
+        points, over the three accuracies and the first attack, as in the papers; left out where there is no attack).
 
     Raises:
         ValueError: there is no test set, an attack is unknown, the retrained model has other classes, or what
@@ -193,9 +193,11 @@ def _comparison(
     Those are the three accuracies and the first attack.
     """
     names = list(figures)[:4]
-    ours, theirs = ({n: 100 * source[n].number for n in names} for source in (figures, retrained))
     found = {"kl_to_retrained": kl_divergence(p, reference), "js_to_retrained": js_divergence(p, reference)}
     found = {name: replace(m, definition=f"{m.definition}; on the forget set") for name, m in found.items()}
+    if len(names) < 4:
+        return found
+    ours, theirs = ({n: 100 * source[n].number for n in names} for source in (figures, retrained))
     found["average_gap"] = Metric(
         average_gap(ours, theirs, names),
         f"mean |model - retrained| of {', '.join(names)}, in percentage points; 0 is as retrained",

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
-from .classification import accuracy, classification_figures, predictions
+from .classification import ATTACKS, accuracy, classification_figures, predictions
+from .membership import can_attack
 from .metric import Metric
 from .tables import markdown_table, write_figures
 
@@ -37,15 +38,17 @@ def evaluation_sets(
 def classifier_figures(
     model: Any, sets: dict[str, SizedDataset], retrained: Any = None, batch_size: int = 256, seed: int = 0
 ) -> dict[str, Metric]:
-    """Compute `classification_figures` if `sets` has test data, and the accuracy on each other set."""
+    """Compute `classification_figures` if `sets` has test data, and the accuracy on each other set.
+
+    Without scikit-learn the membership shares and the average gap, which holds one of them, are left out.
+    """
     figures: dict[str, Metric] = {}
     rest = sets
     if "test" in sets:
         forget, retain, test = (sets[name] for name in ("forget", "retain", "test"))
         rest = {name: data for name, data in sets.items() if name not in ("forget", "retain", "test")}
-        figures = classification_figures(
-            model, forget, retain, test, retrained=retrained, batch_size=batch_size, seed=seed
-        )
+        attacks = ATTACKS if can_attack() else ()
+        figures = classification_figures(model, forget, retain, test, retrained, attacks, batch_size, seed)
     accuracies = {f"{name}_accuracy": accuracy(predictions(model, data, batch_size)) for name, data in rest.items()}
     return {**figures, **accuracies}
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPModel
 
 from ..common.untrusted import check_folder, loading
+from ..families.classifier.load import load_image_processor
 from .metric import Metric, version_of
 
 
@@ -27,7 +28,7 @@ class CLIPScore:
             model: Any = CLIPModel.from_pretrained(name, use_safetensors=True)
             self.model = model.to(device, torch.float32).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            self.processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False, backend="pil")
+        self.processor = load_image_processor(name)
 
     def to(self, device: str | torch.device) -> "CLIPScore":
         """Move the model to `device`."""

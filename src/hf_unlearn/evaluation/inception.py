@@ -19,7 +19,7 @@ from .extras import weights_file
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 PUBLISHED = "6726825d"  # the first digits of that file's SHA-256
-INSTEAD = "measure the Frechet distance in EfficientNet-Lite0's features (hf_unlearn[features]), which is not an FID"
+INSTEAD = "name a feature_model, whose Frechet distance is not an FID"
 
 # One convolution is (name, output channels, kernel). Kernel -3 means 3 with stride 2 and no padding.
 Kernel = int | tuple[int, int]

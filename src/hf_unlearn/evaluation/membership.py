@@ -6,6 +6,7 @@ All functions take logits (N, C) and labels (N,). Probabilities stay in log spac
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -86,6 +87,11 @@ FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "entropy": lambda logits, labels: entropy(logits),
     "modified_entropy": modified_entropy,
 }
+
+
+def can_attack() -> bool:
+    """Whether scikit-learn, whose classifiers are the attacks, is installed."""
+    return find_spec("sklearn") is not None
 
 
 def check_attack(feature: str, attack: str) -> None:

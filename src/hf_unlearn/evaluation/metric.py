@@ -27,6 +27,7 @@ ROLES: dict[str, Role] = {
     "test_accuracy": Role("retain", False),
     "retain_loss": Role("retain", True),
     "frechet_distance": Role("retain", True),
+    "latent_distance": Role("retain", True),
     "clip_score_forget": Role("forget", True),
     "clip_score": Role("retain", False),
     "fid": Role("retain", True),

@@ -40,6 +40,13 @@ class PictureFlags:
             "help": "Detector of unsafe images: none, open_nsfw, nudenet, or auto (open_nsfw for unsafe concepts)."
         },
     )
+    feature_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a vision model (DINOv2, CLIP, an image classifier): the retained images are "
+            "compared in its features instead of the latents of the pipeline's own VAE."
+        },
+    )
     clip_model: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of a CLIPModel; adds CLIP scores."}
     )

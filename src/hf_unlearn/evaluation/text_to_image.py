@@ -15,13 +15,14 @@ from ..families.concepts import Concept
 from ..families.latents import Cache, Drawing
 from .clip import CLIPScore
 from .extras import why_missing
-from .fidelity import NEIGHBOURS, EfficientNetLite, feature_distance, fidelity
+from .fidelity import NEIGHBOURS, feature_distance, fidelity, latent_distance, latents_of, suffix_of
 from .inception import InceptionV3
 from .metric import Metric
 from .perceptual import LPIPS
 from .picture_prompts import PictureFlags, prompt_sets
 from .prompt_files import StoredPictures, contact_sheet, draw_prompt_file
 from .safety import DETECTORS, Verdict, share_of, verdicts
+from .vision_features import VisionFeatures
 
 ON_SHEET = 36  # images of the forget and of the retain prompts each
 
@@ -41,6 +42,9 @@ class PictureEvaluation:
         self.sets = prompt_sets(flags, concepts, retain_prompts, seed)
         self.paths: dict[tuple[str, str], list[Path]] = {}
         self.found: dict[tuple[str, str], list[Verdict]] = {}
+        # Of the retained images, where no network is named, and the VAE of the first model, which encodes all of them.
+        self.latents: dict[str, torch.Tensor] = {}
+        self.vae: Any = None
         self.left_out: list[str] = []
         self.sampler: dict[str, Any] = {}  # what generated the pictures
         files = {"forget": flags.eval_prompts, "retain": flags.eval_retain_prompts}
@@ -56,8 +60,7 @@ class PictureEvaluation:
             unsafe = any(self.sets["forget"].unsafe)
             name = "open_nsfw" if unsafe and self._has("nsfw", "the share of unsafe pictures") else "none"
         self.detector = None if name == "none" else DETECTORS[name]()
-        here = self._has("features", "the Frechet distance of the retained pictures")
-        self.network = EfficientNetLite() if here else None
+        self.network = VisionFeatures(flags.feature_model) if flags.feature_model else None
         self.inception = InceptionV3(flags.inception_weights) if flags.inception_weights else None
         self.clip = CLIPScore(flags.clip_model) if flags.clip_model else None
         self.lpips = LPIPS(flags.lpips_weights) if flags.lpips_weights else None
@@ -100,6 +103,9 @@ class PictureEvaluation:
             folder = Cache(f"{cache}/pictures", made_with, rows).folder
             paths = draw_prompt_file(pipeline, drawn.rows, folder, batch_size=drawing.batch_size, **options)
             self.paths[name, kind] = paths
+        if self.network is None:
+            self.vae = self.vae or pipeline.vae
+            self.latents[name] = latents_of(self.vae, self.pictures(name, "retain"))
 
     def figures(
         self, given: dict[str, dict[str, Metric]], device: str | torch.device = "cpu"
@@ -135,8 +141,11 @@ class PictureEvaluation:
     def _from_before_to_after(self) -> dict[str, Metric]:
         figures = {}
         retained = self.pictures("before", "retain"), self.pictures("after", "retain")
-        if self.network is not None:
-            figures["frechet_distance_efficientnet_lite0"] = feature_distance(self.network, *retained)
+        if self.network is None:
+            figures["latent_distance_retain"] = latent_distance(self.latents["before"], self.latents["after"])
+        else:
+            distance = feature_distance(self.network, *retained)
+            figures[f"frechet_distance_{suffix_of(self.network)}"] = distance
         if self.inception is not None:
             figures |= fidelity(self.inception, *retained)
         figures = {name: self._about(metric, "retain", "before to after") for name, metric in figures.items()}

@@ -83,6 +83,13 @@ def _readable(path: Path) -> bool:
         return False
 
 
+def posterior_mean(vae: Any, images: Tensor) -> Tensor:
+    """Return the mean of the VAE's posterior for images (B, C, H, W) in [-1, 1], scaled as the UNet sees it."""
+    encoded = vae.encode(images)
+    mean = encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mode()
+    return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
 @torch.no_grad()
 def encode_images(vae: Any, dataset: SizedDataset, folder: str | Path, flips: bool = True, batch_size: int = 16):
     """An ArrayDataset of the latents of `dataset` (`pixel_values` in [-1, 1]), with its labels; cached in `folder`.
@@ -99,15 +106,12 @@ def encode_images(vae: Any, dataset: SizedDataset, folder: str | Path, flips: bo
     half = -(-len(dataset) // batch_size)
     parts = range(half * (1 + flips))
     device, dtype = next(vae.parameters()).device, next(vae.parameters()).dtype
-    shift = vae.config.shift_factor or 0.0
     wanted = cache.missing(parts)
     for number in tqdm(wanted, desc="encoding", disable=None if wanted else True):
         start, mirrored = number % half * batch_size, number >= half
         batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
         images = batch["pixel_values"].to(device, dtype)
-        encoded = vae.encode(images.flip(-1) if mirrored else images)
-        mean = encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mode()
-        cache.write(number, (mean - shift) * vae.config.scaling_factor)
+        cache.write(number, posterior_mean(vae, images.flip(-1) if mirrored else images))
     labels = labels_of(dataset)
     return ArrayDataset(
         torch.cat([cache.read(n) for n in parts]), None if labels is None else torch.tensor(labels * (1 + flips))

@@ -57,6 +57,11 @@ class UnlearnConfig(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Scheduler of both learning rates."})
     logging_steps: float = field(default=10, metadata={"help": "Outer steps between log lines."})
     save_strategy: str = field(default="no", metadata={"help": "When to save checkpoints: no, steps, epoch or best."})
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer of the retain steps."})
+    activation_checkpointing: bool | None = field(
+        default=None,
+        metadata={"help": "Compute activations twice to save memory.", "nargs": "?", "const": True},
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: batches are nested."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See transformers."})
@@ -127,6 +132,8 @@ class UnlearnConfig(TrainingArguments):
         if self.max_steps == 0:
             raise ValueError("max_steps is 0: set at least 1, or num_train_epochs")
         self._check_best()
+        if self.activation_checkpointing and not hasattr(TrainingArguments, "activation_checkpointing"):
+            self.gradient_checkpointing = True  # its name in transformers below 5.23
         super().__post_init__()
         check_joined(self.world_size)
         check_limits(

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import fsdp2_prepare_model
 from transformers import Trainer
 
 from ..common.sharding import fill, load_shards, save_shards, shard_names, skeleton, unshard
@@ -101,6 +100,8 @@ class Fsdp:
         self._skeleton = skeleton(self.objective.network)
         original = self.reference.original
         if original is not None:
+            from accelerate.utils import fsdp2_prepare_model
+
             sharded: Any = fsdp2_prepare_model(self.accelerator, original)
             sharded.set_reshard_after_forward(True)  # no backward would ever do it
             self.reference.original = sharded

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -17,6 +18,11 @@ OVERRIDDEN = {
     "_load_from_checkpoint": "The counterpart for sharded weights.",
     "_load_optimizer_and_scheduler": "The counterpart for sharded optimizer states.",
 }
+
+
+def stock_optimizer(stock: Any, model: Any) -> torch.optim.Optimizer:
+    """Have `stock`, a trainer's super(), create the optimizer. Older versions pass no model and take none."""
+    return stock.create_optimizer() if model is None else stock.create_optimizer(model)
 
 
 def reset_accelerate_wrapping(trainer: Trainer) -> None:

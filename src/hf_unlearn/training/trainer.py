@@ -36,7 +36,7 @@ from .optimizers import fast_slow_around
 from .publishing import Publisher
 from .reference import Reference
 from .step import Step
-from .stock import reset_accelerate_wrapping, undisturbed
+from .stock import reset_accelerate_wrapping, stock_optimizer, undisturbed
 
 
 class UnlearnTrainer(Trainer):
@@ -81,7 +81,6 @@ class UnlearnTrainer(Trainer):
         check_network(objective, args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
         sets = checked_sets(objective, resolved_method(objective, method, args), args, *given)
-        resolved = sets.method
         self.objective: Objective = objective
         self.method, self.forget_dataset, self.retain_dataset = method, sets.forget, sets.retain
         self.forgotten = forgotten or f"{len(sets.forget or [])} samples"
@@ -97,8 +96,8 @@ class UnlearnTrainer(Trainer):
         launcher = self.guard.accelerator = self.accelerator
         check_launch(objective, method, args, launcher, self.is_deepspeed_enabled, self.is_fsdp_enabled)
         draws = Draws(objective, args, self._prepare_input)
-        self.reference = Reference(objective, resolved, args, draws, sets.forget, sets.retain, masks)
-        self.step = Step(objective, resolved, args, draws, self.reference, self.guard, launcher)
+        self.reference = Reference(objective, sets.method, args, draws, sets.forget, sets.retain, masks)
+        self.step = Step(objective, sets.method, args, draws, self.reference, self.guard, launcher)
         self.evaluator = Evaluator(draws, self.reference)
         self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
         parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop, self.calls]
@@ -180,7 +179,7 @@ class UnlearnTrainer(Trainer):
         """Make FastSlow around the stock optimizer, which takes the retain steps."""
         if self.step.fast_slow is None:  # else a second train() goes on with the same state, as stock Trainer does
             buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
-            made = fast_slow_around(super().create_optimizer(model), self.method.optimizer, self.args, buffers)
+            made = fast_slow_around(stock_optimizer(super(), model), self.method.optimizer, self.args, buffers)
             for part in (self.step, self.guard, self.merge):
                 part.attach(made)
             if not self.fsdp.enabled:  # else once the weights are sharded

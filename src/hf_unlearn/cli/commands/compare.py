@@ -29,6 +29,9 @@ def compare_command(argv: list[str]) -> None:
     if options.jobs is not None and options.jobs < 0:
         parser.error(f"--jobs must be at least 0 (in this process), got {options.jobs}")
     from ...compare import compare, load_recipe
+    from ..runs.skeleton import need_modules
+
+    need_modules("compare", "a comparison", "sklearn", "scipy", "optuna")
 
     chosen = {k: v for k in ("data", "original", "retrained", "seeds") if (v := getattr(options, k)) is not None}
     searched = {k: v for k in ("methods", "trials") if (v := getattr(options, k)) is not None}

@@ -65,9 +65,21 @@ def extras() -> dict[str, str]:
     wanted = [Requirement(line) for line in about.get_all("Requires-Dist", [])]
     found = {}
     for extra in sorted(about.get_all("Provides-Extra", [])):
-        needed = [r for r in wanted if r.marker is not None and r.marker.evaluate({"extra": extra})]
-        lacking = [r.name for r in needed if not _fits(r)]
-        found[extra] = f"lacks {', '.join(lacking)}" if lacking else "present"
+        lacking = [r.name for r in _needed(extra, wanted) if not _fits(r)]
+        found[extra] = f"lacks {', '.join(dict.fromkeys(lacking))}" if lacking else "present"
+    return found
+
+
+def _needed(extra: str, wanted: list[Any]) -> list[Any]:
+    """Return the requirements of an extra, with those of the extras that it takes in."""
+    found = []
+    for each in wanted:
+        if each.marker is None or not each.marker.evaluate({"extra": extra}):
+            continue
+        if each.name == "hf-unlearn":
+            found += [r for other in sorted(each.extras) for r in _needed(other, wanted)]
+        else:
+            found.append(each)
     return found
 
 

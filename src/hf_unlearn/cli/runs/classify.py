@@ -10,6 +10,7 @@ from ...common.files import write_text
 from ...data.class_names import class_ids, names_of
 from ...data.protocols import SizedDataset
 from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
+from ...evaluation.membership import can_attack
 from ...evaluation.metric import Metric
 from ...families import Classification
 from ...families.classifier.inputs import plain_processor
@@ -18,7 +19,7 @@ from ...training import recipes
 from ...training.config import UnlearnConfig
 from ...training.trainer import UnlearnTrainer
 from ..classifier_flags import held_out_images, processor_of, split_train, train_images
-from .skeleton import Run, need_modules
+from .skeleton import Run
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
 
@@ -66,8 +67,6 @@ class ClassifierRun(Run):
             )
         if self.base_model is None and (data.train_data_dir or data.dataset_name or data.validation_data_dir):
             raise ValueError("no model: set --pretrained_model_name_or_path to the classifier trained on these images")
-        if self.base_model is None or data.validation_data_dir:
-            need_modules("eval", "membership inference in the table", "sklearn")
 
     def begin(self) -> None:
         self.arguments = self.training.config(**self.others)
@@ -108,6 +107,8 @@ class ClassifierRun(Run):
             recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)
         if self.test is None:
             print("test accuracy and membership inference need images never trained on: pass --validation_data_dir")
+        elif not can_attack():
+            print("not measured: membership inference and the average gap, install hf-unlearn[eval]")
         self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, bool(self.data.forget_class))
         if self.retrained is not None:
             self.retrained.to(self.config().device)

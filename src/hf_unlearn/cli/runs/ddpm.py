@@ -122,7 +122,10 @@ class DDPMRun(DiffusionRun):
         """Have the classifier recognise what each pipeline generates."""
         folder = self.training.output_dir
         if self.default and len(forgotten) == 1:
-            pipelines["retrained"] = retrained_digits_ddpm(forgotten[0]).to(device)
+            try:
+                pipelines["retrained"] = retrained_digits_ddpm(forgotten[0]).to(device)
+            except OSError as missing:
+                print(f"the table has no row retrained: {missing}")
         if self.classifier is not None:
             classifier, classes = self.classifier
             found = judged_pipelines(pipelines, classifier, classes, forgotten, self.retain, folder, draw)

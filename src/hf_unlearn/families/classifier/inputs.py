@@ -6,7 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+import transformers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
@@ -14,6 +16,9 @@ from transformers import AutoImageProcessor
 
 from ...data.images import to_pixels
 
+# Older versions of transformers call the two kinds of image processors slow and fast. Their slow ones, which resize by
+# PIL, take no grey image without an axis of channels.
+PIL_BACKEND = hasattr(transformers, "PilBackend")
 COLOUR = ("perceiver", "pp_lcnet", "timm_wrapper")  # their code takes RGB, their configurations do not say so
 UNUSUAL = ("imagegpt", "siglip2", "shieldgemma2")  # they take colour clusters, patches, or an image with a question
 
@@ -64,8 +69,9 @@ def has_processor(name_or_path: str, config: Any, revision: str | None = None) -
 
 
 def load_processor(name_or_path: str, revision: str | None = None) -> Any:
-    """Return the image processor of a folder or Hub id, on PIL."""
-    return AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False, backend="pil")
+    """Return the image processor of a folder or Hub id, the one that resizes with PIL, whatever else is installed."""
+    pil = {"backend": "pil"} if PIL_BACKEND else {"use_fast": False}
+    return AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False, **pil)
 
 
 def plain_processor(config: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
@@ -105,5 +111,7 @@ def pixels_for(image: Image.Image, config: Any, processor: Any) -> torch.Tensor:
     channels = input_channels(config)
     if processor is None:
         return to_pixels(image, input_sides(config), channels)
-    image = image.convert("L" if channels == 1 else "RGB")
-    return processor(image, return_tensors="pt")["pixel_values"][0]
+    given: Any = image.convert("L" if channels == 1 else "RGB")
+    if channels == 1 and not PIL_BACKEND:
+        given = np.asarray(given)[:, :, None]
+    return processor(given, return_tensors="pt")["pixel_values"][0]

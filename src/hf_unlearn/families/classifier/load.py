@@ -74,6 +74,17 @@ def load_image_classifier(
         return model, load_processor(name_or_path, revision)
 
 
+def load_image_processor(name_or_path: str, revision: str | None = None) -> Any:
+    """Load the image processor of a folder or Hub id.
+
+    Raises:
+        ValueError: the folder holds none.
+        OSError: the Hub has no such model, or cannot be reached.
+    """
+    with loading(name_or_path):
+        return load_processor(name_or_path, revision)
+
+
 def need_processor(processor: Any, name: str, instead: str) -> None:
     """Raise ValueError if a classifier called `name` came without an image processor; `instead` says what to do."""
     if processor is None:
