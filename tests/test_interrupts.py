@@ -52,7 +52,7 @@ def straight(tmp_path_factory):
     return weights(trainer)
 
 
-@pytest.mark.parametrize("press", [Press(0), Press(1), Press(2), Press(1, at="begin")], ids=str)
+@pytest.mark.parametrize("press", [Press(0), Press(1), Press(2), Press(1, at="begin")], ids=["0", "1", "2", "begin"])
 def test_resumed_after_ctrl_c_is_straight(tmp_path, straight, press):
     stopped = trainer_of(tmp_path, press, save_only_model=True)
     step = press.step + (press.at != "begin")
