@@ -198,7 +198,7 @@ def test_a_unet_that_is_not_square(tmp_path):
     trainer.save_model()
     reloaded = ClassConditionalDDPMPipeline.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="images are 8x8 but the model takes 8x16"):
-        trainer_of(tmp_path, reloaded)
+        trainer_of(tmp_path / "again", reloaded)
 
 
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])

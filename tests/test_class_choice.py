@@ -5,7 +5,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from conftest import tiny_vit
+from conftest import save_classifier, tiny_vit
 from PIL import Image
 
 from hf_unlearn.cli.flags import ImageDataFlags, SampleFlags
@@ -104,7 +104,7 @@ def test_a_classifier_with_other_numbers_is_refused(tmp_path):
         model = tiny_vit()
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: i for i, name in enumerate(names)}
-        model.save_pretrained(tmp_path / "judge")
+        save_classifier(model, tmp_path / "judge")
         data = ImageDataFlags(train_data_dir=train, forget_class=["owl"])
         _, retain = image_sets(data, 8, 1)
         flags = SampleFlags(classifier_model_name_or_path=str(tmp_path / "judge"), eval_classes=["dog", "0"])

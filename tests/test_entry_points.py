@@ -58,11 +58,11 @@ def run(outside):
 def model(tmp_path_factory) -> Path:
     """A classifier and images of its four classes."""
     import numpy as np
-    from conftest import tiny_vit
+    from conftest import save_classifier, tiny_vit
     from PIL import Image
 
     root = tmp_path_factory.mktemp("model")
-    tiny_vit().save_pretrained(root / "vit")
+    save_classifier(tiny_vit(), root / "vit")
     generator = np.random.default_rng(0)
     for label in ("0", "1", "2", "3"):
         (root / "images" / label).mkdir(parents=True)

@@ -183,7 +183,10 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, image_folder, uncond
             *("--train_data_dir", image_folder, "--forget_data_dir", image_folder / "cat"),
         ],
         "say what to forget with one of": [*model, "--train_data_dir", image_folder],
-        "is not in the data, which has": [*model, "--train_data_dir", image_folder, "--image_column", "picture"],
+        "is not in the data, which has": [
+            *model,
+            *("--train_data_dir", image_folder, "--image_column", "picture", "--forget_class", "0"),
+        ],
         "needs a model with labels": [
             *model,
             *("--train_data_dir", image_folder / "dog", "--forget_data_dir", image_folder / "cat"),
@@ -229,6 +232,7 @@ def test_push(hub, tmp_path, image_folder, unconditional, run_script):
 def test_a_wrong_token_costs_nothing(hub, tmp_path, error, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READER)
     push = ["--push_to_hub", "--hub_model_id", "user/x", "--pretrained_model_name_or_path", tmp_path / "no-model"]
+    push += ["--train_data_dir", tmp_path, "--forget_class", "0"]
     assert "may not write to user/x (403)" in error(*push, "--output_dir", tmp_path / "out")
     assert "does not know the token (401)" in error(
         *push, "--hub_token", READER[::-1], "--output_dir", tmp_path / "out"

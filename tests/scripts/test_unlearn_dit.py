@@ -50,7 +50,10 @@ def test_bad_input_is_one_line(folders, tmp_path, run_script):
     known = ["--pretrained_model_name_or_path", model, "--train_data_dir", images]
     for arguments, message in (
         ([], "no model: set --pretrained_model_name_or_path"),
-        (["--pretrained_model_name_or_path", tmp_path / "sd"], "is a StableDiffusionPipeline: give a DiTPipeline"),
+        (
+            ["--pretrained_model_name_or_path", tmp_path / "sd", *known[2:], "--forget_class", "1"],
+            "is a StableDiffusionPipeline: give a DiTPipeline",
+        ),
         (known[:2], "no data: set --train_data_dir"),
         (known, "say what to forget"),
         ([*known, "--forget_class", "7"], "class 7 is not in the data"),

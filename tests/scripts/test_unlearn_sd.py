@@ -187,7 +187,7 @@ def test_bad_input_is_one_line(folder, tmp_path, run_script, monkeypatch):
         ([*church, "--eval_prompts", tmp_path / "none.csv"], "none.csv does not exist"),
         ([*church, "--inception_weights", tmp_path / "none.pth"], "FID needs weights-inception-2015-12-05"),
         ([*church, "--lpips_weights", tmp_path / "none.pth"], "LPIPS needs alexnet-owt"),
-        ([*church, "--clip_model", tmp_path / "empty"], "no file named model.safetensors"),
+        ([*church, "--clip_model", tmp_path / "empty"], "has no safetensors weights"),
     ):
         code, _, error = run_script(SCRIPT, *QUICK, *arguments, "--output_dir", tmp_path / "out")
         lines = [line for line in error.splitlines() if "error:" in line]

@@ -100,19 +100,19 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
             sync(final)
 
 
-def check_apart(output: str | Path, other: str | Path, what: str, holding: bool = True) -> None:
+def check_apart(output: str | Path, other: str | Path, what: str, holding: bool = True, inside: bool = True) -> None:
     """Raise ValueError if what is written to the folder `output` could overwrite `other`, or get among its files.
 
     Args:
         other: a folder that is read. One that does not exist, such as a Hub id, is never in the way.
         what: the name of `other` for the message.
-        holding: also refuse an `output` that holds `other`.
+        holding, inside: also refuse an `output` that holds `other`, or lies in it.
     """
     ours, theirs = Path(output).resolve(), Path(other).resolve()
     if not theirs.is_dir():
         return
     same = ours.is_dir() and ours.samefile(theirs)
-    if same or _within(ours, theirs) or (holding and _within(theirs, ours)):
+    if same or (inside and _within(ours, theirs)) or (holding and _within(theirs, ours)):
         relation = "is" if same else "lies in" if _within(ours, theirs) else "holds"
         raise ValueError(f"output_dir {output} {relation} {what} {other}, which is read: name a folder elsewhere")
 

@@ -98,14 +98,15 @@ def value_range(name: str, dataset: Any) -> tuple[float, float] | None:
         for position, item in _some(dataset):
             pixels = torch.as_tensor(item["pixel_values"])
             first.setdefault(tuple(pixels.shape), position)
-            low, high = min(low, float(pixels.min())), max(high, float(pixels.max()))
+            if pixels.isfinite().all():  # what is not is named elsewhere
+                low, high = min(low, float(pixels.min())), max(high, float(pixels.max()))
     if len(first) > 1:
         (one, i), (other, k) = list(first.items())[:2]
         raise ValueError(
             f"{name} samples {i} and {k} have shapes {one} and {other}: bring all images to one size, which a "
             "resolution or the model's processor does"
         )
-    return None if isinstance(base, ImageDataset) or not first else (low, high)
+    return None if isinstance(base, ImageDataset) or low > high else (low, high)
 
 
 def _some(dataset: Any) -> Iterable[tuple[int, Any]]:

@@ -5,7 +5,7 @@ neither trained nor put in train mode nor checkpointed, yet `save_pretrained` ex
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -118,7 +118,8 @@ class Objective(nn.Module):
             vars(self)["forward"] = vars(self)["_original_forward"]
         self.eval()
         try:
-            with torch.autocast(device, enabled=False), self.keeping_activations():
+            autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+            with autocast, self.keeping_activations():
                 yield
         finally:
             self.train(training)

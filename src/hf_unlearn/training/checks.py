@@ -150,16 +150,13 @@ def checked_sets(
         ValueError: a set is missing, is not finite, or does not fit the model, the method or the arguments.
     """
     if args.output_dir and objective.base_model:
-        check_apart(args.output_dir, objective.base_model, "the folder of the model", holding=False)
+        check_apart(args.output_dir, objective.base_model, "the folder of the model", holding=False, inside=False)
     forget, retain = sets
     for name, part in (("forget", forget), ("retain", retain)):
         if name in method.streams and part is None:
             raise ValueError(f"{method.name} needs {name} data: pass {name}_dataset")
     if isinstance(retain, IterableDataset):
         retain = RetainStream(retain)
-    method = method.sized(
-        *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
-    )
     taken = inspect.signature(objective.forward).parameters
     known = None if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else taken
     for name, part in (("forget", forget), ("retain", retain)):
@@ -171,6 +168,9 @@ def checked_sets(
             limits = value_range(name, part)
             if limits is not None:
                 objective.check_range(*limits)
+    method = method.sized(
+        *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
+    )
     _check_finite(objective, {"forget": forget, "retain": retain})
     if forget is not None and objective.conditional:
         lost = set(labels_of(forget) or [])

@@ -14,6 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from ...common.files import write_text
 from ...data.images import to_pixels
 
 # Older versions of transformers call the two kinds of image processors slow and fast. Their slow ones, which resize by
@@ -102,7 +103,7 @@ def plain_processor(config: Any, mean: Sequence[float], std: Sequence[float]) ->
         size = {"height": sides[0], "width": sides[1]}
         values |= {"do_resize": True, "size": size, "resample": int(Image.Resampling.LANCZOS)}
     with TemporaryDirectory() as folder:
-        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(values))
+        write_text(Path(folder) / "preprocessor_config.json", json.dumps(values))
         return load_processor(folder)
 
 
