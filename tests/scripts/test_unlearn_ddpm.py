@@ -199,7 +199,10 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, image_folder, uncond
         "not a readable mask file": ["--mask_path", tmp_path / "file"],
         "set gradient_accumulation_steps=1": ["--gradient_accumulation_steps", "2"],
         "must be at least 1": ["--max_train_steps", "0"],
-        "model_index.json": ["--pretrained_model_name_or_path", tmp_path / "empty"],
+        "model_index.json": [
+            *("--pretrained_model_name_or_path", tmp_path / "empty"),
+            *("--train_data_dir", image_folder, "--forget_class", "0"),
+        ],
     }
     for message, arguments in cases.items():
         line = error(*arguments, *out)
@@ -232,7 +235,7 @@ def test_push(hub, tmp_path, image_folder, unconditional, run_script):
 def test_a_wrong_token_costs_nothing(hub, tmp_path, error, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READER)
     push = ["--push_to_hub", "--hub_model_id", "user/x", "--pretrained_model_name_or_path", tmp_path / "no-model"]
-    push += ["--train_data_dir", tmp_path, "--forget_class", "0"]
+    push += ["--dataset_name", "user/images", "--forget_class", "0"]
     assert "may not write to user/x (403)" in error(*push, "--output_dir", tmp_path / "out")
     assert "does not know the token (401)" in error(
         *push, "--hub_token", READER[::-1], "--output_dir", tmp_path / "out"
