@@ -121,6 +121,38 @@ def save_classifier(model, folder) -> None:
     plain_processor(model.config, [0.5], [0.5]).save_pretrained(folder)
 
 
+def save_vit_and_images(root: Path) -> None:
+    """`root`/vit, a classifier of "0" to "3", and three images of each class in `root`/grey and `root`/colour."""
+    import numpy as np
+    from PIL import Image
+
+    vit = tiny_vit()
+    vit.config.id2label = {i: str(i) for i in range(4)}
+    vit.config.label2id = {str(i): i for i in range(4)}
+    save_classifier(vit, root / "vit")
+    generator = np.random.default_rng(0)
+    for name, shape in (("grey", (8, 8)), ("colour", (8, 8, 3))):
+        for label in range(4):
+            (root / name / str(label)).mkdir(parents=True)
+            for i in range(3):
+                pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(root / name / str(label) / f"{i}.png")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call(command, *flags)` in this process: (exit code, output, error)."""
+    from hf_unlearn.__main__ import main
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hf-unlearn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, *capsys.readouterr()
+
+    return run
+
+
 @pytest.fixture
 def run_script(monkeypatch, capsys):
     """`run_script(path, *arguments)` runs a script's main in this process: (exit code, standard output, error)."""

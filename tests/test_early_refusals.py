@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import save_classifier, tiny_dit, tiny_pipeline, tiny_sd, tiny_sdxl, tiny_unet, tiny_vit
+from conftest import save_vit_and_images, tiny_dit, tiny_pipeline, tiny_sd, tiny_sdxl, tiny_unet
 from diffusers import DDPMPipeline, DDPMScheduler
-from PIL import Image
 
 from hf_unlearn import SFRon, UnlearnTrainer
 from hf_unlearn.__main__ import main
@@ -82,17 +80,7 @@ def folder(tmp_path_factory) -> Path:
     for name, make in {"ddpm": tiny_pipeline, "dit": tiny_dit, "sd": tiny_sd, "sdxl": tiny_sdxl}.items():
         make().save_pretrained(root / name)
     DDPMPipeline(tiny_unet(None), DDPMScheduler(1000)).save_pretrained(root / "plain")
-    vit = tiny_vit()
-    vit.config.id2label = {i: str(i) for i in range(4)}
-    vit.config.label2id = {str(i): i for i in range(4)}
-    save_classifier(vit, root / "vit")
-    generator = np.random.default_rng(0)
-    for name, shape in (("grey", (8, 8)), ("colour", (8, 8, 3))):
-        for label in range(4):
-            (root / name / str(label)).mkdir(parents=True)
-            for i in range(3):
-                picture = Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8))
-                picture.save(root / name / str(label) / f"{i}.png")
+    save_vit_and_images(root)
     Masks({"of.another.model": torch.ones(3) > 0}, {}).save(root / "masks.safetensors")
     checkpoint(root / "checkpoint-1")
     return root

@@ -9,7 +9,6 @@ from conftest import config, random_images, tiny_pipeline, tiny_sd, tiny_vit
 from PIL import Image
 
 from hf_unlearn import FineTune, UnlearnTrainer, load_ddpm_pipeline, split_by_label
-from hf_unlearn.__main__ import main
 
 FLAGS = {
     "ddpm": "--forget_class 1 --train_data_dir {data} --pretrained_model_name_or_path",
@@ -17,17 +16,6 @@ FLAGS = {
     "sd": "--concept church --forget_data_dir {data} --pretrained_model_name_or_path",
     "classify": "--forget_class 1 --train_data_dir {data} --pretrained_model_name_or_path",
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hf-unlearn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def files(folder: Path) -> dict[str, bytes]:

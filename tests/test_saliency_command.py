@@ -4,11 +4,9 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import save_classifier, tiny_dit, tiny_pipeline, tiny_sd, tiny_vit
-from PIL import Image
+from conftest import save_vit_and_images, tiny_dit, tiny_pipeline, tiny_sd
 from safetensors.torch import load_file
 
 from hf_unlearn.__main__ import main
@@ -31,17 +29,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     tiny_pipeline().save_pretrained(root / "unet")
     tiny_dit().save_pretrained(root / "dit")
     tiny_sd().save_pretrained(root / "sd")
-    vit = tiny_vit()
-    vit.config.id2label = {i: str(i) for i in range(4)}
-    vit.config.label2id = {str(i): i for i in range(4)}
-    save_classifier(vit, root / "vit")
-    generator = np.random.default_rng(0)
-    for name, shape in (("grey", (8, 8)), ("colour", (8, 8, 3))):
-        for label in range(4):
-            (root / name / str(label)).mkdir(parents=True)
-            for i in range(3):
-                pixels = generator.integers(0, 256, shape, dtype=np.uint8)
-                Image.fromarray(pixels).save(root / name / str(label) / f"{i}.png")
+    save_vit_and_images(root)
     return {path.name: path for path in root.iterdir()}
 
 

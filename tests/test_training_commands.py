@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from hf_unlearn import METHODS, Classification, DiTPrediction, NoisePrediction, TextToImage
-from hf_unlearn.__main__ import main
 from hf_unlearn.cli.commands import COMMANDS
 from hf_unlearn.cli.grouping import ALWAYS, GROUPS
 
@@ -34,19 +33,6 @@ ALIASES = [
     ("classify", "activation_checkpointing", "gradient_checkpointing", True),
     ("classify", "save_total_limit", "checkpoints_total_limit", 2),
 ]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`call(command, *flags)`: (exit code, output, error)."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hf-unlearn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize(("command", "old", "new", "value"), ALIASES)
