@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..common.limits import SEEDS, check_limits
 
@@ -172,10 +172,14 @@ class SampleFlags:
 class TrainingFlags:
     """diffusers' names for what UnlearnConfig (transformers' TrainingArguments) calls otherwise."""
 
+    own_rate: ClassVar[float] = 5e-4  # learning rate of methods that need one, where none is given
+
     output_dir: str = flag("unlearned", "Folder where the result is written.")
     train_batch_size: int = flag(64, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
     max_train_steps: int = flag(50, "Outer steps: each is a forget step with its retain steps.", "max_steps")
-    learning_rate: float = flag(5e-4, "Learning rate of the retain steps.")
+    learning_rate: float | None = flag(
+        None, "Learning rate of the retain steps; without one SFR-on finds its strength itself."
+    )
     lr_scheduler: str = flag("cosine", "Schedule of both learning rates.", "lr_scheduler_type")
     lr_warmup_steps: int = flag(0, "Outer steps of warm-up.", "warmup_steps")
     adam_beta1: float = flag(0.9, "Adam beta1 of the retain steps.")
@@ -235,7 +239,6 @@ class TrainingFlags:
 
         same: tuple[str, ...] = (
             "output_dir",
-            "learning_rate",
             "adam_beta1",
             "adam_beta2",
             "adam_epsilon",
@@ -248,6 +251,8 @@ class TrainingFlags:
             "per_device_train_batch_size": self.train_batch_size,
             "per_device_eval_batch_size": self.train_batch_size,
             "max_steps": self.max_train_steps,
+            "find_strength": self.learning_rate is None,
+            "learning_rate": self.own_rate if self.learning_rate is None else self.learning_rate,
             "lr_scheduler_type": self.lr_scheduler,
             "warmup_steps": self.lr_warmup_steps,
             "weight_decay": self.adam_weight_decay,

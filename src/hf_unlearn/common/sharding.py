@@ -79,6 +79,13 @@ def largest_of_shards(value: float, tensors: Iterable[Tensor]) -> float:
     return found.item()
 
 
+def sum_of_shards(value: Tensor, tensors: Iterable[Tensor]) -> Tensor:
+    """Return `value` summed over all processes if any tensor is sharded, else `value`."""
+    if any(isinstance(t, DTensor) for t in tensors):
+        torch.distributed.all_reduce(value)
+    return value
+
+
 def save_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Write each process's shards as safetensors. Every process must call it."""
     from torch.distributed.checkpoint import save

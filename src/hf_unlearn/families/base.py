@@ -20,11 +20,12 @@ class Baseline:
     """What the original model loses on the samples of one batch, at their timesteps.
 
     own: (B,) under their own label; other: (B,) under another label, the level at which a sample counts as
-    forgotten.
+    forgotten; gap: (B,) the distance between what it predicts under the two, None where that was not measured.
     """
 
     own: Tensor
     other: Tensor
+    gap: Tensor | None = None
 
 
 @dataclass
@@ -194,6 +195,32 @@ class Objective(nn.Module):
 
     def baseline(self, table: Tensor, batch: dict[str, Tensor]) -> Baseline:
         """Rows of the `table` of `baseline_losses` that belong to the samples of `batch`."""
+        raise NotImplementedError
+
+    def know(self, forget: Any, retain: Any, holdout: Any) -> None:
+        """Take in what tells how the model would treat the forget samples, had it never seen them.
+
+        Args:
+            forget, retain: the training sets.
+            holdout: samples of the same kind that it was never trained on, or None.
+        """
+
+    @property
+    def knows_unseen(self) -> bool:
+        """Whether `know` was given what `unseen_levels` and `unseen_target` need."""
+        return False
+
+    def unseen_levels(self, forget: Any) -> Tensor:
+        """(F,) the loss that each forget sample would have, had the model never seen it."""
+        raise NotImplementedError
+
+    def unseen_target(self, batch: dict[str, Tensor], original: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """(the `target` of `forward` for a forget batch as if never seen, (B,) the original's losses against it).
+
+        Args:
+            original: what the original predicts for the batch.
+            levels: what `unseen_levels` returned.
+        """
         raise NotImplementedError
 
     def fresh_network(self, seed: int) -> nn.Module:

@@ -162,29 +162,32 @@ class Denoising(Objective):
     # ---- the original model's losses -------------------------------------------------------------
     @torch.no_grad()
     def baseline_losses(self, batches: list[dict[str, Tensor]]) -> Tensor:
-        """(2, bins): mean loss under the own label and under other labels, by timestep bin.
+        """(3, bins): mean loss under the own label, under other labels, and the distance between the two predictions,
+        by timestep bin.
 
         "Other" is the next class label (c+1 modulo the classes); without classes it equals the own row, because an
         unconditional model has no other condition to compare with.
         """
-        sums = torch.zeros(3, self.timestep_bins, dtype=torch.float64)
+        sums = torch.zeros(4, self.timestep_bins, dtype=torch.float64)
         with self.measuring():
             for batch in batches:
                 bins = self.schedule.bins(batch["timesteps"], self.timestep_bins).cpu()
                 own = self(**batch).double().cpu()
-                other = own
+                other, gap = own, torch.zeros_like(own)
                 if self.conditional:
-                    other = self(**{**batch, "labels": self.other_labels(batch)}).double().cpu()
-                for row, values in enumerate((own, other, torch.ones_like(own))):
+                    named = {**batch, "labels": self.other_labels(batch)}
+                    other = self(**named).double().cpu()
+                    gap = self(**batch, target=self.predict(self.network, named)).double().cpu()
+                for row, values in enumerate((own, other, gap, torch.ones_like(own))):
                     sums[row].index_add_(0, bins, values)
-        if (sums[2] == 0).any():
+        if (sums[3] == 0).any():
             raise ValueError("too few forget samples to fill every timestep bin: lower timestep_bins")
-        return (sums[:2] / sums[2]).float()
+        return (sums[:3] / sums[3]).float()
 
     def baseline(self, table: Tensor, batch: dict[str, Tensor]) -> Baseline:
         bins = self.schedule.bins(batch["timesteps"], self.timestep_bins)
-        own, other = table.to(bins.device)[:, bins]
-        return Baseline(own=own, other=other)
+        rows = table.to(bins.device)[:, bins]  # two in checkpoints of older versions
+        return Baseline(own=rows[0], other=rows[1], gap=rows[2] if len(rows) > 2 else None)
 
     # ---- input check, export ---------------------------------------------------------------------
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:

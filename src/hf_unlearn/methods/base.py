@@ -129,8 +129,23 @@ class Step(Protocol):
     def baseline(self, batch: Samples) -> Baseline:
         """What the original model loses on these samples at these timesteps; declare `needs_baseline`."""
 
-    def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
-        """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate."""
+    def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:
+        """(the target that a classifier's forget samples are matched to as if it had never seen them, (B,) the
+        original's losses against it); declare `needs_original`, and return `Objective.unseen_levels` from `begin`."""
+
+    def fast_step(
+        self,
+        loss: Tensor,
+        forget: bool,
+        max_norm: float | None = None,
+        scale: float = 1.0,
+        above: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate.
+
+        above: for a method that `finds_strength`: how far `loss`, and the original's in its place, lie above the end
+            at which the samples count as forgotten. They say how far the step goes, and what rate retain steps have.
+        """
 
 
 @dataclass(frozen=True)
@@ -177,6 +192,16 @@ class Method:
     def fast_steps(self) -> bool:
         """Whether it takes optimizer steps of its own before the final one."""
         return False
+
+    @property
+    def finds_strength(self) -> bool:
+        """Whether forget steps say how far they are from their end (`fast_step`'s `above`), so that no learning rate
+        is needed."""
+        return False
+
+    def at_rate(self) -> Self:
+        """This method for a run whose learning rate is given."""
+        return self
 
     @property
     def retain_batches(self) -> int:

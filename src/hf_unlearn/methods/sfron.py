@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from ..common.limits import check_limits
-from ..common.losses import adaptive_mean
+from ..common.losses import adaptive_mean, adaptive_weights, world_size
 from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import fisher
@@ -16,6 +17,7 @@ from .base import Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Ste
 
 # What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
 REFERENCE = {
+    "strength": "rate",
     "forget_loss": "ascent",
     "retain_loss": "data",
     "forget_alpha": 10.0,
@@ -30,6 +32,7 @@ REFERENCE = {
 }
 # The algorithm as written, with a merge that merges.
 PAPER = {
+    "strength": "rate",
     "forget_loss": "ascent",
     "retain_loss": "data",
     "forget_alpha": 1.0,
@@ -40,6 +43,8 @@ PAPER = {
     "forget_optim": "shared",
     "slow_rate": 0.5,
 }
+
+Above = tuple[Tensor, Tensor]  # see Step.fast_step
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,13 @@ class SFRon(Method):
     preset: Literal["stable", "reference", "paper"] = flag(
         "stable", "Start from these values: the package's own, the released code's, or the paper's."
     )
-    forget_loss: Literal["auto", "match", "ascent"] = flag(
-        "auto", "Match another label's prediction, or ascend the loss; auto matches if the model has labels."
+    strength: Literal["auto", "rate"] = flag(
+        "auto", "Find the strength from how far the forget loss is from its end, or take a learning rate."
+    )
+    forget_loss: Literal["auto", "match", "ascent", "unseen"] = flag(
+        "auto",
+        "Match another label's prediction, ascend the loss, or (classifiers) match what the model would say of unseen "
+        "samples; auto takes what the model has.",
     )
     retain_loss: Literal["match", "data"] = flag(
         "match", "Match the original's prediction, which keeps a frozen copy in memory, or take the training loss."
@@ -140,14 +150,28 @@ class SFRon(Method):
             raise ValueError("forget_loss='match' needs a model with labels: set forget_loss='ascent'")
         if self.bound == "other" and not objective.conditional:
             raise ValueError("bound='other' needs a model with labels: set bound='own' or 'none'")
+        if self.forget_loss == "unseen" and not objective.labels_are_targets:
+            raise ValueError("forget_loss='unseen' is for classifiers: leave it out")
         auto_bound: Literal["other", "own"] = "other" if objective.conditional else "own"
         bound = auto_bound if self.bound == "auto" else self.bound
+        strength = "auto" if self.finds_strength and (bound != "none" or self.forget_loss != "ascent") else "rate"
+        forget_loss = objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss
+        if self.forget_loss == "auto" and strength == "auto" and objective.knows_unseen:
+            forget_loss = "unseen"
         return replace(
             self,
-            forget_loss=objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss,
+            strength=strength,
+            forget_loss=forget_loss,
             bound=bound,
             bound_margin=self.bound_margin or {"other": 1.0, "own": 2.0, "none": None}[bound],
         )
+
+    @property
+    def finds_strength(self) -> bool:
+        return self.strength == "auto" and self.forget_optim == "separate" and self.forget_learning_rate is None
+
+    def at_rate(self) -> "SFRon":
+        return replace(self, strength="rate")
 
     @property
     def retain_batches(self) -> int:
@@ -169,11 +193,16 @@ class SFRon(Method):
 
     @property
     def needs_baseline(self) -> bool:
+        if self.forget_loss == "match":
+            return self.finds_strength
         return self.forget_loss == "ascent" and (self.timestep_normalise or self.bound != "none")
 
     @property
     def needs_original(self) -> bool:
-        return self.retain_loss == "match"
+        return self.retain_loss == "match" or self.forget_loss == "unseen"
+
+    def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Any:
+        return objective.unseen_levels(forget) if self.forget_loss == "unseen" else None
 
     def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
         if not self.use_mask:
@@ -183,12 +212,17 @@ class SFRon(Method):
         return ratio_masks(ours, theirs, gamma=self.mask_threshold)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
-        alpha = self.forget_alpha
-        if self.forget_schedule == "cosine":
-            alpha *= (1 + math.cos(math.pi * step.progress)) / 2
-        loss = self._matched(step, batch.forget) if self.forget_loss == "match" else self._ascent(step, batch.forget)
-        on_loss, on_step = (alpha, 1.0) if self.alpha_on == "loss" else (1.0, alpha)
-        step.fast_step(on_loss * loss, forget=True, max_norm=self.forget_max_norm or None, scale=on_step)
+        losses = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}
+        loss, above = losses[self.forget_loss](step, batch.forget)
+        norm = self.forget_max_norm or None
+        if self.finds_strength:
+            step.fast_step(loss, forget=True, max_norm=norm, above=above)
+        else:
+            alpha = self.forget_alpha
+            if self.forget_schedule == "cosine":
+                alpha *= (1 + math.cos(math.pi * step.progress)) / 2
+            on_loss, on_step = (alpha, 1.0) if self.alpha_on == "loss" else (1.0, alpha)
+            step.fast_step(on_loss * loss, forget=True, max_norm=norm, scale=on_step)
         for retain in batch.retain[:-1]:
             step.fast_step(self._retain(step, retain), forget=False)
         return Losses(forget=loss)
@@ -200,17 +234,34 @@ class SFRon(Method):
         target = step.original(retain) if self.retain_loss == "match" else None
         return step.losses(retain, target=target).mean()
 
-    def _matched(self, step: Step, forget: Samples) -> Tensor:
-        return step.losses(forget, target=step.anchor(forget)).mean()
+    def _matched(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+        """The distance to the anchor; where the strength is found, in units of the original's at the timestep."""
+        losses = step.losses(forget, target=step.anchor(forget))
+        if not self.finds_strength:
+            return losses.mean(), None
+        gap = step.baseline(forget).gap
+        if gap is None:  # a classifier, whose anchor is a label
+            return losses.mean(), (losses.detach().mean(), step.baseline(forget).other.mean())
+        relative = (losses / gap.clamp(min=1e-12)).mean()
+        return relative, (relative.detach(), torch.ones_like(relative))
 
-    def _ascent(self, step: Step, forget: Samples) -> Tensor:
+    def _unseen(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+        target, original = step.unseen(forget)
+        loss = step.losses(forget, target=target).mean()
+        return loss, (loss.detach(), original.mean())
+
+    def _ascent(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
         """-Σ_i w_i l_i; samples that have reached the bound are left alone."""
         losses = step.losses(forget)
-        scale = active = None
-        if self.needs_baseline:
-            baseline = step.baseline(forget)
-            scale = baseline.own if self.timestep_normalise else None
-            if self.bound != "none":
-                assert self.bound_margin is not None  # resolved
-                active = losses.detach() < self.bound_margin * getattr(baseline, self.bound)
-        return -adaptive_mean(losses, self.adaptive_exponent, floor=self.loss_floor, scale=scale, active=active)
+        baseline = step.baseline(forget) if self.needs_baseline else None
+        options: dict[str, Any] = {"floor": self.loss_floor}
+        if baseline is not None and self.timestep_normalise:
+            options["scale"] = baseline.own
+        if baseline is None or self.bound == "none":
+            return -adaptive_mean(losses, self.adaptive_exponent, **options), None
+        assert self.bound_margin is not None  # resolved
+        end = self.bound_margin * getattr(baseline, self.bound)
+        options["active"] = losses.detach() < end
+        weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()
+        left, whole = (weights * (end - level).clamp(min=0) for level in (losses.detach(), baseline.own))
+        return -(weights * losses).sum(), (left.sum(), whole.sum())

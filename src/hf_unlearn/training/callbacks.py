@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -15,6 +15,7 @@ from ..common.weights import load_weights, save_weights
 from ..families.base import Objective
 from .config import UnlearnConfig
 from .optim import FastSlow
+from .strength import Strength
 
 
 class MergeSlowWeights(TrainerCallback):
@@ -34,6 +35,21 @@ class MergeSlowWeights(TrainerCallback):
     def averaged(self) -> AbstractContextManager[None]:
         """A context in which the model holds the weights to evaluate and to save."""
         return self.fast_slow.averaged() if self.fast_slow is not None else nullcontext()
+
+
+class UntilForgotten(TrainerCallback):
+    """Ends a run that finds its strength, once its steps have faded."""
+
+    def __init__(self) -> None:
+        self.strength: Strength | None = None
+
+    def over(self, state: TrainerState) -> bool:
+        """Whether all steps are taken."""
+        last = state.max_steps if self.strength is None else self.strength.last(state.max_steps)
+        return state.global_step >= last
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= self.over(state)
 
 
 class UnlearnProgress(ProgressCallback):

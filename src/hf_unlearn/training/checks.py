@@ -111,7 +111,7 @@ def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -
             f"{method.name} differentiates gradients with these options, which needs all activations: leave "
             "activation_checkpointing (--gradient_checkpointing) out, or take its first-order form"
         )
-    resolved = method.resolved(objective)
+    resolved = (method if args.find_strength else method.at_rate()).resolved(objective)
     if objective.adapter is not None and (method.masks_every_step or not method.trains):
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without LoRA")
     return resolved

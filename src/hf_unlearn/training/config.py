@@ -24,6 +24,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 LOSSES = ("eval_forget_loss", "eval_retain_loss", "eval_forget_score", "eval_retain_drift")  # lower is better
 STEPS = 50
+RATE = 5e-4  # of methods that need one, where none is given
 
 
 @dataclass(repr=False)  # TrainingArguments' own leaves the token out
@@ -47,12 +48,16 @@ class UnlearnConfig(TrainingArguments):
         default=None,
         metadata={"help": "Passes over the larger one of the two sets, in place of max_steps."},
     )
-    learning_rate: float = field(
-        default=5e-4,
+    learning_rate: float | None = field(  # type: ignore[assignment]  # a float once the arguments are made
+        default=None,
         metadata={
-            "help": "Learning rate of the retain steps; 5e-4 suits the small shipped model, published DDPM runs "
-            "use 1e-4."
+            "help": "Learning rate of the retain steps. Without one a method that can finds its strength itself, and "
+            f"others take {RATE:g}."
         },
+    )
+    find_strength: bool | None = field(
+        default=None,
+        metadata={"help": "Whether a method that can finds its strength; by default if no learning_rate is given."},
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Scheduler of both learning rates."})
     logging_steps: float = field(default=10, metadata={"help": "Outer steps between log lines."})
@@ -127,6 +132,9 @@ class UnlearnConfig(TrainingArguments):
             self.use_cpu = True  # for bf16, and to join processes, it must be said where the CPU is the only device
         if self.max_steps is None:
             self.max_steps = STEPS if self.num_train_epochs is None else -1
+        if self.find_strength is None:
+            self.find_strength = self.learning_rate is None
+        self.learning_rate = RATE if self.learning_rate is None else self.learning_rate
         if self.num_train_epochs is None:
             self.num_train_epochs = 3.0  # as transformers; `max_steps` wins
         if self.max_steps == 0:

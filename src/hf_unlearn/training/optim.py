@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..common.sharding import largest_of_shards, local, local_shards
+from .directions import step_along
+
+Length = Callable[[float, float, float], float]  # see directions.step_along
 
 
 class FastSlow(Optimizer):
@@ -51,7 +54,7 @@ class FastSlow(Optimizer):
         self.buffers, self.offload = list(buffers), offload
         self.state = base.state
         self._slow: list[Tensor] | None = None
-        self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool] | None = None
+        self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool, Length | None] | None = None
         self.masks: list[Tensor | None] | None = None  # the weights that any step may move; None: all
         self.mask_drift = 0.0
 
@@ -66,7 +69,12 @@ class FastSlow(Optimizer):
     # ---- steps -----------------------------------------------------------------------------------
     @contextmanager
     def forget_phase(
-        self, masks: list[Tensor | None] | None, scale: float = 1.0, hard: bool = True, verify: bool = False
+        self,
+        masks: list[Tensor | None] | None,
+        scale: float = 1.0,
+        hard: bool = True,
+        verify: bool = False,
+        length: Length | None = None,
     ) -> Iterator[None]:
         """Make `step` a forget step inside: the forget optimizer at `scale` times its scheduled learning rate.
 
@@ -75,8 +83,10 @@ class FastSlow(Optimizer):
             hard: keep the weights outside the masks bit-identical, whatever momentum and weight decay do. Otherwise
                 the caller masks only the gradient.
             verify: measure the largest drift outside the masks into `mask_drift`.
+            length: go this far along the direction of a separate forget optimizer, instead of at its learning rate
+                (`directions.step_along`).
         """
-        self._forget_call = (masks, scale, hard, verify)
+        self._forget_call = (masks, scale, hard, verify, length)
         try:
             yield
         finally:
@@ -88,17 +98,19 @@ class FastSlow(Optimizer):
             result = self.base.step(closure)
             self._restore(self.masks, kept, hard=True, verify=False)
             return result
-        masks, scale, hard, verify = self._forget_call
+        masks, scale, hard, verify, length = self._forget_call
         optimizer = self.forget or self.base
         kept = self._outside(masks, optimizer, hard, verify)
         before = [group["lr"] for group in optimizer.param_groups]
         for group, lead in zip(optimizer.param_groups, self.base.param_groups):
             # The forget learning rate follows the retain scheduler: the same relative factor from its own start.
             decay = 1.0 if optimizer is self.base or not lead.get("initial_lr") else lead["lr"] / lead["initial_lr"]
-            group["lr"] = group["lr"] * decay * scale
+            group["lr"] = group["lr"] * decay * scale if length is None else 0.0  # at 0 the moments alone move
         result = optimizer.step(closure)
         for group, lr in zip(optimizer.param_groups, before):
             group["lr"] = lr
+        if length is not None:
+            step_along(optimizer, length)
         self._restore(masks, kept, hard, verify)
         return result
 
@@ -129,6 +141,11 @@ class FastSlow(Optimizer):
                 self.mask_drift = max(self.mask_drift, drift)
         if verify:
             self.mask_drift = largest_of_shards(self.mask_drift, self.parameters)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the retain steps."""
+        for group in self.base.param_groups:
+            group["lr"] = rate
 
     # ---- slow weights ----------------------------------------------------------------------------
     @property

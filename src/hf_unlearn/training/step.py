@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..common.losses import global_sum, world_size
 from ..common.sharding import gather, local
 from ..data.numerics import gradient_norm
 from ..families import Baseline
@@ -15,8 +16,9 @@ from ..methods.base import OWN, Batch, Losses, Method, Samples
 from .config import UnlearnConfig
 from .draws import Draws
 from .guard import DivergenceGuard
-from .optim import FastSlow
+from .optim import FastSlow, Length
 from .reference import Reference
+from .strength import Strength
 
 
 class Step:
@@ -46,6 +48,7 @@ class Step:
         self.masks: list[Tensor | None] | None = None  # in the order of the optimizer's parameters
         self.optimizer: Any = None  # `fast_slow` as accelerate has wrapped it
         self.model: nn.Module = objective  # the objective as accelerate has wrapped it
+        self.strength = Strength() if method.finds_strength else None
         self.progress = 0.0
         self.number = 0  # the outer steps already taken
         self._recorded: dict[str, list[Tensor]] = {}
@@ -66,6 +69,11 @@ class Step:
         self.masks = [by_parameter[id(p)] for p in self.parameters]
         if self.method.masks_every_step:
             self.weights.masks = self.masks
+
+    @property
+    def stateful(self) -> list[Strength]:
+        """What of it goes into a checkpoint."""
+        return [] if self.strength is None else [self.strength]
 
     @property
     def weights(self) -> FastSlow:
@@ -109,6 +117,8 @@ class Step:
             self.guard.expect_retain(lambda: self.losses(batch["retain"][0]).mean())
         self.guard.batch = batch
         self.weights.begin()
+        if self.strength is not None:
+            self.strength.begin(number, total)
         self._losses = {}
         found = self.method.before_step(self, Batch(**batch))
         if found is not None:
@@ -220,7 +230,17 @@ class Step:
             labels = self.objective.null_labels(batch)
         return {**{k: v for k, v in batch.items() if k != "drop_labels"}, "labels": labels}
 
-    def fast_step(self, loss: Tensor, forget: bool, max_norm: float | None = None, scale: float = 1.0) -> None:
+    def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:
+        return self.objective.unseen_target(batch, self.original(batch), self.state)
+
+    def fast_step(
+        self,
+        loss: Tensor,
+        forget: bool,
+        max_norm: float | None = None,
+        scale: float = 1.0,
+        above: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
         parameters = self.parameters
@@ -235,11 +255,30 @@ class Step:
         if forget:
             every = self.args.verify_mask_steps
             verify = bool(every) and self.number % every == 0
-            with self.weights.forget_phase(masks, scale, hard, verify):
+            clipped = 1.0 if norm is None else min(1.0, norm / (size.item() + 1e-6))
+            with self.weights.forget_phase(masks, scale, hard, verify, self._length(above, clipped)):
                 self.optimizer.step()
+            if self.strength is not None:
+                self.weights.set_rate(self.strength.rate)
         else:
             self.optimizer.step()
         self.weights.zero_grad()
+
+    def _length(self, above: tuple[Tensor, Tensor] | None, clipped: float) -> Length | None:
+        """How far a forget step goes whose loss lies so far above its end; None: as its learning rate says.
+
+        Args:
+            above: see `fast_step`.
+            clipped: the factor by which the gradient was shortened.
+        """
+        strength = self.strength
+        if strength is None or above is None:
+            return None
+        distance, whole = (global_sum(torch.stack(above).float()) / world_size()).tolist()
+        strength.measure(distance, whole)
+        for name, value in (("forget_distance", distance / max(whole, 1e-12)), ("forget_gain", strength.gain)):
+            self._recorded.setdefault(name, []).append(torch.tensor(value, device=self.args.device))
+        return lambda slope, direction, weights: strength.length(slope / clipped, direction, weights)
 
 
 def _inputs(batch: Samples) -> Samples:

@@ -22,7 +22,7 @@ from ..methods import Method, SFRon
 from ..saliency.masks import Masks
 from ..saving.checkpoints import find_checkpoint
 from ..saving.export import export
-from .callbacks import MergeSlowWeights, TwoSidedStop, settle_callbacks
+from .callbacks import MergeSlowWeights, TwoSidedStop, UntilForgotten, settle_callbacks
 from .calls import Calls
 from .checkpointer import Checkpointer, Stateful
 from .checks import check_network, checked_arguments, checked_sets, objective_of, resolved_method
@@ -52,6 +52,7 @@ class UnlearnTrainer(Trainer):
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
         eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
         forgotten: what is forgotten, in words, for `unlearning_history` in the saved config and for the card.
+        holdout_dataset: samples that a classifier was never trained on: what forgotten samples should look like.
 
     Raises:
         ValueError: at construction, with what to set, for data or options that do not fit the model.
@@ -74,11 +75,13 @@ class UnlearnTrainer(Trainer):
         eval_retain_dataset: SizedDataset | None = None,
         callbacks: list[TrainerCallback] | None = None,
         forgotten: str = "",
+        holdout_dataset: SizedDataset | None = None,
         **kwargs: Any,
     ):
         args = checked_arguments(args, kwargs)
         objective, method = objective_of(model, kwargs.get("processing_class")), method or SFRon()
         check_network(objective, args)
+        objective.know(forget_dataset, retain_dataset, holdout_dataset)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
         sets = checked_sets(objective, resolved_method(objective, method, args), args, *given)
         self.objective: Objective = objective
@@ -89,7 +92,8 @@ class UnlearnTrainer(Trainer):
         self.calls = Calls()
         self.interrupt = Interrupt(args, lambda: self._save_checkpoint(self.model_wrapped, None), sets.pairs)
         self.guard = DivergenceGuard(objective, args, sets.named, self.merge.averaged, self.gather)
-        all_callbacks = [self.interrupt, self.merge, *(callbacks or []), self.guard]
+        self.until = UntilForgotten()
+        all_callbacks = [self.interrupt, self.merge, *(callbacks or []), self.guard, self.until]
         super().__init__(objective, args, collate, sets.pairs, sets.evaluated, callbacks=all_callbacks, **kwargs)
         settle_callbacks(self)
         self.loss_is_scaled_for_ga = False
@@ -98,9 +102,10 @@ class UnlearnTrainer(Trainer):
         draws = Draws(objective, args, self._prepare_input)
         self.reference = Reference(objective, sets.method, args, draws, sets.forget, sets.retain, masks)
         self.step = Step(objective, sets.method, args, draws, self.reference, self.guard, launcher)
+        self.until.strength = self.step.strength
         self.evaluator = Evaluator(draws, self.reference)
         self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
-        parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop, self.calls]
+        parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop, self.calls, *self.step.stateful]
         self.checkpointer = Checkpointer(objective, method, args, self.reference, self.early_stop, parts, sets.pairs)
 
     # ---- training ----------------------------------------------------------------------------------
@@ -165,7 +170,7 @@ class UnlearnTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
         """Give no batch once all steps are taken; stock Trainer, resumed from the last checkpoint, takes one more."""
-        if self.state.global_step >= self.state.max_steps or self.early_stop.reached:
+        if self.until.over(self.state) or self.early_stop.reached:
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
@@ -192,6 +197,9 @@ class UnlearnTrainer(Trainer):
         if self.fsdp.sharded:
             self.fsdp.relink(self.step.weights)
             self.step.bind_masks()
+        if self.step.strength is not None:
+            self.lr_scheduler = self.step.strength.scheduler(optimizer or self.optimizer)
+            return self.lr_scheduler
         return super().create_scheduler(num_training_steps, optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

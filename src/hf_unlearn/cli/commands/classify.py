@@ -9,7 +9,7 @@
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ...training.config import CLASSIFIER_RATE, UnlearnConfig
 from ..classifier_flags import ClassifierDataFlags
@@ -54,10 +54,7 @@ class DataFlags(ClassifierDataFlags):
 
 @dataclass
 class ClassifierFlags(TrainingFlags):
-    learning_rate: float = flag(
-        CLASSIFIER_RATE,
-        "Learning rate of the retain steps: 1e-4 for some samples of every class, 5e-4 for a whole class.",
-    )
+    own_rate: ClassVar[float] = CLASSIFIER_RATE
 
 
 def _other_arguments() -> type:

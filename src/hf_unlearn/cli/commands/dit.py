@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...common.limits import check_limits
 from ..flags import ImageDataFlags, LoraFlags, SampleFlags, TrainingFlags, flag
@@ -38,7 +39,7 @@ class ModelFlags:
 class DiTFlags(TrainingFlags):
     train_batch_size: int = flag(16, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
     max_train_steps: int = flag(100, "Outer steps: each is a forget step with its retain steps.", "max_steps")
-    learning_rate: float = flag(1e-4, "Learning rate of the retain steps.")
+    own_rate: ClassVar[float] = 1e-4
 
 
 def dit_command(argv: list[str]) -> None:

@@ -6,7 +6,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ...common.limits import check_limits
 from ..flags import LoraFlags, TrainingFlags, flag
@@ -80,7 +80,7 @@ class ConceptFlags:
 class DiffusionFlags(TrainingFlags):
     train_batch_size: int = flag(4, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
     max_train_steps: int = flag(100, "Outer steps: each is a forget step with its retain steps.", "max_steps")
-    learning_rate: float = flag(1e-5, "Learning rate of the retain steps.")
+    own_rate: ClassVar[float] = 1e-5
 
 
 def sd_command(argv: list[str]) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 from ..base import Baseline, Objective, dtype_of
 from ..description import Description
 from .inputs import input_channels, input_sides
+from .unseen import Unseen, levels, target_of, unseen_of
 
 FIXED_SIZE = ("vit", "deit", "vit_msn", "ijepa")  # position embeddings for one image size
 STRIDED = ("swin", "convnext", "convnextv2")  # patches, then a factor of 2 between stages
@@ -42,6 +43,7 @@ class Classification(Objective):
         self.num_classes: int = model.config.num_labels or 0
         self.draws_of_anchor: Tensor | None = None  # (F,) in [0, 1), one for each forget sample
         self.kept: list[int] = list(range(self.num_classes))
+        self.unseen: Unseen | None = None
         self._shape: tuple[int, ...] | None = None
 
     @property
@@ -107,6 +109,22 @@ class Classification(Objective):
         place = (draws * count).long()
         position = own.int().argmax(1)
         return kept[place + (own.any(1) & (place >= position)).long()]
+
+    # ---- as if never seen --------------------------------------------------------------------------
+    def know(self, forget: Any, retain: Any, holdout: Any) -> None:
+        self.unseen = unseen_of(self.num_classes, forget, retain, holdout)
+
+    @property
+    def knows_unseen(self) -> bool:
+        return self.unseen is not None and self.unseen.known
+
+    def unseen_levels(self, forget: Any) -> Tensor:
+        assert self.unseen is not None
+        return levels(self, self.unseen, forget)
+
+    def unseen_target(self, batch: dict[str, Tensor], original: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.unseen is not None
+        return target_of(self.unseen, batch["labels"], original, levels.to(original.device)[batch["index"]])
 
     def input_gradient(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         images = batch["pixel_values"].detach().clone().requires_grad_(True)

@@ -1,0 +1,126 @@
+"""A strength that finds itself: how far a forget step goes, from how far its loss still lies above its known end.
+
+A matching loss ends at 0, a bounded ascent at its bound. Let m be how far the batch's loss lies above that end,
+measured before the step on fresh noise, and m_0 the same for the original model. Along the direction d of the
+optimizer (Adam, masked; the step is -d) the forget step is
+
+    θ <- θ - κ d,   κ = want / <g, d>,   want = gain · c · fade · max(m - m_0 floor / 2, 0)
+
+with g the gradient that was not clipped (Polyak's step length, 1969, along Adam's direction). The plan is exponential:
+c = 1 - floor^(1 / (by T)) reaches `floor` times m_0 after the share `by` of T steps. A controller moves `gain` by
+(measured / planned)^exponent in each step. Retain steps take κ as their learning rate.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+SMOOTHING = 5  # steps over which what is measured is averaged: one batch is noisy
+MEMORY = 10  # steps over which step lengths are averaged
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The constants, the same for every family, method and kind of weights.
+
+    floor: share of the original's distance at which the loss says "forgotten".
+    by: share of the steps after which the plan is there.
+    hold: share of the steps after which a run that is not there begins to end all the same.
+    gain: the least and the largest.
+    exponent: of the controller.
+    jump: a step length is at most this many times the running geometric mean.
+    largest_change: a forget step changes the trained weights by at most this share of their norm.
+    retain_ratio: learning rate of the retain steps over κ.
+    """
+
+    floor: float = 0.1
+    by: float = 1 / 3
+    hold: float = 2 / 3
+    gain: tuple[float, float] = (0.1, 10.0)
+    exponent: float = 0.2
+    jump: float = 2.0
+    largest_change: float = 0.02
+    retain_ratio: float = 1.0
+
+
+class Strength:
+    """The controller of one run. Its state is JSON, and a resumed run goes on with it.
+
+    Attributes:
+        rate: learning rate of the retain steps that follow the last forget step.
+        level: distance from the end over the original's, averaged over the last steps.
+        ending: the outer step in which the steps began to fade; None before.
+        reached: whether it began because the floor was reached.
+    """
+
+    def __init__(self, plan: Plan | None = None):
+        self.plan = plan or Plan()
+        self.gain, self.rate, self.log_mean, self.lengths = 1.0, 0.0, 0.0, 0
+        self.level, self.measured = 1.0, 0
+        self.ending: int | None = None
+        self.reached = False
+        self._want = 0.0
+
+    def begin(self, number: int, total: int) -> None:
+        """Begin outer step `number`, from 0, of at most `total`."""
+        plan = self.plan
+        planned = max(plan.by * total, 1.0)
+        self._pace = 1 - plan.floor ** (1 / planned)
+        self._planned = plan.floor ** min(number / planned, 1.0)
+        late = number >= plan.hold * total
+        if self.ending is None and (late or (self.measured >= SMOOTHING and self.level <= plan.floor)):
+            self.ending, self.reached = number, self.level <= plan.floor
+        self._fade = 1.0
+        if self.ending is not None:
+            length = max(self.last(total) - self.ending, 1)
+            self._fade = (1 + math.cos(math.pi * min((number - self.ending) / length, 1.0))) / 2
+
+    def last(self, total: int) -> int:
+        """The number of outer steps after which the run is over."""
+        return total if self.ending is None else min(total, max(2 * self.ending, self.ending + SMOOTHING))
+
+    def measure(self, distance: float, whole: float) -> None:
+        """Take in how far the forget loss, and the original's, lie above the end, in units of the forget loss."""
+        plan, ratio = self.plan, distance / max(whole, 1e-12)
+        self.measured += 1
+        self.level += (ratio - self.level) / min(self.measured, SMOOTHING)
+        least, most = plan.gain
+        behind = max(ratio, plan.floor / 10) / self._planned
+        self.gain = min(max(self.gain * behind**plan.exponent, least), most)
+        self._want = self.gain * self._pace * max(distance - whole * plan.floor / 2, 0.0)
+
+    def length(self, slope: float, direction: float, weights: float) -> float:
+        """κ of the step θ - κ d.
+
+        Args:
+            slope: <g, d>, the loss that a step of length 1 takes off, to first order.
+            direction, weights: norms of d and of the trained weights.
+        """
+        plan = self.plan
+        mean = math.exp(self.log_mean) if self.lengths else math.inf
+        kappa = self._want / slope if slope > 0 else (mean if self.lengths else 0.0)
+        kappa = min(kappa, plan.jump * mean)
+        if direction > 0 and weights > 0:
+            kappa = min(kappa, plan.largest_change * weights / direction)
+        if kappa > 0:
+            self.lengths += 1
+            self.log_mean += (math.log(kappa) - self.log_mean) / min(self.lengths, MEMORY)
+        kappa *= self._fade
+        self.rate = plan.retain_ratio * kappa
+        return kappa
+
+    def scheduler(self, optimizer: Optimizer) -> LambdaLR:
+        """A scheduler that says and keeps the rate as it is."""
+        first = [group.setdefault("initial_lr", group["lr"]) or 1.0 for group in optimizer.param_groups]
+        return LambdaLR(optimizer, [lambda _, rate=rate: self.rate / rate for rate in first])
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("gain", "rate", "log_mean", "lengths", "level", "measured", "ending", "reached")
+        return {"strength": {name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state["strength"].items():
+            setattr(self, name, value)
