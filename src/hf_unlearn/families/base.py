@@ -75,6 +75,7 @@ class Objective(nn.Module):
 
     network: Any  # the nn.Module that is trained
     adapter: Adapter | None = None
+    still: bool = False  # whether training leaves the network in eval mode
     main_input_name: ClassVar[str] = "pixel_values"  # as transformers' Trainer asks for it
 
     kinds: ClassVar[tuple[str, ...]] = ()  # what methods that work for some models only ask for
@@ -93,8 +94,8 @@ class Objective(nn.Module):
         return "match" if self.conditional else "ascent"
 
     def train(self, mode: bool = True) -> "Objective":
-        """As in torch; with an adapter batch statistics stay as they are, because the adapter's file has none."""
-        super().train(mode)
+        """As in torch, unless it is `still`; with an adapter batch statistics stay as they are, because the adapter's file has none."""
+        super().train(mode and not self.still)
         if self.adapter is not None:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -139,12 +139,13 @@ class Step(Protocol):
         forget: bool,
         max_norm: float | None = None,
         scale: float = 1.0,
-        above: tuple[Tensor, Tensor] | None = None,
+        above: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate.
 
         above: for a method that `finds_strength`: how far `loss`, and the original's in its place, lie above the end
-            at which the samples count as forgotten. They say how far the step goes, and what rate retain steps have.
+            at which the samples count as forgotten, and the latter in the unit of the retain loss. They say how far
+            the step goes, and what rate retain steps have.
         """
 
 
@@ -197,6 +198,11 @@ class Method:
     def finds_strength(self) -> bool:
         """Whether forget steps say how far they are from their end (`fast_step`'s `above`), so that no learning rate
         is needed."""
+        return False
+
+    @property
+    def still(self) -> bool:
+        """Whether the network is trained in eval mode: without dropout, and with batch statistics as they are."""
         return False
 
     def at_rate(self) -> Self:

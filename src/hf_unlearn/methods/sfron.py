@@ -44,7 +44,7 @@ PAPER = {
     "slow_rate": 0.5,
 }
 
-Above = tuple[Tensor, Tensor]  # see Step.fast_step
+Above = tuple[Tensor, Tensor, Tensor]  # see Step.fast_step
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,10 @@ class SFRon(Method):
     def finds_strength(self) -> bool:
         return self.strength == "auto" and self.forget_optim == "separate" and self.forget_learning_rate is None
 
+    @property
+    def still(self) -> bool:
+        return self.forget_loss == "unseen"  # whose targets are the original's, in eval mode
+
     def at_rate(self) -> "SFRon":
         return replace(self, strength="rate")
 
@@ -241,14 +245,15 @@ class SFRon(Method):
             return losses.mean(), None
         gap = step.baseline(forget).gap
         if gap is None:  # a classifier, whose anchor is a label
-            return losses.mean(), (losses.detach().mean(), step.baseline(forget).other.mean())
+            whole = step.baseline(forget).other.mean()
+            return losses.mean(), (losses.detach().mean(), whole, whole)
         relative = (losses / gap.clamp(min=1e-12)).mean()
-        return relative, (relative.detach(), torch.ones_like(relative))
+        return relative, (relative.detach(), torch.ones_like(relative), gap.mean())
 
     def _unseen(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
         target, original = step.unseen(forget)
         loss = step.losses(forget, target=target).mean()
-        return loss, (loss.detach(), original.mean())
+        return loss, (loss.detach(), original.mean(), original.mean())
 
     def _ascent(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
         """-Σ_i w_i l_i; samples that have reached the bound are left alone."""
@@ -264,4 +269,4 @@ class SFRon(Method):
         options["active"] = losses.detach() < end
         weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()
         left, whole = (weights * (end - level).clamp(min=0) for level in (losses.detach(), baseline.own))
-        return -(weights * losses).sum(), (left.sum(), whole.sum())
+        return -(weights * losses).sum(), (left.sum(), whole.sum(), (end - baseline.own).clamp(min=0).mean())

@@ -137,18 +137,25 @@ class Sets:
 
 
 def checked_sets(
-    objective: Objective, method: Method, args: UnlearnConfig, sets: tuple[Any, Any], eval_sets: tuple[Any, Any]
+    objective: Objective,
+    method: Method,
+    args: UnlearnConfig,
+    sets: tuple[Any, Any],
+    eval_sets: tuple[Any, Any],
+    holdout: Any = None,
 ) -> Sets:
     """Check the training sets and the weights, have the objective choose its anchors, and pair the samples.
 
     Args:
-        method: resolved for the objective.
+        method: as it was given; the sets hold it resolved.
         sets: the forget and the retain set.
         eval_sets: the forget and the retain set that `evaluate` measures; None stands for the training set.
+        holdout: samples that a classifier was never trained on, or None.
 
     Raises:
         ValueError: a set is missing, is not finite, or does not fit the model, the method or the arguments.
     """
+    resolved_method(objective, method, args)
     if args.output_dir and objective.base_model:
         check_apart(args.output_dir, objective.base_model, "the folder of the model", holding=False, inside=False)
     forget, retain = sets
@@ -159,7 +166,7 @@ def checked_sets(
         retain = RetainStream(retain)
     taken = inspect.signature(objective.forward).parameters
     known = None if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else taken
-    for name, part in (("forget", forget), ("retain", retain)):
+    for name, part in (("forget", forget), ("retain", retain), ("holdout", holdout)):
         if part is not None:
             check_items(name, part, known)
         example = example_of(part)
@@ -168,7 +175,8 @@ def checked_sets(
             limits = value_range(name, part)
             if limits is not None:
                 objective.check_range(*limits)
-    method = method.sized(
+    objective.know(forget, retain, holdout)
+    method = resolved_method(objective, method, args).sized(
         *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
     )
     _check_finite(objective, {"forget": forget, "retain": retain})

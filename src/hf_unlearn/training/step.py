@@ -43,6 +43,7 @@ class Step:
         accelerator: Accelerator,
     ):
         self.objective, self.method, self.args = objective, method, args
+        objective.still = method.still
         self.draws, self.reference, self.guard, self.accelerator = draws, reference, guard, accelerator
         self.fast_slow: FastSlow | None = None  # from `attach` on
         self.masks: list[Tensor | None] | None = None  # in the order of the optimizer's parameters
@@ -153,6 +154,8 @@ class Step:
             name = f"{type(self.method).__name__}.{source}"
             raise TypeError(f"{name} returned {type(losses).__name__}: return Losses(forget=..., retain=...)")
         self._losses |= losses.logged
+        if self.strength is not None and losses.retain is not None:
+            self.strength.measure_retain(global_sum(losses.retain).item() / world_size())
         for name, value in losses.logged.items():
             self._recorded.setdefault(name, []).append(value)
         return losses
@@ -239,7 +242,7 @@ class Step:
         forget: bool,
         max_norm: float | None = None,
         scale: float = 1.0,
-        above: tuple[Tensor, Tensor] | None = None,
+        above: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
@@ -264,7 +267,7 @@ class Step:
             self.optimizer.step()
         self.weights.zero_grad()
 
-    def _length(self, above: tuple[Tensor, Tensor] | None, clipped: float) -> Length | None:
+    def _length(self, above: tuple[Tensor, Tensor, Tensor] | None, clipped: float) -> Length | None:
         """How far a forget step goes whose loss lies so far above its end; None: as its learning rate says.
 
         Args:
@@ -274,9 +277,8 @@ class Step:
         strength = self.strength
         if strength is None or above is None:
             return None
-        distance, whole = (global_sum(torch.stack(above).float()) / world_size()).tolist()
-        strength.measure(distance, whole)
-        for name, value in (("forget_distance", distance / max(whole, 1e-12)), ("forget_gain", strength.gain)):
+        strength.measure(*(global_sum(torch.stack(above).float()) / world_size()).tolist())
+        for name, value in strength.logged.items():
             self._recorded.setdefault(name, []).append(torch.tensor(value, device=self.args.device))
         return lambda slope, direction, weights: strength.length(slope / clipped, direction, weights)
 

@@ -42,6 +42,7 @@ class Plan:
     gain: tuple[float, float] = (0.1, 10.0)
     exponent: float = 0.2
     jump: float = 2.0
+    drift: float = 1e9
     largest_change: float = 0.02
     retain_ratio: float = 1.0
 
@@ -59,7 +60,8 @@ class Strength:
     def __init__(self, plan: Plan | None = None):
         self.plan = plan or Plan()
         self.gain, self.rate, self.log_mean, self.lengths = 1.0, 0.0, 0.0, 0
-        self.level, self.measured = 1.0, 0
+        self.level, self.measured, self.whole, self.unit, self.drift = 1.0, 0, 0.0, 0.0, 0.0
+        self.ratio = 1.0
         self.ending: int | None = None
         self.reached = False
         self._want = 0.0
@@ -82,15 +84,31 @@ class Strength:
         """The number of outer steps after which the run is over."""
         return total if self.ending is None else min(total, max(2 * self.ending, self.ending + SMOOTHING))
 
-    def measure(self, distance: float, whole: float) -> None:
-        """Take in how far the forget loss, and the original's, lie above the end, in units of the forget loss."""
-        plan, ratio = self.plan, distance / max(whole, 1e-12)
+    def measure(self, distance: float, whole: float, unit: float) -> None:
+        """Take in how far the forget loss, and the original's, lie above the end, and the latter in the unit of the
+        retain loss."""
+        plan = self.plan
         self.measured += 1
+        self.whole += (whole - self.whole) / self.measured
+        self.unit += (unit - self.unit) / self.measured
+        whole = max(self.whole, 1e-12)
+        ratio = self.ratio = distance / whole
         self.level += (ratio - self.level) / min(self.measured, SMOOTHING)
         least, most = plan.gain
         behind = max(ratio, plan.floor / 10) / self._planned
+        if self.drift > plan.drift or ratio > 1.5:
+            behind = min(behind, plan.drift / max(self.drift, plan.drift / 1.5), 1 / max(ratio,1))
         self.gain = min(max(self.gain * behind**plan.exponent, least), most)
         self._want = self.gain * self._pace * max(distance - whole * plan.floor / 2, 0.0)
+
+    def measure_retain(self, loss: float) -> None:
+        """Take in a retain loss that is 0 for the original."""
+        self.drift += (loss / max(self.unit, 1e-12) - self.drift) / SMOOTHING
+
+    @property
+    def logged(self) -> dict[str, float]:
+        """Numbers for the log."""
+        return {"forget_distance": self.ratio, "forget_gain": self.gain, "retain_drift": self.drift}
 
     def length(self, slope: float, direction: float, weights: float) -> float:
         """κ of the step θ - κ d.
@@ -118,7 +136,7 @@ class Strength:
         return LambdaLR(optimizer, [lambda _, rate=rate: self.rate / rate for rate in first])
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("gain", "rate", "log_mean", "lengths", "level", "measured", "ending", "reached")
+        names = ("gain", "rate", "log_mean", "lengths", "level", "measured", "whole", "unit", "drift", "ending", "reached")
         return {"strength": {name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

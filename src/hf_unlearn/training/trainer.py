@@ -25,7 +25,7 @@ from ..saving.export import export
 from .callbacks import MergeSlowWeights, TwoSidedStop, UntilForgotten, settle_callbacks
 from .calls import Calls
 from .checkpointer import Checkpointer, Stateful
-from .checks import check_network, checked_arguments, checked_sets, objective_of, resolved_method
+from .checks import check_network, checked_arguments, checked_sets, objective_of
 from .config import UnlearnConfig
 from .draws import Draws, stream_loader
 from .evaluator import Evaluator
@@ -81,9 +81,8 @@ class UnlearnTrainer(Trainer):
         args = checked_arguments(args, kwargs)
         objective, method = objective_of(model, kwargs.get("processing_class")), method or SFRon()
         check_network(objective, args)
-        objective.know(forget_dataset, retain_dataset, holdout_dataset)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
-        sets = checked_sets(objective, resolved_method(objective, method, args), args, *given)
+        sets = checked_sets(objective, method, args, *given, holdout_dataset)
         self.objective: Objective = objective
         self.method, self.forget_dataset, self.retain_dataset = method, sets.forget, sets.retain
         self.forgotten = forgotten or f"{len(sets.forget or [])} samples"

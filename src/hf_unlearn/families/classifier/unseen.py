@@ -40,7 +40,7 @@ class Unseen:
 
 def unseen_of(num_classes: int, forget: Any, retain: Any, holdout: Any) -> Unseen | None:
     """What the sets tell; None where they have no labels."""
-    ours, theirs = (labels_of(part) for part in (forget, retain))
+    ours, theirs = (None if part is None else labels_of(part) for part in (forget, retain))
     if not ours or not theirs:
         return None
     lost = torch.ones(num_classes, dtype=torch.bool)
