@@ -61,8 +61,13 @@ def concept_of(kind: str, name: str):
     return concept, [prompt_of(*pair) for pair in every if pair not in gone]
 
 
-def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float | None, folder: str):
-    """(pipeline, its trainer, seconds of unlearning without drawing the data). Nothing is saved to `folder` yet."""
+def trained(
+    model: str, row: str, kind: str, name: str, seed: int, rate: float | None, folder: str, budget: int = BUDGET
+):
+    """(pipeline, its trainer, seconds of unlearning without drawing the data). Nothing is saved to `folder` yet.
+
+    `budget` counts batch gradients.
+    """
     from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
     from hf_unlearn.families.latents import Drawing
     from hf_unlearn.families.synthesis import concept_data
@@ -81,7 +86,7 @@ def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float |
         add_lora(objective, choose_lora(objective, forget_set, retain_set, seed=seed, **LORA[row]), seed=seed)
     config = UnlearnConfig.quiet(
         output_dir=folder,
-        max_steps=max(1, int(BUDGET / method.batch_gradients)),
+        max_steps=max(1, int(budget / method.batch_gradients)),
         per_device_train_batch_size=BATCH,
         learning_rate=rate or own_rate or 1e-4,
         max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as

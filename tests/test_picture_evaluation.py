@@ -161,8 +161,8 @@ def test_the_table_and_the_file(tmp_path):
     assert lines[0] == ["model", "forget loss", "unsafe share", "fid", "precision"]
     assert lines[2:] == [
         ["before", "0.000123", "–", "–", "–"],
-        ["after", "–", "12.5% (1 failed)", "–", "–"],
-        ["other", "–", "–", "123.5", "50.0%"],
+        ["after", "–", "12.5% [2.2, 47.1] (1 failed)", "–", "–"],
+        ["other", "–", "–", "123.5", "50.0% [22.7, 77.3]"],
     ]
     assert (tmp_path / "figures.md").read_text() == table + "\n"
     assert '"n_failed": 1' in (tmp_path / "figures.json").read_text()
