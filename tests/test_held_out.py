@@ -78,5 +78,7 @@ def test_one_line_says_what_cannot_be_judged():
 
 
 def test_the_table_shows_how_wide_a_share_of_few_samples_is():
-    table = classifier_table({"unlearned": {"forget_accuracy": Metric(1.0, "", 9), "forget_loss": Metric(0.25, "", 9)}})
+    table = classifier_table(
+        {"unlearned": {"forget_accuracy": Metric(1.0, "", 9), "forget_loss": Metric(0.25, "", 9)}}
+    )
     assert table.splitlines()[2].split("|")[2:4] == [" 100.0% [70.1, 100.0] ", " 0.250       "]

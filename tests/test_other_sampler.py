@@ -94,5 +94,6 @@ def test_few_samples_are_said(capsys, samples, said):
     say_few(samples, "--eval_samples_per_class")
     text = capsys.readouterr().out
     assert text == (
-        "29 forgotten samples are measured, fewer than 30, which say too little: raise --eval_samples_per_class\n" * said
+        "29 forgotten samples are measured, fewer than 30, which say too little: raise --eval_samples_per_class\n"
+        * said
     )

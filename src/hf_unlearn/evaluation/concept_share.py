@@ -1,0 +1,114 @@
+"""How many pictures still show a concept, read in the latents of the pipeline's own VAE: no other network is needed.
+
+The original says what the concept looks like. It generates a picture for each prompt of the concept, one for the prompt
+of its anchor from the same seed, and pictures of what is retained. A picture of the unlearned model shows the concept
+where it is nearer to the original's concept picture of its seed than to the anchor's picture of that seed and to the
+mean of the retained pictures. The mean counts because a picture of something else is as near to the concept's picture
+as to the anchor's, but nearer to a mean of many pictures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .metric import Metric, version_of
+
+SEPARABLE = 0.8  # accuracy below which the latents do not tell concept and anchor apart
+
+
+@dataclass
+class ConceptLatents:
+    """Latents of one concept's pictures by the original model; each row is one seed.
+
+    concept, anchor: (N, C, h, w), of the same seeds in the same order.
+    retained: (M, C, h, w), of other prompts and seeds.
+
+    Raises:
+        ValueError: the shapes differ, or there are no pictures.
+    """
+
+    concept: Tensor
+    anchor: Tensor
+    retained: Tensor
+
+    def __post_init__(self) -> None:
+        if self.concept.shape != self.anchor.shape or not len(self.concept) or not len(self.retained):
+            shapes = ", ".join(str(tuple(part.shape)) for part in (self.concept, self.anchor, self.retained))
+            raise ValueError(f"latents of concept, anchor and retained pictures have the shapes {shapes}")
+        parts = (self.concept, self.anchor, self.retained)
+        self.concept, self.anchor, self.retained = (part.double().flatten(1) for part in parts)
+
+
+def shows_concept(original: ConceptLatents, drawn: Tensor) -> Tensor:
+    """Whether each picture shows the concept, (N,) bool: read against the original's pictures of the same seed.
+
+    Args:
+        drawn: latents (N, C, h, w) of an unlearned model's pictures of the concept's prompts, from the same seeds.
+    """
+    x, mean = drawn.double().flatten(1), original.retained.mean(0)
+    return _nearest_first(x, original.concept, original.anchor, mean)
+
+
+def shows_by_others(original: ConceptLatents, drawn: Tensor) -> Tensor:
+    """Whether each picture shows the concept, (N,) bool: read against the original's pictures of all other seeds.
+
+    The mean concept picture and the mean anchor picture of the other seeds stand for the concept and the anchor. So the
+    original's own pictures can be read honestly, which `shows_concept` compares with themselves. With one seed nothing
+    is left to compare with, and no picture shows it.
+    """
+    x, mean, count = drawn.double().flatten(1), original.retained.mean(0), len(drawn)
+    if count < 2:
+        return torch.zeros(count, dtype=torch.bool)
+    concept, anchor = ((part.sum(0) - part) / (count - 1) for part in (original.concept, original.anchor))
+    return _nearest_first(x, concept, anchor, mean)
+
+
+def _nearest_first(x: Tensor, first: Tensor, *others: Tensor) -> Tensor:
+    nearest = torch.stack([(x - other).square().sum(1) for other in others]).amin(0)
+    return (x - first).square().sum(1) < nearest
+
+
+def separability(original: ConceptLatents) -> float:
+    """Accuracy (0 to 1) with which `shows_by_others` tells the original's concept pictures from its anchor pictures.
+
+    It is the mean over both kinds; 0.5 is chance.
+    """
+    concept, anchor = (shows_by_others(original, part) for part in (original.concept, original.anchor))
+    return (concept.double().mean().item() + 1 - anchor.double().mean().item()) / 2
+
+
+def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, Tensor] | None = None) -> Metric:
+    """Return the share (0 to 1) of pictures that show their concept; small is forgotten.
+
+    Args:
+        original: the original's latents, by concept.
+        drawn: latents of the unlearned model's pictures, by concept. Without them the original's own pictures are read,
+            each against those of all other seeds.
+
+    Returns:
+        details: "separable", the least `separability` of a concept; below `SEPARABLE` the share says nothing.
+        "by_other_seeds", the share by `shows_by_others`. "concepts", the share and the number of each concept.
+    """
+    others = {
+        name: shows_by_others(latents, (drawn or {}).get(name, latents.concept)) for name, latents in original.items()
+    }
+    found = {name: shows_concept(original[name], part) for name, part in drawn.items()} if drawn else others
+    every, by_others = (torch.cat(list(part.values())).double() for part in (found, others))
+    against = "its anchor's and to the mean retained one, by the original"
+    same = "from the same seed" if drawn else "from other seeds, on average"
+    return Metric(
+        every.mean().item(),
+        f"share of pictures of the concept's prompts that are nearer to the original's concept picture than to {against}"
+        f", in the VAE's latents; concept and anchor pictures are {same}; small is forgotten",
+        samples=len(every),
+        library=version_of("torch", "diffusers"),
+        details={
+            "separable": min(separability(latents) for latents in original.values()),
+            "by_other_seeds": by_others.mean().item(),
+            "concepts": {
+                name: {"share": part.double().mean().item(), "samples": len(part)} for name, part in found.items()
+            },
+        },
+    )
