@@ -1,13 +1,13 @@
 """How many pictures still show a concept, read in the latents of the pipeline's own VAE: no other network is needed.
 
-The original says what the concept looks like. It generates a picture for each prompt of the concept, one for the prompt
-of its anchor from the same seed, and pictures of what is retained. A picture of the unlearned model shows the concept
-where it is nearer to the original's concept picture of its seed than to the anchor's picture of that seed and to the
-mean of the retained pictures. The mean counts because a picture of something else is as near to the concept's picture
-as to the anchor's, but nearer to a mean of many pictures.
+The original says what the concept looks like. It generates a picture for each prompt of the concept, one for the
+prompt of its anchor from the same seed, and pictures of what is retained. A picture of the unlearned model shows the
+concept where it is nearer to the original's concept picture of its seed than to the anchor's picture of that seed and
+than to anything else. For that stand the mean of the retained pictures, alone and with the layout that the seed gives
+the anchor's picture: a picture of another thing is as near to the concept's as to the anchor's, but nearer to a mean.
+What is farther from the concept's picture than the anchor's is, such as noise, does not show it either.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,15 +48,18 @@ def shows_concept(original: ConceptLatents, drawn: Tensor) -> Tensor:
         drawn: latents (N, C, h, w) of an unlearned model's pictures of the concept's prompts, from the same seeds.
     """
     x, mean = drawn.double().flatten(1), original.retained.mean(0)
-    return _nearest_first(x, original.concept, original.anchor, mean)
+    layout = original.anchor - original.anchor.mean(0)
+    nearest = _nearest_first(x, original.concept, original.anchor, mean, mean + layout)
+    reach = (original.anchor - original.concept).square().sum(1)
+    return nearest & ((x - original.concept).square().sum(1) < reach)
 
 
 def shows_by_others(original: ConceptLatents, drawn: Tensor) -> Tensor:
     """Whether each picture shows the concept, (N,) bool: read against the original's pictures of all other seeds.
 
-    The mean concept picture and the mean anchor picture of the other seeds stand for the concept and the anchor. So the
-    original's own pictures can be read honestly, which `shows_concept` compares with themselves. With one seed nothing
-    is left to compare with, and no picture shows it.
+    The mean concept picture and the mean anchor picture of the other seeds stand for the concept and the anchor. So
+    the original's own pictures can be read honestly, which `shows_concept` compares with themselves. With one seed
+    nothing is left to compare with, and no picture shows it.
     """
     x, mean, count = drawn.double().flatten(1), original.retained.mean(0), len(drawn)
     if count < 2:
@@ -84,24 +87,22 @@ def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, 
 
     Args:
         original: the original's latents, by concept.
-        drawn: latents of the unlearned model's pictures, by concept. Without them the original's own pictures are read,
-            each against those of all other seeds.
+        drawn: latents of the unlearned model's pictures, by concept. Without them the original's own pictures are
+            read, each against those of all other seeds.
 
     Returns:
         details: "separable", the least `separability` of a concept; below `SEPARABLE` the share says nothing.
         "by_other_seeds", the share by `shows_by_others`. "concepts", the share and the number of each concept.
     """
-    others = {
-        name: shows_by_others(latents, (drawn or {}).get(name, latents.concept)) for name, latents in original.items()
-    }
+    read = drawn or {name: latents.concept for name, latents in original.items()}
+    others = {name: shows_by_others(latents, read[name]) for name, latents in original.items()}
     found = {name: shows_concept(original[name], part) for name, part in drawn.items()} if drawn else others
     every, by_others = (torch.cat(list(part.values())).double() for part in (found, others))
-    against = "its anchor's and to the mean retained one, by the original"
-    same = "from the same seed" if drawn else "from other seeds, on average"
+    same = "from the same seed" if drawn else "the mean of other seeds"
     return Metric(
         every.mean().item(),
-        f"share of pictures of the concept's prompts that are nearer to the original's concept picture than to {against}"
-        f", in the VAE's latents; concept and anchor pictures are {same}; small is forgotten",
+        "share of pictures of the concept's prompts that are nearer to the original's picture of the concept than to "
+        f"that of its anchor ({same}) and to the mean of its retained ones, in the VAE's latents; small is forgotten",
         samples=len(every),
         library=version_of("torch", "diffusers"),
         details={
