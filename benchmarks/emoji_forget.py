@@ -114,6 +114,13 @@ def judged(pipeline, model: str, data_dir: str, kind: str, name: str, count: int
     return canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None)), pictures[0]
 
 
+def prompts_of(kind: str) -> int:
+    """How many of the 72 prompts name one style or one object."""
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES
+
+    return len(OBJECTS if kind == "style" else STYLES)
+
+
 def shown(pictures, count: int):
     """(prompts, 1, 3, 64, 64): the first picture of each `SHOWN` object in each style."""
     from hf_unlearn.evaluation.emoji import OBJECTS, STYLES
@@ -198,8 +205,8 @@ def main() -> None:
     parser.add_argument("--markdown", help="also write the tables, with versions and date, to this file")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    from hf_unlearn.evaluation import interval, markdown_table, stamp
-    from hf_unlearn.evaluation.emoji import EMOJI_SD
+    from hf_unlearn.evaluation import interval, markdown_table, share_of_runs, stamp
+    from hf_unlearn.evaluation.emoji import EMOJI_SD, OBJECTS, STYLES
 
     options.model = options.model or str(EMOJI_SD)
     targets = TUNED_ON if options.rates else (STYLE, THING)
@@ -214,7 +221,10 @@ def main() -> None:
         rows = []
         for row, rate in [("original", None), *runs]:
             found = [cells[key(*head, row, *target, s, rate, *tail)] for s in (seeds if row in ROWS else [0])]
-            shares = [interval([100 * f[name] for f in found], 1) for name in ("UA", "IRA", "CRA")]
+            gone = options.samples_per_prompt * prompts_of(target[0])
+            kept = options.samples_per_prompt * len(STYLES) * len(OBJECTS) - gone
+            counts = {"UA": gone, "IRA": kept, "CRA": kept}
+            shares = [share_of_runs([f[name] for f in found], count) for name, count in counts.items()]
             distance = interval([f["frechet"] for f in found], 2)
             rows.append([f"{row} {rate:g}" if rate else row, *shares, distance])
         table = markdown_table(["method", "UA %", "IRA %", "CRA %", "Frechet distance"], rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..common.files import write_text
 from .generation import GenerationFigures
-from .metric import Metric, is_share, share_text, version_of
+from .metric import Metric, is_share, share_interval, share_text, version_of
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -23,14 +23,36 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def interval(values: Sequence[float], digits: int) -> str:
     """Format the mean ± the half-width of its 95 % interval (Student), or a single value alone."""
-    from scipy import stats
-
     mean = sum(values) / len(values)
     if len(values) < 2:
         return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {_half_width(values):.{digits}f}"
+
+
+def share_of_runs(shares: Sequence[float], samples: int) -> str:
+    """Format the mean of shares of several runs in %, with its 95 % interval: "100.0 [87.5, 100.0]".
+
+    The interval holds the Wilson interval of all samples together, without which nine hits of nine in each run would
+    look certain, and the Student interval over the runs, whose spread the samples of one run do not show.
+
+    Args:
+        shares: from 0 to 1, one a run.
+        samples: of one run.
+    """
+    mean, count = sum(shares) / len(shares), len(shares)
+    low, high = share_interval(mean, samples * count)
+    half = _half_width(shares) if count > 1 else 0.0
+    low, high = min(low, max(mean - half, 0.0)), max(high, min(mean + half, 1.0))
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _half_width(values: Sequence[float]) -> float:
+    """Half of the width of the 95 % interval of a mean (Student), of at least two values."""
+    from scipy import stats
+
+    mean = sum(values) / len(values)
     spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-    half = stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+    return float(stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5)
 
 
 def stamp(*packages: str) -> str:
