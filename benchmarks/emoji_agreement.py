@@ -111,7 +111,11 @@ def readings(found: dict[str, dict[str, Tensor]], model: str, per: int) -> dict[
     """Which of the model's pictures show the concept, (N,) bool, by each candidate."""
     from hf_unlearn.evaluation.concept_share import ConceptLatents, shows_by_others, shows_concept
 
-    parts = {k: ConceptLatents(*(found[p][k] for p in ("original", "anchor", "retain"))) for k in ("encoded", "final")}
+    texts = [i // per for i in range(len(found["original"]["encoded"]))]
+    parts = {
+        k: ConceptLatents(*(found[p][k] for p in ("original", "anchor", "retain")), texts)
+        for k in ("encoded", "final")
+    }
     original, x = parts["encoded"], found[model]["encoded"]
     flat = x.double().flatten(1)
     between = (flat - original.concept).norm(dim=1) < (flat - original.anchor).norm(dim=1)

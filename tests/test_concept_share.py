@@ -81,15 +81,31 @@ def test_the_original_is_read_by_other_seeds_and_may_fail():
     before = concept_share_latents({"it": original})
     assert before.value > 0.9 and before.details["separable"] > 0.9
     assert before.value == shows_by_others(original, unflat(original.concept)).double().mean().item()
-    alike, _ = things(apart=0.05)  # concept and anchor hardly differ, and each layout is new
-    before = concept_share_latents({"it": alike})
+    # The original draws something new for each prompt and seed: the anchor's picture says nothing of the concept's.
+    unknown = ConceptLatents(noise(32, 5), noise(32, 6), noise(32, 7))
+    before = concept_share_latents({"it": unknown})
     assert before.details["separable"] < SEPARABLE and before.value < 0.8
     # The same seed still tells every picture from itself, which is why that reading is none of the original.
-    assert concept_share_latents({"it": alike}, {"it": unflat(alike.concept)}).value == 1.0
-    both = concept_share_latents({"it": original, "alike": alike})
-    assert both.details["separable"] == separability(alike) and both.samples == 64
-    assert both.details["concepts"]["alike"]["samples"] == 32
+    assert concept_share_latents({"it": unknown}, {"it": unflat(unknown.concept)}).value == 1.0
+    both = concept_share_latents({"it": original, "unknown": unknown})
+    assert both.details["separable"] == separability(unknown) and both.samples == 64
+    about = both.details["concepts"]["unknown"]
+    assert about["samples"] == 32 and about["anchor_distance"] == pytest.approx(2**0.5, rel=0.05)
     assert concept_share_latents({"it": things(1)[0]}).details["separable"] == 0.5
+
+
+def test_a_style_is_told_by_the_seeds_of_its_own_prompts():
+    """What each prompt shows differs far more than the style, whose changes to the four cancel out."""
+    prompts = [i % 4 for i in range(16)]
+    content, style = noise(4, 0, 3.0)[prompts], torch.cat([noise(2, 1), -noise(2, 1)])[prompts]
+    latents = [content + noise(16, 2, 0.5), content + style + noise(16, 3, 0.5), noise(32, 4, 3.0)]
+    assert separability(ConceptLatents(*latents, prompts)) == 1.0
+    assert separability(ConceptLatents(*latents)) < SEPARABLE
+    with pytest.raises(ValueError, match="3 prompts of 16 pictures"):
+        ConceptLatents(*latents, prompts[:3])
+    # A prompt with one seed is read by all others.
+    alone = ConceptLatents(*latents, [*prompts[:-1], "alone"])
+    assert separability(alone) > SEPARABLE
 
 
 def test_shapes_are_checked():

@@ -8,6 +8,7 @@ the anchor's picture: a picture of another thing is as near to the concept's as 
 What is farther from the concept's picture than the anchor's is, such as noise, does not show it either.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ class ConceptLatents:
 
     concept, anchor: (N, C, h, w), of the same seeds in the same order.
     retained: (M, C, h, w), of other prompts and seeds.
+    prompts: which of the concept's prompts each row is of, N texts or numbers; by default all are of one.
 
     Raises:
         ValueError: the shapes differ, or there are no pictures.
@@ -32,11 +34,15 @@ class ConceptLatents:
     concept: Tensor
     anchor: Tensor
     retained: Tensor
+    prompts: Sequence[Hashable] = ()
 
     def __post_init__(self) -> None:
         if self.concept.shape != self.anchor.shape or not len(self.concept) or not len(self.retained):
             shapes = ", ".join(str(tuple(part.shape)) for part in (self.concept, self.anchor, self.retained))
             raise ValueError(f"latents of concept, anchor and retained pictures have the shapes {shapes}")
+        self.prompts = list(self.prompts) or [0] * len(self.concept)
+        if len(self.prompts) != len(self.concept):
+            raise ValueError(f"{len(self.prompts)} prompts of {len(self.concept)} pictures: give one each")
         parts = (self.concept, self.anchor, self.retained)
         self.concept, self.anchor, self.retained = (part.double().flatten(1) for part in parts)
 
@@ -55,17 +61,43 @@ def shows_concept(original: ConceptLatents, drawn: Tensor) -> Tensor:
 
 
 def shows_by_others(original: ConceptLatents, drawn: Tensor) -> Tensor:
-    """Whether each picture shows the concept, (N,) bool: read against the original's pictures of all other seeds.
+    """Whether each picture shows the concept, (N,) bool: read against the original's pictures of other seeds.
 
-    The mean concept picture and the mean anchor picture of the other seeds stand for the concept and the anchor. So
-    the original's own pictures can be read honestly, which `shows_concept` compares with themselves. With one seed
-    nothing is left to compare with, and no picture shows it.
+    Their mean concept picture and their mean anchor picture stand for the concept and the anchor, and what the two
+    pictures of the own seed have in common is taken off first. So the original's own pictures can be read honestly,
+    which `shows_concept` compares with themselves. The other seeds are those of the same prompt, where there are any,
+    or all: whichever tells the original's pictures apart better. With one seed nothing is left to compare with, and no
+    picture shows it.
     """
+    return _by_others(original, drawn, _better_by_prompt(original))
+
+
+def _by_others(original: ConceptLatents, drawn: Tensor, by_prompt: bool) -> Tensor:
     x, mean, count = drawn.double().flatten(1), original.retained.mean(0), len(drawn)
     if count < 2:
         return torch.zeros(count, dtype=torch.bool)
-    concept, anchor = ((part.sum(0) - part) / (count - 1) for part in (original.concept, original.anchor))
-    return _nearest_first(x, concept, anchor, mean)
+    concept, anchor = (_means(part, original.prompts, by_prompt) for part in (original.concept, original.anchor))
+    layout = (original.concept + original.anchor - concept - anchor) / 2
+    return _nearest_first(x - layout, concept, anchor, mean)
+
+
+def _means(rows: Tensor, prompts: Sequence[Hashable], by_prompt: bool) -> Tensor:
+    """Return for each row the mean of the other rows, (N, D); `by_prompt` of those of the same prompt if there are."""
+    own = torch.tensor([[one == other for other in prompts] for one in prompts], dtype=rows.dtype)
+    others = 1 - torch.eye(len(rows), dtype=rows.dtype)
+    if by_prompt:
+        same = own * others
+        others = torch.where(same.sum(1, keepdim=True) > 0, same, others)
+    return others @ rows / others.sum(1, keepdim=True)
+
+
+def _better_by_prompt(original: ConceptLatents) -> bool:
+    return _accuracy(original, True) > _accuracy(original, False)
+
+
+def _accuracy(original: ConceptLatents, by_prompt: bool) -> float:
+    concept, anchor = (_by_others(original, part, by_prompt) for part in (original.concept, original.anchor))
+    return (concept.double().mean().item() + 1 - anchor.double().mean().item()) / 2
 
 
 def _nearest_first(x: Tensor, first: Tensor, *others: Tensor) -> Tensor:
@@ -78,8 +110,7 @@ def separability(original: ConceptLatents) -> float:
 
     It is the mean over both kinds; 0.5 is chance.
     """
-    concept, anchor = (shows_by_others(original, part) for part in (original.concept, original.anchor))
-    return (concept.double().mean().item() + 1 - anchor.double().mean().item()) / 2
+    return max(_accuracy(original, by_prompt) for by_prompt in (True, False))
 
 
 def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, Tensor] | None = None) -> Metric:
@@ -92,13 +123,15 @@ def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, 
 
     Returns:
         details: "separable", the least `separability` of a concept; below `SEPARABLE` the share says nothing.
-        "by_other_seeds", the share by `shows_by_others`. "concepts", the share and the number of each concept.
+        "by_other_seeds", the share by `shows_by_others`. "concepts", of each concept the share, the number of
+        pictures, and "anchor_distance", the root mean square difference of a concept and its anchor's picture. A
+        `latent_distance_retain` as large says that the model moved too far for this reading.
     """
     read = drawn or {name: latents.concept for name, latents in original.items()}
     others = {name: shows_by_others(latents, read[name]) for name, latents in original.items()}
     found = {name: shows_concept(original[name], part) for name, part in drawn.items()} if drawn else others
     every, by_others = (torch.cat(list(part.values())).double() for part in (found, others))
-    same = "from the same seed" if drawn else "the mean of other seeds"
+    same = "of the same seed" if drawn else "of other seeds, on average"
     return Metric(
         every.mean().item(),
         "share of pictures of the concept's prompts that are nearer to the original's picture of the concept than to "
@@ -109,7 +142,12 @@ def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, 
             "separable": min(separability(latents) for latents in original.values()),
             "by_other_seeds": by_others.mean().item(),
             "concepts": {
-                name: {"share": part.double().mean().item(), "samples": len(part)} for name, part in found.items()
+                name: {
+                    "share": part.double().mean().item(),
+                    "samples": len(part),
+                    "anchor_distance": (original[name].concept - original[name].anchor).square().mean().sqrt().item(),
+                }
+                for name, part in found.items()
             },
         },
     )

@@ -165,13 +165,15 @@ class PictureEvaluation:
             return {}
         names, figures = self.pairs.names, {}
 
+        owned = {c: [i for i, own in enumerate(names) if own == c] for c in dict.fromkeys(names)}
+
         def by_concept(model: str, kind: str) -> dict[str, torch.Tensor]:
-            latents = self.latents[model, kind]
-            return {c: latents[[i for i, own in enumerate(names) if own == c]] for c in dict.fromkeys(names)}
+            return {c: self.latents[model, kind][rows] for c, rows in owned.items()}
 
         concept, anchor = by_concept("before", "concept"), by_concept("before", "anchor")
+        texts = {c: [self.pairs.concept[i].prompt for i in rows] for c, rows in owned.items()}
         retained = self.latents["before", "retain"]
-        original = {c: ConceptLatents(concept[c], anchor[c], retained) for c in concept}
+        original = {c: ConceptLatents(concept[c], anchor[c], retained, texts[c]) for c in owned}
         drawn = None if name == "before" else by_concept(name, "concept")
         figures["concept_share_latents"] = concept_share_latents(original, drawn)
         if self.clip is not None:
