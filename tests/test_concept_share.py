@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from conftest import tiny_clip, tiny_sd
 from PIL import Image
 
@@ -227,3 +228,14 @@ def test_clip_reads_the_same_pictures_where_it_is_named(tmp_path):
     assert all(0 <= share.value <= 1 and share.samples == 4 for share in shares)
     assert role_of("concept_share_clip") == role_of("concept_share_latents") == ("forget", True)
     assert is_share("concept_share_clip") and share_interval(1.0, 9)[0] == pytest.approx(0.701, abs=1e-3)
+
+
+def test_a_dry_run_says_what_will_be_generated(call, tmp_path):
+    """In a comment: --config takes the output back."""
+    given = ["--concept", "a church", "--anchor_concept", "a house", "--output_dir", tmp_path / "out", "--dry_run"]
+    code, text, error = call("sd", *given)
+    assert code == 0 and yaml.safe_load(text)["concept"] == ["a church"], error
+    assert text.splitlines()[-1].startswith(
+        "# to measure, the original generates 32 forget images, 32 retain images, "
+    )
+    assert "#" not in call("sd", "--dry_run")[1]
