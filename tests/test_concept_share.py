@@ -180,7 +180,7 @@ def test_a_pipeline_is_measured_before_and_after_its_text_goes_to_the_anchor(tmp
     assert figures["after"]["concept_share_latents"].value == 0.0
     assert figures["after"]["latent_distance_retain"].value == 0.0  # and what is retained is as before
     details = figures["before"]["concept_share_latents"].details
-    assert 0 <= details["separable"] <= 1 and details["seed"] == FIRST_SEED and details["num_inference_steps"] == 2
+    assert 0 <= details["separable"] <= 1 and details["seed"] == 0 and details["num_inference_steps"] == 2
     assert list(details["concepts"]) == ["a church"]
     unchanged = PictureEvaluation(PictureFlags(num_eval_images=8), [CHURCH], RETAIN_PROMPTS)
     for name in ("before", "after"):

@@ -131,11 +131,11 @@ def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, 
     others = {name: shows_by_others(latents, read[name]) for name, latents in original.items()}
     found = {name: shows_concept(original[name], part) for name, part in drawn.items()} if drawn else others
     every, by_others = (torch.cat(list(part.values())).double() for part in (found, others))
-    same = "of the same seed" if drawn else "of other seeds, on average"
     return Metric(
         every.mean().item(),
         "share of pictures of the concept's prompts that are nearer to the original's picture of the concept than to "
-        f"that of its anchor ({same}) and to the mean of its retained ones, in the VAE's latents; small is forgotten",
+        "that of its anchor and to the mean of its retained ones, in the VAE's latents (an unlearned model's against "
+        "the own seed's, the original's against those of other seeds); small is forgotten",
         samples=len(every),
         library=version_of("torch", "diffusers"),
         details={

@@ -42,7 +42,7 @@ class PictureEvaluation:
 
     def __init__(self, flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0):
         self.sets = prompt_sets(flags, concepts, retain_prompts, seed)
-        self.pairs = concept_pairs_to_draw(flags, concepts, seed)
+        self.pairs, self.seed = concept_pairs_to_draw(flags, concepts, seed), seed
         self.paths: dict[tuple[str, str], list[Path]] = {}
         self.found: dict[tuple[str, str], list[Verdict]] = {}
         # Of the images of each model and kind that are compared so, by the VAE of the first model.
@@ -182,7 +182,7 @@ class PictureEvaluation:
             share = self.clip.concept_share(self.pictures(name, "concept"), prompts, anchors, neighbours)
             figures["concept_share_clip"] = share
         for metric in figures.values():
-            metric.details |= {**self.sampler, "seed": self.pairs.concept[0].seed}
+            metric.details |= {"prompts": "the prompts to forget", **self.sampler, "seed": self.seed}
         return figures
 
     def _from_before_to_after(self) -> dict[str, Metric]:
