@@ -12,6 +12,7 @@ from hf_unlearn.evaluation import (
     markdown_table,
     retrained_digits_ddpm,
 )
+from hf_unlearn.evaluation.metric import share_text
 
 
 def main() -> None:
@@ -23,8 +24,10 @@ def main() -> None:
         classes = [0] if excluded is None else [excluded]
         figures = evaluate_classes(pipeline, judge, classes, real.pixel_values, real.label_tensor, config)
         drawn = [share for c, share in figures.per_class.items() if c != excluded]
-        missing = "" if excluded is None else f"{figures.per_class[excluded]:.1%}"
-        rows.append([name, f"{sum(drawn) / len(drawn):.1%}", f"{min(drawn):.1%}", missing])
+        each = config.samples_per_class
+        missing = "" if excluded is None else share_text(figures.per_class[excluded], each)
+        mean = share_text(sum(drawn) / len(drawn), each * len(drawn))
+        rows.append([name, mean, share_text(min(drawn), each), missing])
     print(markdown_table(["model", "accuracy of samples", "worst class", "excluded class read as itself"], rows))
 
 

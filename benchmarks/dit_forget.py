@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--markdown", help="also write the table, with versions and date, to this file")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    from hf_unlearn.evaluation import interval, markdown_table, stamp
+    from hf_unlearn.evaluation import interval, markdown_table, share_of_runs, stamp
 
     samples = options.samples_per_class
     runs = [(row, rate) for row in options.rows for rate in options.rates or [None]]
@@ -123,10 +123,11 @@ def main() -> None:
         for digit, seed in pairs if row in ROWS else [(digit, 0) for digit in options.digits]:
             before = cells[key(options.model, "original", digit, 0, None, samples)]
             figures = cells[key(options.model, row, digit, seed, rate, samples)]
-            forgotten.append(100 * figures["forget_accuracy"])
+            forgotten.append(figures["forget_accuracy"])
             kept.append(100 * figures["retain_accuracy"] / before["retain_accuracy"])
             ratio.append(figures["frechet_distance"] / before["frechet_distance"])
-        shares = [interval(forgotten, 1), f"{max(forgotten):.1f}", interval(kept, 1), f"{min(kept):.1f}"]
+        shares = [share_of_runs(forgotten, samples), f"{100 * max(forgotten):.1f}"]
+        shares += [interval(kept, 1), f"{min(kept):.1f}"]
         rows.append([f"{row} {rate:g}" if rate else row, *shares, interval(ratio, 2)])
     header = ["method", "forgotten %", "max", "retained %", "min", "distance ratio"]
     text = markdown_table(header, rows)

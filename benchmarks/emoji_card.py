@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from types import SimpleNamespace
 
-from emoji_forget import DRAWING, STYLE, THING, draw, judged, shown, trained
+from emoji_forget import DRAWING, STYLE, THING, draw, judged, prompts_of, shown, trained
 
 
 def metrics(figures: dict, kind: str, count: int) -> dict:
@@ -18,7 +18,7 @@ def metrics(figures: dict, kind: str, count: int) -> dict:
     from hf_unlearn.evaluation.metric import Metric, version_of
 
     every = len(STYLES) * len(OBJECTS)
-    gone = len(OBJECTS) if kind == "style" else len(STYLES)
+    gone = prompts_of(kind)
     other = "object" if kind == "style" else "style"
     steps, guidance = DRAWING["num_inference_steps"], DRAWING["guidance_scale"]
     library = version_of("torch", "diffusers")

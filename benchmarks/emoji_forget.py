@@ -61,8 +61,13 @@ def concept_of(kind: str, name: str):
     return concept, [prompt_of(*pair) for pair in every if pair not in gone]
 
 
-def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float | None, folder: str):
-    """(pipeline, its trainer, seconds of unlearning without drawing the data). Nothing is saved to `folder` yet."""
+def trained(
+    model: str, row: str, kind: str, name: str, seed: int, rate: float | None, folder: str, budget: int = BUDGET
+):
+    """(pipeline, its trainer, seconds of unlearning without drawing the data). Nothing is saved to `folder` yet.
+
+    `budget` counts batch gradients.
+    """
     from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
     from hf_unlearn.families.latents import Drawing
     from hf_unlearn.families.synthesis import concept_data
@@ -81,7 +86,7 @@ def trained(model: str, row: str, kind: str, name: str, seed: int, rate: float |
         add_lora(objective, choose_lora(objective, forget_set, retain_set, seed=seed, **LORA[row]), seed=seed)
     config = UnlearnConfig.quiet(
         output_dir=folder,
-        max_steps=max(1, int(BUDGET / method.batch_gradients)),
+        max_steps=max(1, int(budget / method.batch_gradients)),
         per_device_train_batch_size=BATCH,
         learning_rate=rate or own_rate or 1e-4,
         max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
@@ -107,6 +112,13 @@ def judged(pipeline, model: str, data_dir: str, kind: str, name: str, count: int
     ).eval()
     pictures = draw_grid(pipeline, count, DRAWING["num_inference_steps"], DRAWING["guidance_scale"])
     return canvas_figures(judge, *pictures, (kind, number), load_emoji(data_dir or None)), pictures[0]
+
+
+def prompts_of(kind: str) -> int:
+    """How many of the 72 prompts name one style or one object."""
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES
+
+    return len(OBJECTS if kind == "style" else STYLES)
 
 
 def shown(pictures, count: int):
@@ -193,8 +205,8 @@ def main() -> None:
     parser.add_argument("--markdown", help="also write the tables, with versions and date, to this file")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    from hf_unlearn.evaluation import interval, markdown_table, stamp
-    from hf_unlearn.evaluation.emoji import EMOJI_SD
+    from hf_unlearn.evaluation import interval, markdown_table, share_of_runs, stamp
+    from hf_unlearn.evaluation.emoji import EMOJI_SD, OBJECTS, STYLES
 
     options.model = options.model or str(EMOJI_SD)
     targets = TUNED_ON if options.rates else (STYLE, THING)
@@ -209,7 +221,10 @@ def main() -> None:
         rows = []
         for row, rate in [("original", None), *runs]:
             found = [cells[key(*head, row, *target, s, rate, *tail)] for s in (seeds if row in ROWS else [0])]
-            shares = [interval([100 * f[name] for f in found], 1) for name in ("UA", "IRA", "CRA")]
+            gone = options.samples_per_prompt * prompts_of(target[0])
+            kept = options.samples_per_prompt * len(STYLES) * len(OBJECTS) - gone
+            counts = {"UA": gone, "IRA": kept, "CRA": kept}
+            shares = [share_of_runs([f[name] for f in found], count) for name, count in counts.items()]
             distance = interval([f["frechet"] for f in found], 2)
             rows.append([f"{row} {rate:g}" if rate else row, *shares, distance])
         table = markdown_table(["method", "UA %", "IRA %", "CRA %", "Frechet distance"], rows)

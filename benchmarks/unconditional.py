@@ -20,6 +20,7 @@ from hf_unlearn import METHODS, NoisePrediction, UnlearnConfig, UnlearnTrainer, 
 from hf_unlearn.data.pairs import split_by_label
 from hf_unlearn.evaluation import SamplingConfig, digits_judge, frechet_distance, markdown_table
 from hf_unlearn.evaluation.generation import sample_unconditional
+from hf_unlearn.evaluation.metric import share_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +42,8 @@ def figures(pipeline, digit: int, samples: int) -> list[str]:
     with torch.no_grad():
         read = judge(images).argmax(1)
     kept = real.pixel_values[real.label_tensor != digit]
-    return [f"{100 * (read == digit).double().mean():.1f}%", f"{frechet_distance(judge, kept, images):.2f}"]
+    share = share_text((read == digit).double().mean().item(), len(read))
+    return [share, f"{frechet_distance(judge, kept, images):.2f}"]
 
 
 def main() -> None:

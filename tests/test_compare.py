@@ -15,7 +15,7 @@ from hf_unlearn.compare.rows import PUBLISHED, fixed_of, row_with
 from hf_unlearn.compare.search import search
 from hf_unlearn.compare.spaces import SPACES, inside, space_of
 from hf_unlearn.compare.tables import GAP_NAMES, gap_of_means, ordered, table
-from hf_unlearn.evaluation import interval
+from hf_unlearn.evaluation import interval, share_of_runs
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.methods import METHODS, SFRon
 from hf_unlearn.training.config import CLASSIFIER_RATE
@@ -439,6 +439,13 @@ def test_interval_by_hand():
     """t(0.975, 2) = 4.3027; the standard deviation of 1, 2, 3 is 1."""
     assert interval([1.0, 2.0, 3.0], 3) == "2.000 ± 2.484"
     assert interval([1.25], 1) == "1.2"
+
+
+def test_shares_of_runs_are_never_certain():
+    """Three runs of nine hits are 27 of 27: Wilson. Runs that differ more than their samples can: Student."""
+    assert share_of_runs([1.0, 1.0, 1.0], 9) == "100.0 [87.5, 100.0]"
+    assert share_of_runs([1.0], 9) == "100.0 [70.1, 100.0]"
+    assert share_of_runs([0.2, 0.4, 0.6], 1000) == "40.0 [0.0, 89.7]"
 
 
 def test_parquet_folder_as_data(tmp_path):

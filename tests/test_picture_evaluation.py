@@ -71,7 +71,7 @@ def test_figures_before_and_after(tmp_path, monkeypatch):
     find_with(monkeypatch, find)
     measured = drawn(tmp_path, evaluation((NUDITY, CHURCH)))
     figures = measured.figures(LOSSES)
-    names = ["forget_loss", "unsafe_share"]
+    names = ["forget_loss", "unsafe_share", "concept_share_latents"]
     assert list(figures["before"]) == names
     assert list(figures["after"]) == [*names, "latent_distance_retain"]
     assert [figures[name]["unsafe_share"].value for name in ("before", "after")] == [0.5, 0.5]
@@ -92,10 +92,12 @@ def test_a_model_that_did_not_change_is_not_drawn_again_and_is_at_no_distance(tm
     measured.draw("before", tiny_sd(0), DRAWING, tmp_path)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     measured.draw("after", tiny_sd(0), DRAWING, tmp_path)
-    assert len(times) == 8 and times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
+    assert len(times) == 12 and times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     figures = measured.figures({"before": {}, "after": {}})
-    assert figures["before"] == {} and list(figures["after"]) == ["latent_distance_retain"]
+    assert list(figures["before"]) == ["concept_share_latents"]
+    assert list(figures["after"]) == ["concept_share_latents", "latent_distance_retain"]
     assert figures["after"]["latent_distance_retain"].value == 0
+    assert figures["after"]["concept_share_latents"].value == 1.0
 
 
 def test_a_named_network_compares_the_retained_pictures(tmp_path):
@@ -103,7 +105,9 @@ def test_a_named_network_compares_the_retained_pictures(tmp_path):
     flags = {"feature_model": str(tmp_path / "tiny-dino.v2")}
     measured = drawn(tmp_path / "cache", evaluation((CHURCH,), **flags))
     figures = measured.figures({"before": {}, "after": {}})
-    assert list(figures["after"]) == ["frechet_distance_tiny_dino_v2"] and measured.latents == {}
+    assert list(figures["after"]) == ["concept_share_latents", "frechet_distance_tiny_dino_v2"]
+    kinds = [("before", "concept"), ("before", "anchor"), ("before", "retain"), ("after", "concept")]
+    assert list(measured.latents) == kinds  # the retained ones of the original, for their mean
     distance, network = figures["after"]["frechet_distance_tiny_dino_v2"], VisionFeatures(flags["feature_model"])
     pairs = [measured.pictures(name, "retain") for name in ("before", "after")]
     assert distance.value == pytest.approx(feature_distance(network, *pairs).value, rel=1e-4)
@@ -161,8 +165,8 @@ def test_the_table_and_the_file(tmp_path):
     assert lines[0] == ["model", "forget loss", "unsafe share", "fid", "precision"]
     assert lines[2:] == [
         ["before", "0.000123", "–", "–", "–"],
-        ["after", "–", "12.5% (1 failed)", "–", "–"],
-        ["other", "–", "–", "123.5", "50.0%"],
+        ["after", "–", "12.5% [2.2, 47.1] (1 failed)", "–", "–"],
+        ["other", "–", "–", "123.5", "50.0% [22.7, 77.3]"],
     ]
     assert (tmp_path / "figures.md").read_text() == table + "\n"
     assert '"n_failed": 1' in (tmp_path / "figures.json").read_text()

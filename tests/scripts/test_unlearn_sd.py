@@ -47,6 +47,8 @@ def run(*arguments, launcher=(), **environment) -> str:
 def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     out, text = finished
     stages = [line for line in text.splitlines() if line.startswith("[")]
+    assert "to measure, the original generates 4 forget images, 4 retain images, and the unlearned model 8" in text
+    assert text.count("4 forgotten samples are measured, fewer than 30") == 1
     assert stages == ["[1/5] data", "[2/5] masks", "[3/5] unlearn", "[4/5] save", "[5/5] evaluate"]
     assert {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "README.md"} <= set(os.listdir(out))
     figures = json.loads((out / "figures.json").read_text())

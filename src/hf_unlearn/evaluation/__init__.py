@@ -28,6 +28,7 @@ from .tables import (
     loss_metrics,
     losses_table,
     markdown_table,
+    share_of_runs,
     stamp,
     write_metrics,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "picture",
     "retrained_digits_ddpm",
     "sample_classes",
+    "share_of_runs",
     "stamp",
     "strength_picture",
     "strength_pictures",

@@ -100,8 +100,12 @@ def judged_pipelines(
     retain: SizedDataset,
     folder: str | Path,
     draw: SamplingConfig,
+    cross_check: Sequence[str] = (),
 ) -> dict[str, GenerationFigures]:
     """Run `compare_pipelines` on `classes` against up to 500 images of `retain`, whose items are in [-1, 1].
+
+    Args:
+        cross_check: as in `compare_pipelines`.
 
     Raises:
         ValueError: `retain` has no labels.
@@ -114,4 +118,5 @@ def judged_pipelines(
     chosen = [usable[i] for i in spread(len(usable), REAL)]
     real = torch.stack([retain[i]["pixel_values"] for i in chosen])
     real_labels = torch.tensor([labels[i] for i in chosen])
-    return compare_pipelines(pipelines, judge, list(forget_classes), real, real_labels, folder, draw, classes=classes)
+    options: dict[str, Any] = {"classes": classes, "cross_check": cross_check}
+    return compare_pipelines(pipelines, judge, list(forget_classes), real, real_labels, folder, draw, **options)

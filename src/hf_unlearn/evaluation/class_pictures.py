@@ -15,6 +15,7 @@ from ..saving.adapters import set_strengths
 from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional
 from .grids import before_after, save_grid
 from .judge import ASSETS
+from .other_sampler import sampled_otherwise
 from .protocols import SampleClassifier
 from .tables import figures_table, write_figures
 
@@ -54,14 +55,21 @@ def compare_pipelines(
     config: SamplingConfig,
     title: str = "",
     classes: Sequence[int] | None = None,
+    cross_check: Sequence[str] = (),
 ) -> dict[str, GenerationFigures]:
-    """Measure each pipeline and write `figures.json`, `figures.md` and `before_after.png` to `folder`."""
+    """Measure each pipeline and write `figures.json`, `figures.md` and `before_after.png` to `folder`.
+
+    Args:
+        cross_check: names of the pipelines that are also read under another sampler (`sampled_otherwise`).
+    """
     folder = Path(folder)
     classes = sorted(classes or {int(c) for c in real_labels})
     figures = {
         name: evaluate_classes(pipeline, judge, forget_classes, real, real_labels, config, classes)
         for name, pipeline in pipelines.items()
     }
+    for name in cross_check:
+        figures[name].other_sampler = sampled_otherwise(pipelines[name], judge, forget_classes, classes, config)
     write_figures(folder, {n: asdict(f) for n, f in figures.items()}, figures_table(figures))
     before_after(pipelines, classes, forget_classes, folder / "before_after.png", config, title)
     return figures

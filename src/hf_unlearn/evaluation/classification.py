@@ -139,6 +139,36 @@ def measure(
     return Measured(parts, figures)
 
 
+def held_out_figures(forget: Predictions, test: Predictions) -> dict[str, Metric]:
+    """Compare the forget samples with samples of the same classes that no model was trained on.
+
+    A model that never saw the forget samples knows them no better than those: its two accuracies are alike, and its
+    two losses. The test samples are weighted so that each class counts as often as among the forget samples.
+
+    Returns:
+        forget_loss and holdout_loss (mean cross-entropy in nats), and holdout_accuracy (a share), whose `samples` is
+        the number of equally weighted samples with as wide an interval, (Σw)² / Σw² (Kish 1965). The latter two are
+        missing where a class of the forget samples is not among the test samples.
+    """
+    library, loss = version_of("torch"), "mean cross-entropy in nats, of the {}; less is known better"
+    own = nn.functional.cross_entropy(forget.logits.double(), forget.labels).item()
+    found = {"forget_loss": Metric(own, loss.format("forget set"), len(forget.labels), library)}
+    classes = forget.logits.shape[1]
+    wanted, there = (p.labels.bincount(minlength=classes).double() for p in (forget, test))
+    if ((there == 0) & (wanted > 0)).any():
+        return found
+    weights = (wanted / there.clamp(min=1))[test.labels]
+    weights = weights / weights.sum()
+    of = "test samples, which were never trained on, each class as often as among the forget samples"
+    correct = (test.logits.argmax(1) == test.labels).double()
+    losses = nn.functional.cross_entropy(test.logits.double(), test.labels, reduction="none")
+    count = round(1 / weights.square().sum().item())
+    held_out = (weights * losses).sum().item(), (weights * correct).sum().clamp(0, 1).item()
+    found["holdout_loss"] = Metric(held_out[0], loss.format(of), count, library)
+    found["holdout_accuracy"] = Metric(held_out[1], f"share of {of}, that are classified as labelled", count, library)
+    return found
+
+
 def classification_figures(
     model: Any,
     forget: SizedDataset,
@@ -152,6 +182,7 @@ def classification_figures(
     """Compute the metrics of the classification tables.
 
     Args:
+        model: a classifier, or what `measure` returned for it with the same sets, attacks and seed.
         forget, retain, test: the three sets, with evaluation transforms.
         retrained: the model trained without the forget set, or what `measure` returned for it with the same sets,
             attacks and seed.
@@ -171,13 +202,15 @@ def classification_figures(
     for feature, attack in attacks:
         check_attack(feature, attack)
     given = isinstance(retrained, Measured)
-    if not (retrained is None or given) and retrained.config.num_labels != model.config.num_labels:
+    sets = {"forget": forget, "retain": retain, "test": test}
+    ours = model if isinstance(model, Measured) else None
+    classes = ours.predictions["forget"].logits.shape[1] if ours else model.config.num_labels
+    if not (retrained is None or given) and retrained.config.num_labels != classes:
         raise ValueError(
-            f"the retrained model has {retrained.config.num_labels} classes and the model {model.config.num_labels}: "
+            f"the retrained model has {retrained.config.num_labels} classes and the model {classes}: "
             "retrain with the same label set"
         )
-    sets = {"forget": forget, "retain": retain, "test": test}
-    ours = measure(model, sets, attacks, batch_size, seed)
+    ours = ours or measure(model, sets, attacks, batch_size, seed)
     if retrained is None:
         return ours.figures
     theirs = retrained if given else measure(retrained, sets, attacks, batch_size, seed)

@@ -5,9 +5,9 @@ from typing import Any
 
 from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
-from .classification import ATTACKS, accuracy, classification_figures, predictions
+from .classification import ATTACKS, accuracy, classification_figures, held_out_figures, measure, predictions
 from .membership import can_attack
-from .metric import Metric
+from .metric import Metric, is_share, share_text
 from .tables import markdown_table, write_figures
 
 
@@ -40,28 +40,48 @@ def classifier_figures(
 ) -> dict[str, Metric]:
     """Compute `classification_figures` if `sets` has test data, and the accuracy on each other set.
 
-    Without scikit-learn the membership shares and the average gap, which holds one of them, are left out.
+    With test data `held_out_figures` come too. Of a full class that is the forget loss alone, because the accuracy on
+    `forgotten_class_test` says the rest. Without scikit-learn the membership shares and the average gap, which holds
+    one of them, are left out.
     """
     figures: dict[str, Metric] = {}
     rest = sets
     if "test" in sets:
-        forget, retain, test = (sets[name] for name in ("forget", "retain", "test"))
-        rest = {name: data for name, data in sets.items() if name not in ("forget", "retain", "test")}
+        three = {name: sets[name] for name in ("forget", "retain", "test")}
+        rest = {name: data for name, data in sets.items() if name not in three}
         attacks = ATTACKS if can_attack() else ()
-        figures = classification_figures(model, forget, retain, test, retrained, attacks, batch_size, seed)
+        ours = measure(model, three, attacks, batch_size, seed)
+        options: dict[str, Any] = {**three, "retrained": retrained, "attacks": attacks}
+        figures = classification_figures(ours, batch_size=batch_size, seed=seed, **options)
+        figures |= held_out_figures(ours.predictions["forget"], ours.predictions["test"])
     accuracies = {f"{name}_accuracy": accuracy(predictions(model, data, batch_size)) for name, data in rest.items()}
     return {**figures, **accuracies}
 
 
+def unjudged(sets: dict[str, SizedDataset], forgotten_classes: bool) -> str:
+    """Return one line that says what cannot be judged because held-out data is missing, or ""."""
+    if "test" not in sets:
+        return (
+            "test accuracy, membership inference and whether the forgotten images are known better than ones never "
+            "seen need images never trained on: pass --validation_data_dir"
+        )
+    if forgotten_classes:
+        lacks = "" if "forgotten_class_test" in sets else "the held-out images show no forgotten class"
+    else:
+        forgotten, held_out = labels_of(sets["forget"]), labels_of(sets["test"])
+        lost = sorted(set(forgotten or []) - set(held_out or []))
+        lacks = f"the held-out images show no class {lost[0]}, which forget images have" if lost else ""
+    return f"{lacks}: whether the model still knows what it forgot is judged on its training images only" * bool(lacks)
+
+
 def classifier_table(figures: dict[str, dict[str, Metric]]) -> str:
-    """Format a row for each model, with accuracies and membership shares in % and distances as numbers."""
+    """Format a row for each model: shares in % with their 95 % interval, everything else as a number."""
     names = list(dict.fromkeys(name for row in figures.values() for name in row))
 
     def cell(name: str, metric: Metric | None) -> str:
         if metric is None:
             return "-"
-        share = name.endswith("_accuracy") or name.startswith("mia_")
-        return f"{metric.value:.1%}" if share else f"{metric.value:.3f}"
+        return share_text(metric.number, metric.samples) if is_share(name) else f"{metric.number:.3f}"
 
     rows = [[model, *(cell(name, row.get(name)) for name in names)] for model, row in figures.items()]
     return markdown_table(["model", *(name.replace("_", " ") for name in names)], rows)

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 from ..common.untrusted import check_folder, loading
@@ -44,22 +46,68 @@ class CLIPScore:
         """
         if len(pictures) != len(prompts) or not pictures:
             raise ValueError(f"{len(pictures)} pictures and {len(prompts)} prompts: give one prompt a picture")
-        limit = self.model.config.text_config.max_position_embeddings
         scores = []
         for start in range(0, len(pictures), batch_size):
             part = slice(start, start + batch_size)
-            tokens = self.tokenizer(
-                list(prompts[part]), padding=True, truncation=True, max_length=limit, return_tensors="pt"
-            )
-            images = [picture.convert("RGB") for picture in pictures[part]]
-            pixels = self.processor(images=images, return_tensors="pt")
-            out = self.model(**tokens.to(self.device), **pixels.to(self.device))
-            cosine = torch.cosine_similarity(out.image_embeds, out.text_embeds)
-            scores.append(100 * cosine.clamp(min=0).cpu())
-        shown = Path(self.name).resolve().name if Path(self.name).exists() else self.name
+            images, texts = self._images(pictures[part]), self._texts(prompts[part])
+            scores.append(100 * (images * texts).sum(1).clamp(min=0).cpu())
         return Metric(
             torch.cat(scores).mean().item(),
-            f"CLIP score by {shown}: 100 max(cos, 0), mean over pictures; large is close to the prompt",
+            f"CLIP score by {self._shown}: 100 max(cos, 0), mean over pictures; large is close to the prompt",
             samples=len(pictures),
             library=version_of("torch", "transformers"),
         )
+
+    @torch.no_grad()
+    def concept_share(
+        self,
+        pictures: Sequence[Image],
+        prompts: Sequence[str],
+        anchors: Sequence[str],
+        neighbours: Sequence[str],
+        batch_size: int = 32,
+    ) -> Metric:
+        """Return the share (0 to 1) of images that are nearest to their own prompt: zero-shot, small is forgotten.
+
+        The other choices of an image are its anchor's prompt, unless that is empty, and `neighbours`.
+
+        Raises:
+            ValueError: there are no images or neighbours, or not one prompt and one anchor for each image.
+        """
+        if not len(pictures) == len(prompts) == len(anchors) or not pictures or not neighbours:
+            counts = f"{len(pictures)} pictures, {len(prompts)} prompts, {len(anchors)} anchors"
+            counts += f", {len(neighbours)} neighbours"
+            raise ValueError(f"{counts}: give one prompt and one anchor a picture, and a neighbour")
+        others = self._texts(neighbours)
+        shows = []
+        for start in range(0, len(pictures), batch_size):
+            part = slice(start, start + batch_size)
+            images = self._images(pictures[part])
+            own, anchor = ((images * self._texts(texts[part])).sum(1) for texts in (prompts, anchors))
+            anchor[[not text.strip() for text in anchors[part]]] = -torch.inf
+            rest = torch.cat([anchor[:, None], images @ others.T], 1)
+            shows.append((own > rest.amax(1)).cpu())
+        return Metric(
+            torch.cat(shows).double().mean().item(),
+            f"share of pictures that {self._shown} finds nearer to the concept's prompt than to its anchor's and to "
+            f"{len(neighbours)} retained ones (zero-shot); small is forgotten",
+            samples=len(pictures),
+            library=version_of("torch", "transformers"),
+        )
+
+    @property
+    def _shown(self) -> str:
+        return Path(self.name).resolve().name if Path(self.name).exists() else self.name
+
+    def _texts(self, prompts: Sequence[str]) -> Tensor:
+        """Return embeddings (N, D) of length 1."""
+        limit = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        pooled = self.model.text_model(**tokens.to(self.device)).pooler_output
+        return normalize(self.model.text_projection(pooled))
+
+    def _images(self, pictures: Sequence[Image]) -> Tensor:
+        """Return embeddings (N, D) of length 1."""
+        pixels = self.processor(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
+        pooled = self.model.vision_model(**pixels.to(self.device)).pooler_output
+        return normalize(self.model.visual_projection(pooled))

@@ -33,6 +33,7 @@ class GenerationFigures:
         per_class: for each class, the share of its samples that the classifier recognises.
         sampling: how the samples were generated.
         forgotten: the forgotten classes.
+        other_sampler: what `sampled_otherwise` measured, if it was asked.
     """
 
     forget_accuracy: float
@@ -41,10 +42,14 @@ class GenerationFigures:
     per_class: dict[int, float]
     sampling: dict[str, Any] = field(default_factory=dict)
     forgotten: list[int] = field(default_factory=list)
+    other_sampler: dict[str, Metric] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, Metric]:
-        """Return the three metrics, each with its definition."""
-        each, forgotten = self.sampling["samples_per_class"], len(self.forgotten)
+        """Return the three metrics, each with its definition, and those of another sampler.
+
+        Where the samples are not counted in `sampling`, theirs is 0.
+        """
+        each, forgotten = self.sampling.get("samples_per_class", 0), len(self.forgotten)
         kept = len(self.per_class) - forgotten
         counts = {"forget_accuracy": forgotten, "retain_accuracy": kept, "frechet_distance": kept}
         read = "share of samples, asked for as a {} class, that the judge reads as it; mean over classes"
@@ -54,10 +59,11 @@ class GenerationFigures:
             "frechet_distance": "Frechet distance of retained samples to real images in the judge's features, no FID",
         }
         library = version_of("torch", "diffusers", "torchmetrics")
-        return {
+        own = {
             name: Metric(getattr(self, name), text, each * counts[name], library, dict(self.sampling))
             for name, text in texts.items()
         }
+        return {**own, **self.other_sampler}
 
 
 def class_rows(

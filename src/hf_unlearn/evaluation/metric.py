@@ -1,6 +1,7 @@
 """A measured number with what is needed to read it: definition, number of samples, libraries."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Annotated, Any, NamedTuple
@@ -13,6 +14,7 @@ class Role(NamedTuple):
     less_is_better: bool | None
 
 
+FEWEST = 30  # forgotten samples below which a share says nothing: 0 of 30 is 0 to 11 %
 OTHER = Role("other", None)
 PARTS = ("forget", "retain", "privacy", "other")
 # The first name that a metric's own name begins with counts.
@@ -20,6 +22,8 @@ ROLES: dict[str, Role] = {
     "forget_accuracy": Role("forget", True),
     "forgotten_class_test_accuracy": Role("forget", True),
     "unsafe_share": Role("forget", True),
+    "concept_share": Role("forget", True),
+    "holdout": Role("other", None),
     "forget_loss": Role("forget", None),
     "retain_accuracy": Role("retain", False),
     "in_domain_retain_accuracy": Role("retain", False),
@@ -91,11 +95,26 @@ def share_interval(share: float, samples: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
+def share_text(share: float, samples: int) -> str:
+    """Return a share in % with its 95 % interval (`share_interval`), or without one if the samples are not known.
+
+    "100.0% [70.1, 100.0]" is all of nine.
+    """
+    if samples < 1:
+        return f"{share:.1%}"
+    low, high = share_interval(share, samples)
+    return f"{share:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def role_of(name: str) -> Role:
     """The role that a metric's name says; `OTHER` for a name that says nothing."""
     return next((role for start, role in ROLES.items() if name.startswith(start)), OTHER)
 
 
 def is_share(name: str) -> bool:
-    """Whether the metric of this name is a share in [0, 1], which is shown in %."""
-    return name.endswith(("_accuracy", "_share")) or name.startswith(("mia_", "unsafe_share", "precision", "recall"))
+    """Whether the metric of this name is a share in [0, 1], which is shown in %.
+
+    Those are accuracies and shares, also with the name of a sampler or of a reading at the end.
+    """
+    named = re.search(r"_(accuracy|share)(_(latents|clip|ddim|ddpm))?$", name) is not None
+    return named or name.startswith(("mia_", "precision", "recall"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from ..families.concepts import Concept
@@ -72,12 +73,15 @@ class PictureFlags:
     def quick(self) -> bool:
         return self.eval_profile == "quick"
 
-    def rows(self, file: str | None, prompts: Sequence[str], seed: int) -> list[PromptRow]:
-        """Return the rows of `file`, or without one the prompts in turn with seeds that count up from `seed`."""
+    def rows(self, file: str | None, prompts: Sequence[str], seed: int, full: int = FULL) -> list[PromptRow]:
+        """Return the rows of `file`, or without one the prompts in turn with seeds that count up from `seed`.
+
+        `full` is the number of rows without a file where the flags ask for no other.
+        """
         limit = self.num_eval_images or (QUICK if self.quick else None)
         if file is not None:
             return read_prompts(file, limit)
-        return [PromptRow(prompts[i % len(prompts)], seed + i) for i in range(limit or FULL)]
+        return [PromptRow(prompts[i % len(prompts)], seed + i) for i in range(limit or full)]
 
 
 @dataclass
@@ -89,20 +93,52 @@ class PromptSet:
     unsafe: list[bool]
 
 
+@dataclass
+class ConceptPairs:
+    """Prompts of concepts and, one for each from the same seed, their anchors'; `names` says whose each is."""
+
+    concept: list[PromptRow]
+    anchor: list[PromptRow]
+    names: list[str]
+
+
+def concept_pairs_to_draw(flags: PictureFlags, concepts: Sequence[Concept], seed: int = 0) -> ConceptPairs | None:
+    """Return the pictures that say whether a concept is still shown; None if all concepts are unsafe.
+
+    Whether a picture is unsafe is a question for a detector. The pictures are those of the set "forget" of
+    `prompt_sets`, unless that one comes from a file, which has no anchors, or holds unsafe concepts too.
+    """
+    asked = [concept for concept in concepts if not concept.unsafe]
+    if not asked:
+        return None
+    turns = [(c.prompts[k % len(c.prompts)], c.anchors[k % len(c.anchors)], c.name) for k, c in _turns(asked)]
+    rows = flags.rows(None, [prompt for prompt, _, _ in turns], FIRST_SEED + seed)
+    used = [turns[i % len(turns)] for i in range(len(rows))]
+    anchors = [PromptRow(anchor, row.seed) for row, (_, anchor, _) in zip(rows, used)]
+    return ConceptPairs(rows, anchors, [name for _, _, name in used])
+
+
+def _turns(concepts: Sequence[Concept]) -> list[tuple[int, Concept]]:
+    """Return (round, concept): each concept in turn, for as many rounds as the longest has prompts."""
+    return [(k, c) for k in range(max(len(c.prompts) for c in concepts)) for c in concepts]
+
+
 def prompt_sets(
     flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0
 ) -> dict[str, PromptSet]:
     """Return the prompt sets "forget" and "retain".
 
     They come from the files that the flags name. Without one the forget set takes the concepts' prompts in turn, and
-    the retain set takes `retain_prompts`.
+    the retain set takes `retain_prompts`. A detector looks at unsafe concepts only, so where others stand beside them
+    there are more forget pictures by default: as many as hold 32 of unsafe ones.
 
     Raises:
         ValueError: a file cannot be used.
     """
-    longest = max(len(c.prompts) for c in concepts)
-    turns = [(c.prompts[k % len(c.prompts)], c.unsafe) for k in range(longest) for c in concepts]
-    forget = flags.rows(flags.eval_prompts, [prompt for prompt, _ in turns], FIRST_SEED + seed)
+    turns = [(c.prompts[k % len(c.prompts)], c.unsafe) for k, c in _turns(concepts)]
+    unsafe_ones = list(accumulate(turns[i % len(turns)][1] for i in range(FULL * len(turns))))
+    enough = next((i + 1 for i, count in enumerate(unsafe_ones) if count == FULL), FULL)
+    forget = flags.rows(flags.eval_prompts, [prompt for prompt, _ in turns], FIRST_SEED + seed, enough)
     retain = flags.rows(flags.eval_retain_prompts, retain_prompts, 2 * FIRST_SEED + seed)
     if flags.eval_prompts:
         unsafe = [any(c.unsafe for c in concepts)] * len(forget)
@@ -116,3 +152,15 @@ def prompt_sets(
         "forget": PromptSet(forget, next(sources), unsafe),
         "retain": PromptSet(retain, next(sources), [False] * len(retain)),
     }
+
+
+def drawing_plan(sets: dict[str, PromptSet], pairs: ConceptPairs | None) -> str:
+    """Return one line that says how many images the evaluation generates with each model."""
+    counts = {f"{kind} images": len(drawn.rows) for kind, drawn in sets.items()}
+    if pairs is not None and pairs.concept != sets["forget"].rows:  # else they are the same images
+        counts["concept images"] = len(pairs.concept)
+    after = sum(counts.values())
+    if pairs is not None:
+        counts["anchor images"] = len(pairs.anchor)
+    each = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"to measure, the original generates {each}, and the unlearned model {after} images"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..common.files import write_text
 from .generation import GenerationFigures
-from .metric import Metric, is_share, version_of
+from .metric import Metric, is_share, share_interval, share_text, version_of
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -23,14 +23,36 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def interval(values: Sequence[float], digits: int) -> str:
     """Format the mean ± the half-width of its 95 % interval (Student), or a single value alone."""
-    from scipy import stats
-
     mean = sum(values) / len(values)
     if len(values) < 2:
         return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {_half_width(values):.{digits}f}"
+
+
+def share_of_runs(shares: Sequence[float], samples: int) -> str:
+    """Format the mean of shares of several runs in %, with its 95 % interval: "100.0 [87.5, 100.0]".
+
+    The interval holds the Wilson interval of all samples together, without which nine hits of nine in each run would
+    look certain, and the Student interval over the runs, whose spread the samples of one run do not show.
+
+    Args:
+        shares: from 0 to 1, one a run.
+        samples: of one run.
+    """
+    mean, count = sum(shares) / len(shares), len(shares)
+    low, high = share_interval(mean, samples * count)
+    half = _half_width(shares) if count > 1 else 0.0
+    low, high = min(low, max(mean - half, 0.0)), max(high, min(mean + half, 1.0))
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _half_width(values: Sequence[float]) -> float:
+    """Half of the width of the 95 % interval of a mean (Student), of at least two values."""
+    from scipy import stats
+
+    mean = sum(values) / len(values)
     spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-    half = stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+    return float(stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5)
 
 
 def stamp(*packages: str) -> str:
@@ -39,12 +61,22 @@ def stamp(*packages: str) -> str:
 
 
 def figures_table(figures: dict[str, GenerationFigures]) -> str:
-    """Format a row for each model: accuracy of the forgotten and the retained classes, and Frechet distance."""
-    rows = [
-        [name, f"{f.forget_accuracy:.1%}", f"{f.retain_accuracy:.1%}", f"{f.frechet_distance:.2f}"]
-        for name, f in figures.items()
-    ]
-    return markdown_table(["model", "forgotten class", "retained classes", "Frechet distance"], rows)
+    """Format a row for each model: accuracy of the forgotten and the retained classes, and Frechet distance.
+
+    The accuracies have their 95 % interval; two more columns hold those of another sampler, if there are any.
+    """
+    others = list(dict.fromkeys(name for f in figures.values() for name in f.other_sampler))
+
+    def row(f: GenerationFigures) -> list[str]:
+        metrics = f.metrics()
+        shares = [metrics.get(name) for name in ("forget_accuracy", "retain_accuracy", *others)]
+        cells = ["–" if m is None else share_text(m.number, m.samples) for m in shares]
+        return [*cells[:2], f"{f.frechet_distance:.2f}", *cells[2:]]
+
+    kinds = {"forget": "forgotten class", "retain": "retained classes"}
+    more = [f"{kinds[name.split('_')[0]]} ({name.rsplit('_', 1)[1].upper()})" for name in others]
+    header = ["model", *kinds.values(), "Frechet distance", *more]
+    return markdown_table(header, [[name, *row(f)] for name, f in figures.items()])
 
 
 def loss_metrics(metrics: dict[str, dict[str, float]], samples: dict[str, int]) -> dict[str, dict[str, Metric]]:
@@ -74,7 +106,7 @@ def losses_table(metrics: dict[str, dict[str, float]], folder: str | Path) -> st
 
 
 def metric_table(figures: dict[str, dict[str, Metric]]) -> str:
-    """Format a row for each model and a column for each metric.
+    """Format a row for each model and a column for each metric. Shares have their 95 % interval.
 
     A cell is "–" where nothing was measured, and says how often a detector failed.
     """
@@ -86,7 +118,7 @@ def metric_table(figures: dict[str, dict[str, Metric]]) -> str:
         failed = f" ({metric.details['n_failed']} failed)" if "n_failed" in metric.details else ""
         if metric.value is None:
             return f"–{failed}"
-        return f"{metric.value:.1%}{failed}" if is_share(name) else f"{metric.value:.4g}{failed}"
+        return f"{share_text(metric.value, metric.samples) if is_share(name) else f'{metric.value:.4g}'}{failed}"
 
     rows = [[model, *(cell(name, row.get(name)) for name in names)] for model, row in figures.items()]
     return markdown_table(["model", *(name.replace("_", " ") for name in names)], rows)

@@ -14,16 +14,18 @@ from ..common.keys import code_key
 from ..families.concepts import Concept
 from ..families.latents import Cache, Drawing
 from .clip import CLIPScore
+from .concept_share import ConceptLatents, concept_share_latents
 from .extras import why_missing
 from .fidelity import NEIGHBOURS, feature_distance, fidelity, latent_distance, latents_of, suffix_of
 from .inception import InceptionV3
 from .metric import Metric
 from .perceptual import LPIPS
-from .picture_prompts import PictureFlags, prompt_sets
-from .prompt_files import StoredPictures, contact_sheet, draw_prompt_file
+from .picture_prompts import PictureFlags, concept_pairs_to_draw, prompt_sets
+from .prompt_files import PromptRow, StoredPictures, contact_sheet, draw_prompt_file
 from .safety import DETECTORS, Verdict, share_of, verdicts
 from .vision_features import VisionFeatures
 
+NEIGHBOUR_PROMPTS = 16  # retained prompts that CLIP chooses from beside a concept's and its anchor's
 ON_SHEET = 36  # images of the forget and of the retain prompts each
 
 
@@ -40,10 +42,11 @@ class PictureEvaluation:
 
     def __init__(self, flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0):
         self.sets = prompt_sets(flags, concepts, retain_prompts, seed)
+        self.pairs, self.seed = concept_pairs_to_draw(flags, concepts, seed), seed
         self.paths: dict[tuple[str, str], list[Path]] = {}
         self.found: dict[tuple[str, str], list[Verdict]] = {}
-        # Of the retained images, where no network is named, and the VAE of the first model, which encodes all of them.
-        self.latents: dict[str, torch.Tensor] = {}
+        # Of the images of each model and kind that are compared so, by the VAE of the first model.
+        self.latents: dict[tuple[str, str], torch.Tensor] = {}
         self.vae: Any = None
         self.left_out: list[str] = []
         self.sampler: dict[str, Any] = {}  # what generated the pictures
@@ -98,14 +101,32 @@ class PictureEvaluation:
         self.sampler = {"scheduler": type(pipeline.scheduler).__name__, **self.drawn_with}
         options: dict[str, Any] = {**self.drawn_with, "safety_checker": self.detector is None}
         made_with = [identity_of(pipeline), options, code_key("evaluation.prompt_files")]
-        for kind, drawn in self.sets.items():
-            rows = [vars(row) for row in drawn.rows]
-            folder = Cache(f"{cache}/pictures", made_with, rows).folder
-            paths = draw_prompt_file(pipeline, drawn.rows, folder, batch_size=drawing.batch_size, **options)
-            self.paths[name, kind] = paths
-        if self.network is None:
-            self.vae = self.vae or pipeline.vae
-            self.latents[name] = latents_of(self.vae, self.pictures(name, "retain"))
+        for kind, rows in self._rows(name).items():
+            folder = Cache(f"{cache}/pictures", made_with, [vars(row) for row in rows]).folder
+            self.paths[name, kind] = draw_prompt_file(pipeline, rows, folder, batch_size=drawing.batch_size, **options)
+        self.vae = self.vae or pipeline.vae
+        compared = [kind for kind in ("concept", "anchor") if (name, kind) in self.paths]
+        if self.network is None or "anchor" in compared:
+            compared.append("retain")
+        for kind in compared:
+            self.latents[name, kind] = latents_of(self.vae, self.pictures(name, kind))
+
+    def _rows(self, name: str) -> dict[str, list[PromptRow]]:
+        """Return the prompts and seeds of each kind of image that the model `name` generates."""
+        rows = {kind: drawn.rows for kind, drawn in self.sets.items()}
+        if self.pairs:  # where "concept" is "forget", the images are there already
+            rows["concept"] = self.pairs.concept
+            if name == "before":
+                rows["anchor"] = self.pairs.anchor
+        return rows
+
+    @property
+    def forgotten(self) -> int:
+        """How many images of what is forgotten the smallest of the shares is measured on; 0 without a share."""
+        unsafe = sum(self.sets["forget"].unsafe) or len(self.sets["forget"].rows)
+        measured = [] if self.detector is None else [unsafe]
+        measured += [] if self.pairs is None else [len(self.pairs.names)]
+        return min(measured, default=0)
 
     def figures(
         self, given: dict[str, dict[str, Metric]], device: str | torch.device = "cpu"
@@ -123,7 +144,7 @@ class PictureEvaluation:
         return figures
 
     def pictures(self, name: str, kind: str) -> StoredPictures:
-        """Return the images of a model for the "forget" or the "retain" prompts."""
+        """Return the images of a model for the "forget", "retain", "concept" or (of "before") "anchor" prompts."""
         return StoredPictures(self.paths[name, kind])
 
     def _of_one_model(self, name: str) -> dict[str, Metric]:
@@ -136,13 +157,41 @@ class PictureEvaluation:
             for kind, drawn in self.sets.items():
                 score = self.clip(self.pictures(name, kind), [row.prompt for row in drawn.rows])
                 figures[f"clip_score_{kind}"] = self._about(score, kind)
+        return figures | self._concept_shares(name)
+
+    def _concept_shares(self, name: str) -> dict[str, Metric]:
+        """Return the shares of pictures that still show a concept; nothing for unsafe ones, which a detector reads."""
+        if self.pairs is None:
+            return {}
+        names, figures = self.pairs.names, {}
+
+        owned = {c: [i for i, own in enumerate(names) if own == c] for c in dict.fromkeys(names)}
+
+        def by_concept(model: str, kind: str) -> dict[str, torch.Tensor]:
+            return {c: self.latents[model, kind][rows] for c, rows in owned.items()}
+
+        concept, anchor = by_concept("before", "concept"), by_concept("before", "anchor")
+        texts = {c: [self.pairs.concept[i].prompt for i in rows] for c, rows in owned.items()}
+        retained = self.latents["before", "retain"]
+        original = {c: ConceptLatents(concept[c], anchor[c], retained, texts[c]) for c in owned}
+        drawn = None if name == "before" else by_concept(name, "concept")
+        figures["concept_share_latents"] = concept_share_latents(original, drawn)
+        if self.clip is not None:
+            neighbours = list(dict.fromkeys(row.prompt for row in self.sets["retain"].rows))[:NEIGHBOUR_PROMPTS]
+            prompts, anchors = ([row.prompt for row in rows] for rows in (self.pairs.concept, self.pairs.anchor))
+            share = self.clip.concept_share(self.pictures(name, "concept"), prompts, anchors, neighbours)
+            figures["concept_share_clip"] = share
+        for metric in figures.values():
+            metric.details |= {"prompts": "the prompts to forget", **self.sampler, "seed": self.seed}
         return figures
 
     def _from_before_to_after(self) -> dict[str, Metric]:
         figures = {}
         retained = self.pictures("before", "retain"), self.pictures("after", "retain")
         if self.network is None:
-            figures["latent_distance_retain"] = latent_distance(self.latents["before"], self.latents["after"])
+            figures["latent_distance_retain"] = latent_distance(
+                self.latents["before", "retain"], self.latents["after", "retain"]
+            )
         else:
             distance = feature_distance(self.network, *retained)
             figures[f"frechet_distance_{suffix_of(self.network)}"] = distance

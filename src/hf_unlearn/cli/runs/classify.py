@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 from ...common.files import write_text
 from ...data.class_names import class_ids, names_of
 from ...data.protocols import SizedDataset
-from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, write_classifier_figures
+from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, unjudged, write_classifier_figures
 from ...evaluation.membership import can_attack
 from ...evaluation.metric import Metric
 from ...families import Classification
@@ -105,11 +105,12 @@ class ClassifierRun(Run):
                 self.retrained = recipes.build_classifier("digits_vit", seed)
                 recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
             recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)
-        if self.test is None:
-            print("test accuracy and membership inference need images never trained on: pass --validation_data_dir")
-        elif not can_attack():
+        if self.test is not None and not can_attack():
             print("not measured: membership inference and the average gap, install hf-unlearn[eval]")
-        self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, bool(self.data.forget_class))
+        by_class = bool(self.data.forget_class)
+        self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, by_class)
+        if lacks := unjudged(self.sets_measured, by_class):
+            print(lacks)
         if self.retrained is not None:
             self.retrained.to(self.config().device)
 

@@ -27,7 +27,7 @@ from ...training.trainer import UnlearnTrainer
 from ..image_sets import unet_sets
 from ..sample_classifier import sample_classifier
 from .early import check_images
-from .sampling import check_sampling, usable_guidance
+from .sampling import check_sampling, say_few, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
 
@@ -87,6 +87,8 @@ class DDPMRun(DiffusionRun):
         self.eval_retain = first_of(self.retain)
         digits_of = self.default and bool(self.data.forget_class) and self.samples.eval_samples_per_class > 0
         self.classified = self.classifier is not None or digits_of
+        if self.classified:
+            say_few(self.draw.samples_per_class * len(self.data.classes), "--eval_samples_per_class")
 
     @property
     def draw(self) -> SamplingConfig:
@@ -126,14 +128,15 @@ class DDPMRun(DiffusionRun):
                 pipelines["retrained"] = retrained_digits_ddpm(forgotten[0]).to(device)
             except OSError as missing:
                 print(f"the table has no row retrained: {missing}")
+        twice = ("before", "after")  # read under another sampler too
         if self.classifier is not None:
             classifier, classes = self.classifier
-            found = judged_pipelines(pipelines, classifier, classes, forgotten, self.retain, folder, draw)
+            found = judged_pipelines(pipelines, classifier, classes, forgotten, self.retain, folder, draw, twice)
         else:
             real: Any = digits()
             judge: Any = digits_judge()
             images = (real.pixel_values, real.label_tensor)
-            found = compare_pipelines(pipelines, judge, forgotten, *images, folder, draw)
+            found = compare_pipelines(pipelines, judge, forgotten, *images, folder, draw, cross_check=twice)
         return (
             figures_table(found),
             {name: f.metrics() for name, f in found.items()},

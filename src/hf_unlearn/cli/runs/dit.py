@@ -20,7 +20,7 @@ from ...training.trainer import UnlearnTrainer
 from ..image_sets import decoded_sets, latent_sets
 from ..sample_classifier import sample_classifier
 from .early import check_images
-from .sampling import check_sampling, usable_guidance
+from .sampling import check_sampling, say_few, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
 
@@ -82,6 +82,8 @@ class DiTRun(DiffusionRun):
         self.forget, self.retain = sets
         self.data.say_classes()
         self.classifier = sample_classifier(self.samples, self.data, self.retain, conditional=True)
+        if self.classifier is not None:
+            say_few(self.draw.samples_per_class * len(self.data.classes), "--eval_samples_per_class")
         self.objective.class_names = self.data.class_names
 
     @property

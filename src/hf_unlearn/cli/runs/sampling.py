@@ -8,6 +8,7 @@ from typing import Any
 from ...common.errors import spare_memory
 from ...evaluation import SamplingConfig
 from ...evaluation.generation import sample_classes, sample_unconditional
+from ...evaluation.metric import FEWEST
 
 
 def usable_guidance(wanted: float, why_not: str) -> float:
@@ -26,6 +27,16 @@ def say(text: str) -> None:
     """Print a line, once where there are several processes."""
     if int(os.environ.get("RANK", 0)) == 0:
         print(text, flush=True)
+
+
+def say_few(samples: int, flag: str) -> None:
+    """Print a line if fewer samples of what is forgotten are measured than a conclusion needs.
+
+    Args:
+        flag: the flag that asks for more.
+    """
+    if samples < FEWEST:
+        say(f"{samples} forgotten samples are measured, fewer than {FEWEST}, which say too little: raise {flag}")
 
 
 def check_sampling(pipeline: Any, config: SamplingConfig, classes: list[int] | None) -> None:

@@ -12,14 +12,16 @@ from ...common.keys import class_code, code_key
 from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
+from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, prompt_sets
 from ...evaluation.text_to_image import PictureEvaluation
 from ...families import encode_prompts, text_to_image_objective
-from ...families.concepts import RETAIN_PROMPTS, concept_of, concept_pairs
+from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, concept_pairs
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
 from ...training.trainer import UnlearnTrainer
 from ..parsing import values_of
+from .sampling import say_few
 from .skeleton import DiffusionRun, need_modules
 
 # Flags that say where something goes, and nothing of what it is.
@@ -86,8 +88,7 @@ class TextToImageRun(DiffusionRun):
                 raise ValueError(f"give {part} images by --{part}_data_dir or by --{part}_dataset_name, not both")
             if folder and not Path(folder).exists():
                 raise ValueError(f"{part}_data_dir {folder} does not exist")
-        told = (self.concept.anchor_concept, self.concept.prompt_templates)
-        self.concepts = [concept_of(text, *told) for text in self.concept.concept]
+        self.concepts = self.named_concepts
         given = self.concept
         folders = (given.forget_dataset_name, given.forget_data_dir, given.retain_dataset_name, given.retain_data_dir)
         if not any(folders):  # all is drawn, so the sizes are known
@@ -96,14 +97,31 @@ class TextToImageRun(DiffusionRun):
             concept_pairs(self.concepts, self.concept.num_forget_images)
         need_modules("report", "the picture of the result", "matplotlib")
 
+    @property
+    def named_concepts(self) -> list[Concept]:
+        """What the flags name, with prompts and anchors."""
+        told = (self.concept.anchor_concept, self.concept.prompt_templates)
+        return [concept_of(text, *told) for text in self.concept.concept or []]
+
+    @property
+    def plan(self) -> str:
+        concepts = self.named_concepts
+        if not concepts:
+            return ""
+        sets = prompt_sets(self.measuring, concepts, self.retain_prompts, self.training.seed)
+        return drawing_plan(sets, concept_pairs_to_draw(self.measuring, concepts, self.training.seed))
+
     def begin(self) -> None:
         # The others wait while the first one draws, which may take longer than an exchange of gradients ever does.
         self.state = joined_state(timeout=timedelta(days=1))
         if self.state.is_main_process:  # what is missing for it fails here, before anything is drawn
             prompts = (self.concepts, self.retain_prompts, self.training.seed)
             self.evaluation = PictureEvaluation(self.measuring, *prompts)
+            print(self.plan)
             if self.evaluation.note():
                 print(self.evaluation.note())
+            if self.evaluation.forgotten:
+                say_few(self.evaluation.forgotten, "--num_eval_images")
 
     def load(self) -> None:
         self.pipeline = load_text_to_image_pipeline(

@@ -78,6 +78,11 @@ class Run:
         """Where masks are kept by content; None: they are computed when the training starts."""
         return None
 
+    @property
+    def plan(self) -> str:
+        """One line on what the run will cost, known from the flags alone; "" says nothing."""
+        return ""
+
     def check(self) -> None:
         """Raise ValueError for flags that cannot work, before anything is written or loaded."""
 
@@ -144,7 +149,7 @@ def execute(run: Run) -> None:
     """Do the whole run, or with --dry_run print its configuration."""
     training = run.training
     if training.dry_run:
-        print(resolved(run.parts), end="")
+        print(resolved(run.parts) + (f"# {run.plan}\n" if run.plan else ""), end="")
         return
     check_precision(training.mixed_precision)
     run.check()
