@@ -7,6 +7,7 @@ import pytest
 from test_compare import TINY, measured
 
 from hf_unlearn.compare import Cells, load_recipe
+from hf_unlearn.compare.cells import over_budget
 from hf_unlearn.compare.ranking import best_of, excess, ordered, points_lost, verdict
 from hf_unlearn.compare.rows import AGAIN
 from hf_unlearn.compare.search import search
@@ -137,6 +138,15 @@ def test_the_sampler_is_told_that_a_broken_trial_is_worse_than_any_gap(tmp_path,
 
 
 # ---- budgets -------------------------------------------------------------------------------------
+def test_a_row_whose_one_step_is_more_than_the_budget_is_named():
+    recipe = replace(TINY, budget=4, methods=["finetune", "salun", "sfron", "ssd"])
+    options = {row: {} for row in recipe.methods}
+    text = "One outer step of these rows takes more batch gradients than the budget: "
+    assert over_budget(recipe, options, (100, 900)) == f"{text}salun (10).\n"
+    assert over_budget(replace(recipe, budget=2), options, (100, 900)) == f"{text}salun (10), sfron (3).\n"
+    assert over_budget(replace(recipe, budget=10), options, (100, 900)) == ""
+
+
 SETTINGS = ("digits_resnet_random10", "digits_resnet_class3", "digits_vit_random10", "digits_vit_class3")
 SETTINGS += ("cifar10_resnet_random10_augmented", "cifar10_resnet_class3_augmented")
 
@@ -158,7 +168,7 @@ def test_a_recipe_takes_what_it_does_not_say_from_the_one_that_it_is_like(tmp_pa
     assert load_recipe(str(own)) == replace(load_recipe("digits_vit_class3"), name="own", budget=9)
     own.write_text("like: digits_vit_class3\nname: own\n")
     with pytest.raises(ValueError, match="own.yaml is itself like another recipe, name that one"):
-        (tmp_path / "other.yaml").write_text(f"like: {own}\nname: other\n")
+        (tmp_path / "other.yaml").write_text("like: own.yaml\nname: other\n")
         load_recipe(str(tmp_path / "other.yaml"))
     own.write_text("like: [digits]\nname: own\n")
     with pytest.raises(ValueError, match="like must be the name of a recipe"):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..evaluation.tables import stamp
-from .cells import Cells
+from .cells import Cells, over_budget
 from .pool import collect, pool_of
 from .recipe import Recipe, load_recipe
 from .repeat import repeats
@@ -64,7 +64,8 @@ def compare(
         extra = attack_table(pool, kept, options, progress) if recipe.shadows else ""
     results = {row: [cells[row, seed] for seed in recipe.seeds] for row in (*references, *recipe.methods)}
     repeat = repeats(recipe, searched, kept.sizes, command or f"hf-unlearn compare {recipe.name}", Path(folder))
-    return write(Path(folder), recipe, stamp(*VERSIONS), results, searched, f"{extra}\n{repeat}")
+    spent = over_budget(recipe, options, kept.sizes)
+    return write(Path(folder), recipe, stamp(*VERSIONS), results, searched, f"{spent}{extra}\n{repeat}")
 
 
 def _train(cells: Cells, kind: str, seed: int, forget_seed: int) -> None:

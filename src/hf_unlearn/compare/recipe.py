@@ -13,6 +13,7 @@ from ..training.config import UnlearnConfig
 from .rows import method_of
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
+YAML = (".yaml", ".yml")
 FORGET = {"fraction": float, "classes": list[Any], "indices": list[int]}
 
 
@@ -137,7 +138,7 @@ class Recipe:
 def load_recipe(source: str, **instead: Any) -> Recipe:
     """Read a recipe from a YAML file, or by the name of a shipped one.
 
-    What a recipe does not say is taken from the recipe that its key `like` names.
+    What a recipe does not say is taken from the recipe that its key `like` names: a shipped one, or a file beside it.
 
     Args:
         instead: Values that replace or complete those of the file.
@@ -150,7 +151,7 @@ def load_recipe(source: str, **instead: Any) -> Recipe:
     if like is not None:
         if not isinstance(like, str):
             raise ValueError(f"recipe {source}: like must be the name of a recipe, got {like!r}")
-        base = _mapping(like)
+        base = _mapping(str(Path(source).parent / like) if Path(like).suffix in YAML else like)
         if "like" in base:  # one level is read at a glance, and cannot be a circle
             raise ValueError(f"recipe {source}: {like} is itself like another recipe, name that one")
         given = {**base, **given}
@@ -170,7 +171,7 @@ def load_recipe(source: str, **instead: Any) -> Recipe:
 def _mapping(source: str) -> dict[Any, Any]:
     """The keys and values of a recipe's file, as they stand there."""
     shipped = SHIPPED / f"{source}.yaml"
-    path = Path(source) if Path(source).suffix in (".yaml", ".yml") else shipped
+    path = Path(source) if Path(source).suffix in YAML else shipped
     if not path.is_file():
         names = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
         raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(names)}")
