@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from ..common.losses import global_sum, world_size
 from ..data.numerics import total_norm
 from .base import Batch, Losses, Method, Step
 
@@ -22,7 +24,7 @@ class MUNBa(Method):
     Wu and Harandi, ICCV 2025, arXiv 2411.15537. Both losses fall at the same rate relative to the lengths of their
     gradients, and ‖g‖ = √2. y' is a random other label, drawn once for each sample; a diffusion model takes another
     class, whose prediction is matched. Made from the formula alone. Under AdamW the direction of g matters, its length
-    hardly does. Each process bargains over its own part of a batch.
+    hardly does.
     """
 
     name: ClassVar[str] = "munba"
@@ -32,7 +34,7 @@ class MUNBa(Method):
     def loss(self, step: Step, batch: Batch) -> Losses:
         retain = step.losses(batch.retain[0]).mean()
         forget = step.losses(batch.forget, target=step.anchor(batch.forget)).mean()
-        players = [torch.autograd.grad(loss, step.parameters) for loss in (retain, forget)]
+        players = [_gradient(loss, step.parameters) for loss in (retain, forget)]
         lengths = [total_norm(gradient).clamp(min=TINY) for gradient in players]
         product = torch.stack([(r * f).sum(dtype=torch.float32) for r, f in zip(*players)]).sum()
         cosine = product / (lengths[0] * lengths[1])
@@ -44,3 +46,8 @@ class MUNBa(Method):
         value = shares[0] * retain + shares[1] * forget
         total = linear + (value - linear).detach()
         return Losses(forget=forget, retain=retain, extra={"gradient_cosine": cosine}, total=total)
+
+
+def _gradient(loss: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """The gradient over the global batch: each process bargains with the same one, not over its own part."""
+    return [global_sum(gradient) / world_size() for gradient in torch.autograd.grad(loss, parameters)]
