@@ -83,9 +83,9 @@ def test_shares_of_runs_that_do_not_differ_have_the_interval_of_their_samples(re
     """Two runs at 99 % of 50 samples each are no certainty; the average gap is no share."""
     line = next(line for line in table(results, LIMIT).splitlines() if line.startswith("| far"))
     low, high = (100 * bound for bound in share_interval(0.99, 50))
-    assert f"| 99.0 ({low:.1f} to {high:.1f})" in line and "| 3.00 ± 0.00 " in line
+    assert f"| 99.0 [{low:.1f}, {high:.1f}]" in line and "| 3.00 ± 0.00 " in line
     single = next(line for line in table({"far": results["far"][:1]}, LIMIT).splitlines() if "far" in line)
-    assert f"| 99.0 ({low:.1f} to {high:.1f})" in single and "| 3.00 " in single
+    assert f"| 99.0 [{low:.1f}, {high:.1f}]" in single and "| 3.00 " in single
     mixed = {"far": [cell(), cell(retain_accuracy=-1)]}
     assert "98.5 ± 6.4" in table(mixed, LIMIT)
 

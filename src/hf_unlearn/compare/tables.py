@@ -75,7 +75,7 @@ def _entry(cells: list[dict[str, Any]], name: str) -> str:
     if is_share(name) and len(set(values)) == 1:
         samples = min(cell["metrics"][name]["samples"] for cell in cells)
         low, high = share_interval(values[0], samples)
-        return f"{factor * values[0]:.{digits}f} ({factor * low:.{digits}f} to {factor * high:.{digits}f})"
+        return f"{factor * values[0]:.{digits}f} [{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
     return interval([factor * value for value in values], digits)
 
 
