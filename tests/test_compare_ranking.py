@@ -141,7 +141,7 @@ def test_the_sampler_is_told_that_a_broken_trial_is_worse_than_any_gap(tmp_path,
 def test_a_row_whose_one_step_is_more_than_the_budget_is_named():
     recipe = replace(TINY, budget=4, methods=["finetune", "salun", "sfron", "ssd"])
     options = {row: {} for row in recipe.methods}
-    text = "One outer step of these rows takes more batch gradients than the budget: "
+    text = "\nOne outer step of these rows takes more batch gradients than the budget: "
     assert over_budget(recipe, options, (100, 900)) == f"{text}salun (10).\n"
     assert over_budget(replace(recipe, budget=2), options, (100, 900)) == f"{text}salun (10), sfron (3).\n"
     assert over_budget(replace(recipe, budget=10), options, (100, 900)) == ""

@@ -232,7 +232,7 @@ def steps_of(recipe: "Recipe", row: str, options: dict[str, Any], forget: int, r
 
 
 def over_budget(recipe: "Recipe", options: dict[str, dict[str, Any]], sizes: tuple[int, int]) -> str:
-    """A sentence that names the rows whose single outer step is more than the budget; "" if there are none.
+    """A paragraph that names the rows whose single outer step is more than the budget; "" if there are none.
 
     Args:
         options: the chosen ones by row.
@@ -244,7 +244,7 @@ def over_budget(recipe: "Recipe", options: dict[str, dict[str, Any]], sizes: tup
         if method.trains:
             spent[row] = steps_of(recipe, row, options[row], *sizes) * method.batch_gradients
     over = ", ".join(f"{row} ({gradients:g})" for row, gradients in spent.items() if gradients > recipe.budget)
-    return f"One outer step of these rows takes more batch gradients than the budget: {over}.\n" if over else ""
+    return f"\nOne outer step of these rows takes more batch gradients than the budget: {over}.\n" if over else ""
 
 
 def unlearn(
