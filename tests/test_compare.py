@@ -9,13 +9,16 @@ import yaml
 
 from hf_unlearn.compare import Cells, Recipe, compare, load_recipe, method_of
 from hf_unlearn.compare.models import forget_and_retain, splits_of
+from hf_unlearn.compare.ranking import GAP_NAMES, gap_of_means, ordered
 from hf_unlearn.compare.recipe import SHIPPED
 from hf_unlearn.compare.repeat import repeats
-from hf_unlearn.compare.rows import PUBLISHED, fixed_of, row_with
+from hf_unlearn.compare.rows import AGAIN, PUBLISHED, fixed_of, row_with
 from hf_unlearn.compare.search import search
 from hf_unlearn.compare.spaces import SPACES, inside, space_of
-from hf_unlearn.compare.tables import GAP_NAMES, gap_of_means, ordered, table
+from hf_unlearn.compare.tables import table
 from hf_unlearn.evaluation import interval, share_of_runs
+from hf_unlearn.evaluation.classification import predictions
+from hf_unlearn.evaluation.iam import unlearning_score
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.methods import METHODS, SFRon
 from hf_unlearn.training.config import CLASSIFIER_RATE
@@ -35,6 +38,13 @@ TINY = Recipe(
 )
 pytestmark = pytest.mark.xdist_group("compare")
 TIMES = ("seconds", "time_ratio")
+
+
+def measured(gap: float, lost: float = 0.0) -> dict:
+    """A cell with this average gap, whose retained and test accuracy lie `lost` points below the retrained 0.95."""
+    kept = {name: {"value": 0.95 - lost / 100} for name in ("retain_accuracy", "test_accuracy")}
+    details = {f"retrained_{name}": 0.95 for name in kept}
+    return {"diverged": None, "metrics": {**kept, "average_gap": {"value": gap, "details": details}}}
 
 
 def timeless(folder) -> dict:
@@ -120,8 +130,25 @@ def test_files_and_definitions(finished):
     assert gaps["retrained"] == [0, 0] and max(gaps["retrained, other start"]) > 0
     assert all(len(found["trials"]) == 2 for found in results["search"].values())
     header, *rows = (folder / "results.csv").read_text().splitlines()
-    assert header.startswith("method,seed,forget_accuracy") and len(rows) == 2 * (3 + 3)
+    assert header.startswith("method,seed,average_gap,retain_accuracy,test_accuracy") and len(rows) == 2 * (3 + 3)
     assert results["stamp"] in text and "± " in text
+
+
+def test_iam_has_the_model_retrained_from_another_start_as_its_shadow(finished):
+    """Never the retrained model that the row is compared with, and no score for the shadow itself."""
+    folder, text = finished
+    cells, (forget, _) = Cells(TINY, folder), forget_and_retain(TINY, 1)
+    models = {"original": ("original", 1), "retrained": ("retrained", 1), AGAIN: ("retrained", 501)}
+    outputs = {row: predictions(cells.trained(*m, forget_seed=1)[0], forget) for row, m in models.items()}
+    results = json.loads((folder / "results.json").read_text())["results"]
+    for row in ("original", "retrained"):
+        others = (outputs[name].logits for name in ("original", AGAIN))
+        expected = unlearning_score(outputs[row].logits, *others, outputs[row].labels).value
+        assert results[row][1]["metrics"]["iam_score"]["value"] == pytest.approx(expected, abs=1e-9)
+    assert all("iam_score" not in cell["metrics"] for cell in results[AGAIN])
+    assert all("iam_score" in cell["metrics"] for cell in results["sfron"])
+    line = next(line for line in text.splitlines() if line.startswith(f"| {AGAIN}"))
+    assert line.split("|")[7].strip() == "-"
 
 
 def test_search_uses_neither_the_test_split_nor_the_seeds_of_the_table(tmp_path, monkeypatch):
@@ -130,7 +157,7 @@ def test_search_uses_neither_the_test_split_nor_the_seeds_of_the_table(tmp_path,
     def result(self, row, seed, split, options=None):
         asked.append((row, seed, split))
         error = 0.1 * abs(torch.tensor(options["learning_rate"]).log10().item() + 2.5)
-        return {"diverged": None, "metrics": {"average_gap": {"value": error}}}
+        return measured(error)
 
     monkeypatch.setattr(Cells, "result", result)
     recipe = replace(TINY, trials=15, search_seeds=[1000, 1001, 1002])
@@ -146,8 +173,8 @@ def test_a_diverged_trial_is_the_worst_and_a_diverged_cell_is_named(finished, tm
     assert search(Cells(TINY, tmp_path), "finetune")["gap"] == 100
     results = json.loads((finished[0] / "results.json").read_text())["results"]
     results["finetune"][1]["diverged"] = "loss is not finite"
-    line = next(line for line in table(results).splitlines() if line.startswith("| finetune"))
-    assert line.count("1 of 2 diverged") == 9 and ordered(results)[-1] == "finetune"
+    line = next(line for line in table(results, 1.5).splitlines() if line.startswith("| finetune"))
+    assert line.count("1 of 2 diverged") == 10 and ordered(results, 100)[-1] == "finetune"
 
 
 @pytest.mark.parametrize("row", sorted(SPACES))
@@ -222,7 +249,7 @@ def test_the_first_trial_is_the_default(tmp_path, monkeypatch):
 
     def result(self, row, seed, split, options=None):
         asked.append(options)
-        return {"diverged": None, "metrics": {"average_gap": {"value": len(asked)}}}
+        return measured(len(asked))
 
     monkeypatch.setattr(Cells, "result", result)
     cells = Cells(TINY, tmp_path)
@@ -245,9 +272,11 @@ def test_the_table_names_the_chosen_options_and_the_command(finished):
     found = json.loads((folder / "results.json").read_text())["search"]
     assert all(f"| {row} " in text.partition("the search chose")[2] and found[row]["command"] in text for row in found)
     assert found["ssd"]["command"].startswith("hf-unlearn compare tiny --methods ssd")
-    searched = {"salun": {"values": {"learning_rate": 1e-3}, "options": {}, "default": True, "gap": 1.0}}
+    chosen = {"values": {"learning_rate": 1e-3}, "options": {}, "default": True, "gap": 1.0, "excess": 0.0}
     line = "| salun  | proportional_passes=True | learning_rate=0.001 (the defaults) | 1.00"
-    assert line in repeats(TINY, searched, (1, 9), "hf-unlearn compare tiny", folder)
+    for beyond, said in ((0.0, ""), (2.5, " (2.50 over the limit)")):
+        searched = {"salun": {**chosen, "excess": beyond}}
+        assert f"{line}{said} " in repeats(TINY, searched, (1, 9), "hf-unlearn compare tiny", folder)
 
 
 @pytest.mark.long
@@ -343,7 +372,8 @@ def test_the_classify_command_of_a_row_gives_its_cell(own, tmp_path, capsys):
 
 
 def test_the_classify_command_names_the_data_and_the_positions(own, tmp_path):
-    searched = {"salun": {"values": {}, "options": {"learning_rate": 1e-3}, "default": False, "gap": 1.0}}
+    chosen = {"values": {}, "options": {"learning_rate": 1e-3}, "default": False, "gap": 1.0, "excess": 0.0}
+    searched = {"salun": chosen}
     recipe = load_recipe(str(own / "own.yaml"), forget={"indices": [4, 2]}, data="someone/photos", budget=40)
     repeats(recipe, searched, (2, 18), "hf-unlearn compare own.yaml", tmp_path)
     command = searched["salun"]["classify"]
@@ -420,7 +450,7 @@ def test_every_method_can_be_compared():
     classify = {name for name, method in METHODS.items() if method.family in ("", "classifier")}
     assert {row.partition(":")[0] for row in SPACES} == classify
     costs = {name: METHODS[name]().batch_gradients for name in METHODS}
-    assert costs["finetune"] == 1 and costs["neg_grad_plus"] == 2 and costs["sfron"] == 3 and costs["lur"] == 3
+    assert [costs[name] for name in ("finetune", "neg_grad_plus", "munba", "sfron", "lur")] == [1, 2, 2, 3, 3]
 
 
 def test_gap_of_means_by_hand():

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .methods import FineTune as FineTune
     from .methods import GradientAscent as GradientAscent
     from .methods import L1Sparse as L1Sparse
+    from .methods import MUNBa as MUNBa
     from .methods import NegGradPlus as NegGradPlus
     from .methods import RandomLabel as RandomLabel
     from .methods import SalUn as SalUn
@@ -75,6 +76,7 @@ _EXPORTS = {
         "FineTune",
         "GradientAscent",
         "L1Sparse",
+        "MUNBa",
         "NegGradPlus",
         "RandomLabel",
         "SFRon",

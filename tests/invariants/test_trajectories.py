@@ -163,7 +163,7 @@ def test_two_processes_equal_one(tmp_path):
 
     Step 3 of 4 is in the middle of the stream's second round: each process goes on with its own part.
     """
-    methods = ["sfron", "ascent", "neg_grad_plus", "evaluated", "streamed"]
+    methods = ["sfron", "ascent", "neg_grad_plus", "munba", "evaluated", "streamed"]
     for processes in (1, 2):
         finished(tmp_path / str(processes), methods, processes, "--save_steps", 3)
     start = tiny_pipeline().unet.state_dict()

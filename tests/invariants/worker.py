@@ -12,7 +12,7 @@ import torch
 from conftest import config, tiny_pipeline
 from safetensors.torch import save_file
 
-from hf_unlearn import NegGradPlus, NoisePrediction, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
+from hf_unlearn import MUNBa, NegGradPlus, NoisePrediction, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
 from hf_unlearn.cli import parsing as cli
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.saliency.fisher import fisher
@@ -23,6 +23,7 @@ METHODS = {
     "shared": SFRon(forget_optim="shared", slow_rate=0.5),
     "ema": SFRon(slow_form="ema", slow_rate=0.3),
     "neg_grad_plus": NegGradPlus(),
+    "munba": MUNBa(),
     "evaluated": SFRon(),  # before the first step and during the run
     "diverges": NegGradPlus(),
     "streamed": SFRon(use_mask=False, retain_steps=1),

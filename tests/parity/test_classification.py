@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from hf_unlearn import METHODS, Classification, UnlearnTrainer, split_by_index, split_by_label
 from hf_unlearn.data.pairs import collate
 from hf_unlearn.evaluation.classification import accuracy, predictions
+from hf_unlearn.methods import Batch
 from hf_unlearn.saliency.fisher import fisher
 from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
@@ -124,6 +125,15 @@ def lur(model, start, trainer, f, r, t, form="first_order"):
     return retain - 0.1 * F.cross_entropy(out, f["labels"])
 
 
+def munba(model, start, trainer, f, r, t):
+    """α_i = 1 / (‖g_i‖ √(1 + cos φ)): the weights of the two losses, taken as constants."""
+    losses, weights = [ce(model, r), ce(model, f, others(trainer, f))], list(model.parameters())
+    g = [torch.cat([x.flatten() for x in torch.autograd.grad(a, weights, retain_graph=True)]) for a in losses]
+    share = [1 / (x.norm() * (1 + F.cosine_similarity(*g, dim=0)).sqrt()) for x in g]
+    assert (share[0] * g[0] + share[1] * g[1]).norm().item() == pytest.approx(2**0.5, rel=1e-5)
+    return share[0] * losses[0] + share[1] * losses[1]
+
+
 HAND = {
     "finetune": finetune,
     "gradient_ascent": gradient_ascent,
@@ -133,6 +143,7 @@ HAND = {
     "l1_sparse": l1_sparse,
     "boundary_shrink": boundary_shrink,
     "lur": lur,
+    "munba": munba,
     "salun": random_label,  # under its mask
 }
 OWN_TEST = {"sfron", "scrub", "ssd"}
@@ -399,3 +410,35 @@ def test_lur_can_start_anew_where_it_matters_for_the_forget_data(tmp_path, parts
         assert torch.equal(p[same], before[same])
         changed += int(anew.sum())
     assert changed >= 0.04 * len(flat)
+
+
+@pytest.mark.parametrize("opposed", [False, True])
+def test_munba_bargains_whatever_the_lengths_and_stands_still_where_nothing_is_to_agree_on(opposed):
+    """g ĝ_r = g ĝ_f = √(1 + cos φ), though one gradient is 1000 times longer; opposed ones give no step."""
+    weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)]
+    directions = [torch.tensor([3.0, 0.0, 1.0]), torch.tensor([1000.0, 2000.0, -500.0])]
+    if opposed:
+        directions[1] = -1000 * directions[0]
+
+    class Linear:
+        """A step whose two losses are linear in the weights, with these gradients."""
+
+        parameters = weights
+
+        def anchor(self, batch):
+            return torch.tensor([1])
+
+        def losses(self, batch, target=None):
+            chosen = directions[0] if target is None else directions[1]
+            return (weights[0] * chosen).sum()[None] + 0 * weights[1].sum() + 7
+
+    found = METHODS["munba"]().loss(Linear(), Batch(forget={"labels": torch.tensor([0])}, retain=[{}]))
+    gradient = torch.cat(torch.autograd.grad(found.scalar, weights))[:3]
+    units = [d / d.norm() for d in directions]
+    cosine = (units[0] @ units[1]).item()
+    assert found.logged["gradient_cosine"].item() == pytest.approx(cosine, abs=1e-6)
+    if opposed:
+        assert gradient.norm() < 1e-2
+    else:
+        assert gradient.norm().item() == pytest.approx(2**0.5, rel=1e-5)
+        assert [(gradient @ u).item() for u in units] == pytest.approx([(1 + cosine) ** 0.5] * 2, rel=1e-5)

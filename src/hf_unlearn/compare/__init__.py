@@ -1,14 +1,13 @@
 """Compare methods with retraining, over seeds, with one budget and one search: `hf-unlearn compare RECIPE`."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from ..evaluation.tables import stamp
-from .cells import Cells
+from .cells import Cells, over_budget
 from .pool import collect, pool_of
 from .recipe import Recipe, load_recipe
 from .repeat import repeats
-from .rows import method_of
+from .rows import OTHER_START, method_of
 from .search import search
 from .tables import write
 from .ulira import attack_table
@@ -48,7 +47,10 @@ def compare(
     references = kept.references
     with pool_of(jobs) as pool:
         every = [*recipe.search_seeds, *recipe.seeds]
-        models = [] if recipe.original else [(kind, seed) for kind in ("original", "retrained") for seed in every]
+        models = []
+        if not recipe.original:
+            models = [(kind, seed, seed) for kind in ("original", "retrained") for seed in every]
+            models += [("retrained", seed + OTHER_START, seed) for seed in recipe.seeds]
         collect({pool.submit(_train, kept, *m): m for m in models}, "models", progress)
         searched = collect({pool.submit(search, kept, row): row for row in recipe.methods}, "search", progress)
         searched = {row: searched[row] for row in recipe.methods}
@@ -62,8 +64,9 @@ def compare(
         extra = attack_table(pool, kept, options, progress) if recipe.shadows else ""
     results = {row: [cells[row, seed] for seed in recipe.seeds] for row in (*references, *recipe.methods)}
     repeat = repeats(recipe, searched, kept.sizes, command or f"hf-unlearn compare {recipe.name}", Path(folder))
-    return write(Path(folder), asdict(recipe), stamp(*VERSIONS), results, searched, f"{extra}\n{repeat}")
+    spent = over_budget(recipe, options, kept.sizes)
+    return write(Path(folder), recipe, stamp(*VERSIONS), results, searched, f"{spent}{extra}\n{repeat}")
 
 
-def _train(cells: Cells, kind: str, seed: int) -> None:
-    cells.trained(kind, seed)  # the model stays on disk
+def _train(cells: Cells, kind: str, seed: int, forget_seed: int) -> None:
+    cells.trained(kind, seed, forget_seed)  # the model stays on disk

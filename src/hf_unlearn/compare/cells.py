@@ -23,9 +23,17 @@ from ..common.losses import spread
 from ..common.untrusted import loading, read_json
 from ..data.pairs import subset
 from ..data.protocols import SizedDataset
-from ..evaluation.classification import Measured, accuracy, classification_figures, measure, predictions
+from ..evaluation.classification import (
+    Measured,
+    Predictions,
+    accuracy,
+    classification_figures,
+    measure,
+    predictions,
+)
 from ..evaluation.classifier_rows import evaluation_sets
-from ..evaluation.metric import version_of
+from ..evaluation.iam import unlearning_score
+from ..evaluation.metric import Metric, version_of
 from ..evaluation.relearn import relearn_steps
 from ..families import Classification
 from ..methods import Method
@@ -33,7 +41,7 @@ from ..training.config import CLASSIFIER_RATE, UnlearnConfig
 from ..training.trainer import UnlearnTrainer
 from .closure import MODELS, source_of
 from .models import forget_and_retain, own_digests, own_model, splits_of, start_of, train_model
-from .rows import AGAIN, RATE, REFERENCES, fixed_of, method_of
+from .rows import AGAIN, OTHER_START, RATE, REFERENCES, fixed_of, method_of
 
 if TYPE_CHECKING:  # its values are in the key of every cell
     from .recipe import Recipe
@@ -160,7 +168,7 @@ class Cells:
         if row == "retrained":
             seconds = retraining
         elif row == AGAIN:
-            model, seconds = self.trained("retrained", seed + 500, forget_seed=seed)
+            model, seconds = self._again(seed)
         else:
             model, _ = self.trained("original", seed)
         if row not in REFERENCES:
@@ -174,8 +182,9 @@ class Cells:
                 model, sets["forget"], sets["retain"], sets["test"], self._retrained(seed, split), seed=seed
             )
             if split == "test":
-                target = self._once(("known", seed), lambda: self._known(seed))
-                metrics["relearn_steps"] = relearn_steps(model, sets["forget"], target, seed=seed)
+                metrics |= self._iam(model, row, seed)
+                known = accuracy(self._original(seed)).number
+                metrics["relearn_steps"] = relearn_steps(model, sets["forget"], known, seed=seed)
             result["metrics"] = {name: metric.as_dict() for name, metric in metrics.items()}
         write_text(path, json.dumps({"row": row, "seed": seed, "split": split, "options": options, **result}))
         return read_json(path)
@@ -188,12 +197,27 @@ class Cells:
 
         return self._once((seed, split), make)
 
-    def _known(self, seed: int) -> float:
-        """The original model's accuracy on the forget set."""
+    def _again(self, seed: int) -> tuple[PreTrainedModel, float | None]:
+        """The model that was retrained from another start, with its seconds."""
+        return self.trained("retrained", seed + OTHER_START, forget_seed=seed)
+
+    def _original(self, seed: int) -> Predictions:
+        """The original model's outputs on the forget set."""
         forget, _ = forget_and_retain(self.recipe, seed)
-        value = accuracy(predictions(self.trained("original", seed)[0], forget)).value
-        assert value is not None
-        return value
+        return self._once(("original", seed), lambda: predictions(self.trained("original", seed)[0], forget))
+
+    def _iam(self, model: PreTrainedModel, row: str, seed: int) -> dict[str, Metric]:
+        """The IAM unlearning score; none for the shadow model itself, nor where a retrained model was given.
+
+        The shadow is the model retrained from another start, never the one that the gaps are distances to.
+        """
+        if AGAIN not in self.references or row == AGAIN:
+            return {}
+        forget, _ = forget_and_retain(self.recipe, seed)
+        original = self._original(seed)
+        shadow = self._once(("shadow", seed), lambda: predictions(self._again(seed)[0], forget))
+        ours = predictions(model, forget)
+        return {"iam_score": unlearning_score(ours.logits, original.logits, shadow.logits, ours.labels)}
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         if name not in self._measured:
@@ -205,6 +229,22 @@ def steps_of(recipe: "Recipe", row: str, options: dict[str, Any], forget: int, r
     """The outer steps that a row takes for the recipe's budget: at least one. `forget` and `retain` are sizes."""
     method = method_of(row, options).sized(forget, retain)
     return max(1, int(recipe.budget / method.batch_gradients)) if method.trains else 1
+
+
+def over_budget(recipe: "Recipe", options: dict[str, dict[str, Any]], sizes: tuple[int, int]) -> str:
+    """A paragraph that names the rows whose single outer step is more than the budget; "" if there are none.
+
+    Args:
+        options: the chosen ones by row.
+        sizes: numbers of forget and of retain samples.
+    """
+    spent = {}
+    for row in recipe.methods:
+        method = method_of(row, options[row]).sized(*sizes)
+        if method.trains:
+            spent[row] = steps_of(recipe, row, options[row], *sizes) * method.batch_gradients
+    over = ", ".join(f"{row} ({gradients:g})" for row, gradients in spent.items() if gradients > recipe.budget)
+    return f"\nOne outer step of these rows takes more batch gradients than the budget: {over}.\n" if over else ""
 
 
 def unlearn(

@@ -13,6 +13,7 @@ from ..training.config import UnlearnConfig
 from .rows import method_of
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
+YAML = (".yaml", ".yml")
 FORGET = {"fraction": float, "classes": list[Any], "indices": list[int]}
 
 
@@ -34,6 +35,8 @@ class Recipe:
         train: Values of UnlearnConfig for the training of the original and the retrained model.
         augment: Whether these two are trained on mirrored and moved images. Unlearning and measuring use the images
             as they are.
+        accuracy_limit: Points that the means of retained and of test accuracy may lie below the retrained models'. A
+            row or trial that loses more is ranked behind all that do not, and is never the best.
         trials: Search trials for every method.
         search_seeds: Seeds of the forget sets and models that trials run on. The table never uses them, and trials
             are scored on the validation split.
@@ -57,6 +60,7 @@ class Recipe:
     batch_size: int = 64
     train: dict[str, Any] = field(default_factory=dict)
     augment: bool = False
+    accuracy_limit: float = 1.5
     trials: int = 12
     search_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])
     image_column: str = "image"
@@ -84,8 +88,16 @@ class Recipe:
             raise ValueError(f"recipe {self.name}: search seed {shared[0]} is one of the table's seeds")
         if not self.seeds or not self.search_seeds or self.trials < 1 or self.budget < 1:
             raise ValueError(f"recipe {self.name}: seeds, trials and budget must not be empty or 0")
+        if self.accuracy_limit < 0:
+            raise ValueError(f"recipe {self.name}: accuracy_limit is in points and at least 0")
         if self.shadows and self.shadows < 3:
             raise ValueError(f"recipe {self.name}: the likelihood-ratio attack needs 3 shadow models or more")
+
+    @property
+    def retraining_gradients(self) -> float | None:
+        """Batch gradients of `batch_size` samples that retraining takes; None where the recipe does not say."""
+        steps, size = (self.train.get(name) for name in ("max_steps", "per_device_train_batch_size"))
+        return None if self.original or not steps or not size else steps * size / self.batch_size
 
     def _check_forget(self) -> None:
         kinds = [name for name in self.forget if name in FORGET]
@@ -126,23 +138,23 @@ class Recipe:
 def load_recipe(source: str, **instead: Any) -> Recipe:
     """Read a recipe from a YAML file, or by the name of a shipped one.
 
+    What a recipe does not say is taken from the recipe that its key `like` names: a shipped one, or a file beside it.
+
     Args:
         instead: Values that replace or complete those of the file.
 
     Raises:
         ValueError: there is no such file or recipe, a key is unknown or missing, or a value makes no sense.
     """
-    shipped = SHIPPED / f"{source}.yaml"
-    path = Path(source) if Path(source).suffix in (".yaml", ".yml") else shipped
-    if not path.is_file():
-        names = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
-        raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(names)}")
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"recipe {source} cannot be read: {error}") from error
-    if not isinstance(given, dict):
-        raise ValueError(f"recipe {source} is not a mapping of keys to values")
+    given = _mapping(source)
+    like = given.pop("like", None)
+    if like is not None:
+        if not isinstance(like, str):
+            raise ValueError(f"recipe {source}: like must be the name of a recipe, got {like!r}")
+        base = _mapping(str(Path(source).parent / like) if Path(like).suffix in YAML else like)
+        if "like" in base:  # one level is read at a glance, and cannot be a circle
+            raise ValueError(f"recipe {source}: {like} is itself like another recipe, name that one")
+        given = {**base, **given}
     given |= instead
     if given.get("original"):  # then there is none to train
         given = {**given, "model": "", "shadows": instead.get("shadows", 0)}
@@ -154,3 +166,19 @@ def load_recipe(source: str, **instead: Any) -> Recipe:
     if needed:
         raise ValueError(f"recipe {source}: {needed[0]} is missing")
     return Recipe(**given)
+
+
+def _mapping(source: str) -> dict[Any, Any]:
+    """The keys and values of a recipe's file, as they stand there."""
+    shipped = SHIPPED / f"{source}.yaml"
+    path = Path(source) if Path(source).suffix in YAML else shipped
+    if not path.is_file():
+        names = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
+        raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(names)}")
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"recipe {source} cannot be read: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"recipe {source} is not a mapping of keys to values")
+    return given

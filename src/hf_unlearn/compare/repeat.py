@@ -31,7 +31,8 @@ def repeats(
     for row, found in searched.items():
         found["fixed"], found["command"] = fixed_of(row), compare_command(command, row, found["options"])
         defaults = " (the defaults)" if found["default"] else ""
-        rows.append([row, _said(found["fixed"]), _said(found["values"]) + defaults, f"{found['gap']:.2f}"])
+        beyond = f" ({found['excess']:.2f} over the limit)" if found["excess"] else ""
+        rows.append([row, _said(found["fixed"]), _said(found["values"]) + defaults, f"{found['gap']:.2f}{beyond}"])
         lines.append(found["command"])
         if recipe.original:
             found["classify"] = classify_command(recipe, row, found["options"], sizes, folder)

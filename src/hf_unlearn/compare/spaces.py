@@ -21,6 +21,7 @@ SPACES: dict[str, dict[str, Any]] = {
     "boundary_shrink": ASCENT_RATE,
     "ssd": {"selection": (1.0, 100.0), "dampening": (0.1, 2.0)},
     "lur": {**RATE, "look_ahead": (1e-4, 1e-1), "forget_weight": (1e-3, 1.0), "reinit_share": [0.0, 0.03]},
+    "munba": RATE,
     "sfron": {
         **RATE,
         "forget_learning_rate": (3e-5, 3e-3),

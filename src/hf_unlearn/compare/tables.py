@@ -2,47 +2,39 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..common.files import atomic, write_text
 from ..common.names import public_name
-from ..evaluation.classification import ATTACKS
+from ..evaluation.metric import is_share, share_interval
 from ..evaluation.tables import interval, markdown_table
+from .ranking import best_of, excess, gap_of_means, ordered, verdict
+from .recipe import Recipe
 from .rows import AGAIN, REFERENCES
 
-MIA = f"mia_{ATTACKS[0][0]}_{ATTACKS[0][1]}"
-GAP_NAMES = ("forget_accuracy", "retain_accuracy", "test_accuracy", MIA)
 # metric -> (column title, factor, digits)
 COLUMNS = {
-    "forget_accuracy": ("FA %", 100, 1),
+    "average_gap": ("average gap", 1, 2),
     "retain_accuracy": ("RA %", 100, 1),
     "test_accuracy": ("TA %", 100, 1),
+    "kl_to_retrained": ("KL", 1, 3),
+    "iam_score": ("IAM", 1, 3),
+    "forget_accuracy": ("FA %", 100, 1),
     "mia_entropy_logistic": ("MIA entropy %", 100, 1),
     "mia_confidence_svc": ("MIA confidence %", 100, 1),
-    "average_gap": ("average gap", 1, 2),
-    "kl_to_retrained": ("KL", 1, 3),
     "js_to_retrained": ("JS", 1, 3),
     "relearn_steps": ("relearn steps", 1, 1),
     "time_ratio": ("time / retrain", 1, 3),
 }
 
 
-def gap_of_means(results: list[dict[str, Any]]) -> float:
-    """Mean over FA, RA, TA and MIA of |mean over runs - the retrained models' mean|, in percentage points."""
-    gaps = []
-    for name in GAP_NAMES:
-        ours = [result["metrics"][name]["value"] for result in results]
-        theirs = [result["metrics"]["average_gap"]["details"][f"retrained_{name}"] for result in results]
-        gaps.append(100 * abs(sum(ours) - sum(theirs)) / len(results))
-    return sum(gaps) / len(gaps)
-
-
 def value_of(result: dict[str, Any], name: str) -> float | None:
-    """A column's value in one cell, or None for a diverged run and for a time that is not known."""
+    """A column's value in one cell, or None for a diverged run, an unknown time or a missing shadow model."""
     if name == "time_ratio":
         return result["time_ratio"]
-    return None if result["diverged"] else result["metrics"][name]["value"]
+    return None if result["diverged"] or name not in result["metrics"] else result["metrics"][name]["value"]
 
 
 def values_of(results: list[dict[str, Any]], name: str) -> list[float]:
@@ -50,60 +42,68 @@ def values_of(results: list[dict[str, Any]], name: str) -> list[float]:
     return [value for result in results if (value := value_of(result, name)) is not None]
 
 
-def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """One row for each method, smallest gap of means first after the references. A diverged run empties its row."""
-    rows = []
-    for row, cells in ((row, results[row]) for row in ordered(results)):
-        line = []
-        for name, (_, factor, digits) in COLUMNS.items():
-            values = values_of(cells, name)
-            bad = len(cells) - len(values)
-            if not values and not any(
-                cell["diverged"] for cell in cells
-            ):  # how long a given model was trained is not known
-                line.append("-")
-                continue
-            line.append(f"{bad} of {len(cells)} diverged" if bad else interval([factor * v for v in values], digits))
+def table(results: dict[str, list[dict[str, Any]]], limit: float) -> str:
+    """One row for each method: references, then by gap of means, and under a line of their own those over the limit.
+
+    Args:
+        results: the cells of each row, a seed each. A diverged run empties its row.
+        limit: points that retained and test accuracy may lose, see `excess`.
+    """
+    titles = ["method", "gap of means", *(title for title, _, _ in COLUMNS.values())]
+    rows, lined = [], False
+    for row in ordered(results, limit):
+        cells = results[row]
+        if row not in REFERENCES and not lined and excess(cells, limit):
+            lined = True
+            rows.append([f"*over the limit of {limit:g} points:*", *([""] * (len(titles) - 1))])
         means = "" if any(result["diverged"] for result in cells) else f"{gap_of_means(cells):.2f}"
-        rows.append([row, means, *line])
-    return markdown_table(["method", "gap of means", *(title for title, _, _ in COLUMNS.values())], rows)
+        rows.append([row, means, *(_entry(cells, name) for name in COLUMNS)])
+    return markdown_table(titles, rows)
+
+
+def _entry(cells: list[dict[str, Any]], name: str) -> str:
+    """A column's mean with its 95 % interval.
+
+    Where the runs do not differ, as a single one does not, the interval of a share is that of one run's samples
+    (Wilson): nine of nine is no certainty.
+    """
+    _, factor, digits = COLUMNS[name]
+    values = values_of(cells, name)
+    if len(values) < len(cells):
+        diverged = sum(bool(cell["diverged"]) for cell in cells)
+        return f"{diverged} of {len(cells)} diverged" if diverged else "-"
+    if is_share(name) and len(set(values)) == 1:
+        samples = min(cell["metrics"][name]["samples"] for cell in cells)
+        low, high = share_interval(values[0], samples)
+        return f"{factor * values[0]:.{digits}f} [{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
+    return interval([factor * value for value in values], digits)
 
 
 def costs(results: dict[str, list[dict[str, Any]]]) -> str:
     """The seconds that retraining and each method took."""
     known = {row: cells for row, cells in results.items() if all(cell["seconds"] is not None for cell in cells)}
     means = {row: sum(cell["seconds"] for cell in cells) / len(cells) for row, cells in known.items()}
-    each = ", ".join(f"{row} {means[row]:.1f}" for row in ordered(results) if row not in REFERENCES)
+    each = ", ".join(f"{row} {means[row]:.1f}" for row in means if row not in REFERENCES)
     retraining = f"retraining {means['retrained']:.1f}, " if "retrained" in means else ""
     return f"Seconds of training: {retraining}{each}."
 
 
-def ordered(results: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The rows: references first, then methods by their gap of means."""
-
-    def gap(row: str) -> float:
-        return float("inf") if any(cell["diverged"] for cell in results[row]) else gap_of_means(results[row])
-
-    first = [row for row in REFERENCES if row in results]
-    return first + sorted((row for row in results if row not in first), key=gap)
-
-
-def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searched: dict, extra: str = "") -> str:
+def write(folder: Path, recipe: Recipe, stamp: str, results: dict, searched: dict, extra: str = "") -> str:
     """Write all files of a comparison and return the Markdown text."""
-    seeds = f"{len(recipe['seeds'])} seeds"
-    again = f"{AGAIN!r} is what chance makes of both. " if AGAIN in results else ""
+    again = f"{AGAIN!r} is what chance makes of both, and the shadow model of IAM. " if AGAIN in results else ""
+    limit = recipe.accuracy_limit
     text = (
-        f"# {recipe['name']}\n\n{stamp}\n\n"
-        f"Forget {recipe['forget']} of {public_name(recipe['data'])}, {_models(recipe)}, "
-        f"{seeds}, budget {recipe['budget']} batch gradients of {recipe['batch_size']} samples, "
-        f"{recipe['trials']} search trials for every method on the validation split with seeds "
-        f"{recipe['search_seeds']} (the smallest average gap wins). Means over seeds with 95 % intervals. "
-        "The average gap is the mean distance to the retrained model's FA, RA, TA and MIA entropy, in percentage "
-        "points, run by run; the gap of means is the same distance between means over seeds. "
-        f"{again}{costs(results)}\n\n{table(results)}\n{extra}\n"
+        f"# {recipe.name}\n\n{stamp}\n\n"
+        f"Forget {recipe.forget} of {public_name(recipe.data)}, {_models(recipe)}, {len(recipe.seeds)} seeds, "
+        f"{_budget(recipe)}, {recipe.trials} search trials for every method on the validation split with seeds "
+        f"{recipe.search_seeds} (the smallest average gap within the limit wins). Means over seeds with 95 % "
+        "intervals. The average gap is the mean distance to the retrained model's FA, RA, TA and MIA entropy, in "
+        "percentage points, run by run; the gap of means is the same distance between means over seeds. "
+        f"{again}{costs(results)}\n\n{verdict(results, limit)}\n\n{table(results, limit)}\n{extra}\n"
         "![trade-off](tradeoff.png)\n"
     )
-    everything = {"recipe": recipe, "stamp": stamp, "search": searched, "results": results}
+    best = best_of(results, limit)
+    everything = {"recipe": asdict(recipe), "stamp": stamp, "best": best, "search": searched, "results": results}
     write_text(folder / "results.json", json.dumps(everything, indent=1))
     with atomic(folder / "results.csv") as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
@@ -113,20 +113,27 @@ def write(folder: Path, recipe: dict[str, Any], stamp: str, results: dict, searc
                 values = [value_of(cell, name) for name in COLUMNS]
                 writer.writerow([row, cell["seed"], *values, cell["seconds"], cell["diverged"] or ""])
     write_text(folder / "results.md", text)
-    plot(results, folder / "tradeoff.png", recipe["name"])
+    plot(results, folder / "tradeoff.png", recipe.name, limit)
     return text
 
 
-def _models(recipe: dict[str, Any]) -> str:
-    if recipe.get("original"):
-        return f"original {public_name(recipe['original'])}, retrained {public_name(recipe['retrained'])}"
-    return f"model {public_name(recipe['model'])}"
+def _models(recipe: Recipe) -> str:
+    if recipe.original:
+        return f"original {public_name(recipe.original)}, retrained {public_name(recipe.retrained or '')}"
+    return f"model {public_name(recipe.model)}"
 
 
-def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None:
+def _budget(recipe: Recipe) -> str:
+    """The budget, and its share of what retraining takes where that is known."""
+    said = f"budget {recipe.budget} batch gradients of {recipe.batch_size} samples"
+    whole = recipe.retraining_gradients
+    return said if whole is None else f"{said} (1/{whole / recipe.budget:.3g} of retraining's {whole:g})"
+
+
+def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str, limit: float) -> None:
     """Plot accuracy on forget data against accuracy on test data, means and standard deviations over runs.
 
-    Dashed lines mark the retrained models.
+    Dashed lines mark the retrained models. The legend says which rows are over the limit.
     """
     import matplotlib
 
@@ -136,7 +143,7 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> No
     figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
     colours = plt.get_cmap("tab20")
     markers, places = "osD^v<>pP*hXd8", {}
-    for number, row in enumerate(ordered(results)):
+    for number, row in enumerate(ordered(results, limit)):
         x, y = ([100 * v for v in values_of(results[row], n)] for n in ("forget_accuracy", "test_accuracy"))
         if not x:
             continue
@@ -144,7 +151,9 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str) -> No
         (left, wide), (low, tall) = ((m, _deviation(v)) for v, m in zip((x, y), places[row]))
         style = {"retrained": ("*", "black", 15), "original": ("X", "dimgrey", 10)}.get(row)
         marker, colour, size = style or (markers[number % len(markers)], colours(number % 20), 8)
-        look: dict[str, Any] = dict(marker=marker, ms=size, ls="", color=colour, label=row, capsize=2)
+        over = row not in REFERENCES and bool(excess(results[row], limit))
+        label = f"{row} (over the limit)" if over else row
+        look: dict[str, Any] = dict(marker=marker, ms=size, ls="", color=colour, label=label, capsize=2)
         axes.errorbar(left, low, xerr=wide, yerr=tall, **look)
         if row == "retrained":
             axes.axvline(left, color="black", lw=0.8, ls="--", zorder=0)

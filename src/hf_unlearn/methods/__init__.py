@@ -9,6 +9,7 @@ from .fine_tune import FineTune
 from .gradient_ascent import GradientAscent
 from .l1_sparse import L1Sparse
 from .lur import LUR
+from .munba import MUNBa
 from .neg_grad_plus import NegGradPlus
 from .random_label import RandomLabel
 from .registry import Registry
@@ -32,6 +33,7 @@ _BUILT_IN: dict[str, type[Method]] = {
     "boundary_shrink": BoundaryShrink,
     "ssd": SSD,
     "lur": LUR,
+    "munba": MUNBa,
     "esd": ESD,
     "concept_ablation": ConceptAblation,
     "selective_amnesia": SelectiveAmnesia,
@@ -55,6 +57,7 @@ __all__ = [
     "GradientAscent",
     "L1Sparse",
     "Losses",
+    "MUNBa",
     "Method",
     "NegGradPlus",
     "OptimizerSpec",
