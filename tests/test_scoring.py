@@ -11,6 +11,7 @@ from hf_unlearn import NegGradPlus, SFRon, UnlearnTrainer, split_by_label
 def trainer(tmp_path, images, monkeypatch) -> UnlearnTrainer:
     """Its `seen` holds the batches of evaluations, with their draws."""
     made = UnlearnTrainer(tiny_pipeline(), config(tmp_path), NegGradPlus(), *split_by_label(images, 1))
+    made.evaluator.prepare(made.eval_dataset)  # its draws are not those of the losses
     made.seen, add = [], made.evaluator.draws.add
 
     def recording(*args, **kwargs):
@@ -33,26 +34,51 @@ def test_losses_are_means_over_samples_not_over_batches(trainer):
     assert (len(forget), len(retain)) == (5, 15)
     assert metrics["eval_forget_loss"] == pytest.approx(forget.mean().item(), rel=1e-5)
     assert metrics["eval_retain_loss"] == pytest.approx(retain.mean().item(), rel=1e-5)
-    assert "eval_forget_score" not in metrics  # nothing to compare with: no profile was measured
     assert not torch.equal(trainer.seen[2]["noise"], trainer.seen[3]["noise"])
     assert not any(batch["drop_labels"].any() for batch in trainer.seen)
 
 
-def test_score_is_the_share_below_the_profile(trainer):
-    trainer.reference.baseline_losses = torch.tensor([[0.0] * 10, [1.05] * 10])
-    score = trainer.evaluate()["eval_forget_score"]
-    known = losses_of(trainer, trainer.seen[:2]) < 1.05
-    assert score == pytest.approx(known.float().mean().item()) and 0 < score < 1
-
-
-def test_drift_is_relative_to_the_original(trainer):
-    before = trainer.evaluate()["eval_retain_loss"]
-    assert trainer.evaluator.original_retain == before
+def way_of(trainer, batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the network predicts for a forget batch under its own labels and under its anchors."""
+    objective = trainer.objective
+    own = {k: v for k, v in batch.items() if k != "index"}
     with torch.no_grad():
-        trainer.objective.network.conv_out.bias += 0.5
+        return objective(**own, predict=True), objective(
+            **{**own, "labels": objective.other_labels(batch)}, predict=True
+        )
+
+
+def test_the_scores_of_the_original_and_of_its_anchor(trainer):
+    """1 and no drift; 0 once the embedding of the class is that of its anchor, in every part of the schedule."""
+    before = trainer.evaluate()
+    assert before["eval_forget_score"] == 1 and before["eval_retain_drift"] == 0
+    embedding = trainer.objective.network.class_embedding.weight
+    with torch.no_grad():
+        embedding[1] = embedding[2]
     after = trainer.evaluate()
-    assert after["eval_retain_drift"] == pytest.approx(after["eval_retain_loss"] / before - 1)
-    assert after["eval_retain_drift"] > 0.05 and trainer.evaluator.original_retain == before
+    assert after["eval_forget_score"] == pytest.approx(0, abs=1e-4) and after["eval_retain_drift"] == 0
+    found = trainer.evaluator.progress()
+    assert found.parts == pytest.approx([1] * len(found.parts), abs=1e-4) and found.off_axis == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_progress_by_hand(trainer):
+    """Along the way, across it, and the drift of the retained in the unit of the way."""
+    probe = trainer.evaluator.probe
+    was = [way_of(trainer, batch) for batch in probe.forget]
+    own, anchor = (torch.cat(part).flatten(1) for part in zip(*was))
+    kept = torch.cat(probe.kept).flatten(1)
+    with torch.no_grad():
+        trainer.objective.network.conv_out.bias += 0.1
+    found = trainer.evaluator.progress()
+    moved = torch.cat([way_of(trainer, batch)[0] for batch in probe.forget]).flatten(1) - own
+    way = anchor - own
+    bins = torch.cat([trainer.objective.schedule.bins(b["timesteps"], 4) for b in probe.forget])
+    parts = [float((moved * way)[bins == n].sum() / way[bins == n].square().sum()) for n in bins.unique()]
+    assert found.parts == pytest.approx(parts, rel=1e-4) and found.value == min(found.parts)
+    drift = 0.01 * kept.shape[1] / way.square().sum(1).mean()
+    assert found.drift == pytest.approx(float(drift), rel=1e-3)
 
 
 def test_evaluations_do_not_change_the_run(tmp_path, images):

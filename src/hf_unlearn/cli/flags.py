@@ -207,10 +207,10 @@ class TrainingFlags:
     report_to: list[str] = flag(["none"], "Trackers to report to: tensorboard, wandb, trackio, ... or none.")
     eval_steps: int | None = flag(None, "Outer steps between evaluations; the default evaluates at the ends only.")
     target_forget: float | None = flag(
-        None, "Stop once the model still knows this share of the forget samples, or less."
+        None, "Stop once this part, or less, of the way to the anchor is left for the forget samples (0.1)."
     )
     max_retain_drift: float | None = flag(
-        None, "Stop once the retain loss is this share above the original's (0.05: 1.05 times)."
+        None, "Stop once retained outputs are this far from the original's, in units of that way (0.1)."
     )
     max_loss_ratio: float = flag(20.0, "Stop as diverged once the retain loss is this many times the original's.")
     mask_path: str | None = flag(None, "File of weight masks to use instead of computing them.")

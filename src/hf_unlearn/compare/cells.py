@@ -273,9 +273,10 @@ def unlearn(
             per_device_eval_batch_size=256,
             max_loss_ratio=float("inf"),
             seed=seed,
-            learning_rate=given.get(RATE, CLASSIFIER_RATE),
+            learning_rate=given.get(RATE, None if method.finds_strength else CLASSIFIER_RATE),
         )
-        trainer = UnlearnTrainer(Classification(model), config, method, forget, retain)
+        holdout = splits_of(recipe)[0]["validation"]
+        trainer = UnlearnTrainer(Classification(model), config, method, forget, retain, holdout_dataset=holdout)
         start = time.perf_counter()
         try:
             trainer.train()

@@ -42,6 +42,8 @@ def space_of(row: str, share: float) -> dict[str, Any]:
     name, preset, _ = parts_of(row)
     space = dict(SPACES.get(f"{name}:{preset}" if preset else name, SPACES.get(name, RATE)))
     method = method_of(row, {})
+    if method.finds_strength and "learning_rate" not in fixed_of(row):
+        return {}  # it has nothing to search: what it needs, it finds in each run
     if getattr(method, "proportional_passes", False):  # Adam hardly feels the weight of a step's whole loss
         space.pop("forget_weight", None)
     if isinstance(method, SSD) and method.fisher == "sample":  # nothing can be selected from 1 / share on

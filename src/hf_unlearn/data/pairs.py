@@ -60,6 +60,13 @@ def paired(forget: Any, retain: Any, method: Any, args: Any) -> "ForgetRetainDat
     return StreamedPairs(forget, retain, method.retain_batches, args.train_batch_size, rank, world, method.streams)
 
 
+def halves(dataset: SizedDataset) -> tuple[Subset, Subset]:
+    """Two random halves, the same ones in every run."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
+    middle = len(order) // 2
+    return subset(dataset, order[:middle]), subset(dataset, order[middle:])
+
+
 def split_by_index(dataset: SizedDataset, forget: Sequence[int]) -> tuple[Subset, Subset]:
     """Return (forget, retain) subsets of `dataset`, where `forget` lists the positions to forget.
 

@@ -25,6 +25,8 @@ ROLES: dict[str, Role] = {
     "concept_share": Role("forget", True),
     "holdout": Role("other", None),
     "forget_loss": Role("forget", None),
+    "forget_progress": Role("forget", False),
+    "retain_drift": Role("retain", True),
     "retain_accuracy": Role("retain", False),
     "in_domain_retain_accuracy": Role("retain", False),
     "cross_domain_retain_accuracy": Role("retain", False),

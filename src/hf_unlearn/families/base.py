@@ -94,7 +94,8 @@ class Objective(nn.Module):
         return "match" if self.conditional else "ascent"
 
     def train(self, mode: bool = True) -> "Objective":
-        """As in torch, unless it is `still`; with an adapter batch statistics stay as they are, because the adapter's file has none."""
+        """As in torch, unless it is `still`; with an adapter batch statistics stay as they are, because the adapter's
+        file has none."""
         super().train(mode and not self.still)
         if self.adapter is not None:
             for module in self.network.modules():
@@ -207,9 +208,19 @@ class Objective(nn.Module):
         """
 
     @property
+    def ends(self) -> bool:
+        """Whether the forget loss of `auto_forget_loss` has an end that says "forgotten"."""
+        return True
+
+    @property
     def knows_unseen(self) -> bool:
         """Whether `know` was given what `unseen_levels` and `unseen_target` need."""
         return False
+
+    @property
+    def measurable(self) -> bool:
+        """Whether it is known what forget samples should become, so that there is a figure for how far they are."""
+        return True
 
     def unseen_levels(self, forget: Any) -> Tensor:
         """(F,) the loss that each forget sample would have, had the model never seen it."""

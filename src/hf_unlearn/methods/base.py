@@ -201,6 +201,12 @@ class Method:
         return False
 
     @property
+    def floor(self) -> float:
+        """Share of the original's distance from the end at which the forget loss says "forgotten", for a method that
+        `finds_strength`."""
+        return 0.1
+
+    @property
     def still(self) -> bool:
         """Whether the network is trained in eval mode: without dropout, and with batch statistics as they are."""
         return False

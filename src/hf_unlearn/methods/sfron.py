@@ -154,7 +154,8 @@ class SFRon(Method):
             raise ValueError("forget_loss='unseen' is for classifiers: leave it out")
         auto_bound: Literal["other", "own"] = "other" if objective.conditional else "own"
         bound = auto_bound if self.bound == "auto" else self.bound
-        strength = "auto" if self.finds_strength and (bound != "none" or self.forget_loss != "ascent") else "rate"
+        ends = bound != "none" if self.forget_loss == "ascent" else self.forget_loss != "auto" or objective.ends
+        strength: Literal["auto", "rate"] = "auto" if self.finds_strength and ends else "rate"
         forget_loss = objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss
         if self.forget_loss == "auto" and strength == "auto" and objective.knows_unseen:
             forget_loss = "unseen"
@@ -168,7 +169,12 @@ class SFRon(Method):
 
     @property
     def finds_strength(self) -> bool:
-        return self.strength == "auto" and self.forget_optim == "separate" and self.forget_learning_rate is None
+        plain = self.forget_optim == "separate" and self.forget_learning_rate is None and self.retain_loss == "match"
+        return plain and self.strength == "auto"
+
+    @property
+    def floor(self) -> float:
+        return 0.02 if self.forget_loss == "unseen" else 0.1  # a divergence grows with the logarithm of a probability
 
     @property
     def still(self) -> bool:

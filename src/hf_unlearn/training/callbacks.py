@@ -1,6 +1,7 @@
 """What happens around an outer step: the merge, the progress bar, the two-sided stop."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -40,12 +41,13 @@ class MergeSlowWeights(TrainerCallback):
 class UntilForgotten(TrainerCallback):
     """Ends a run that finds its strength, once its steps have faded."""
 
-    def __init__(self) -> None:
-        self.strength: Strength | None = None
+    def __init__(self, strength: Callable[[], Strength | None]):
+        self.strength = strength
 
     def over(self, state: TrainerState) -> bool:
         """Whether all steps are taken."""
-        last = state.max_steps if self.strength is None else self.strength.last(state.max_steps)
+        strength = self.strength()
+        last = state.max_steps if strength is None else strength.last(state.max_steps)
         return state.global_step >= last
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -84,7 +86,8 @@ def settle_callbacks(trainer: Trainer) -> None:
 class TwoSidedStop:
     """Early stop on both sides: forgotten enough, or retained data hurt too much; the best weights are kept.
 
-    Best is the lowest forget score among the evaluations within `max_retain_drift`. Its weights wait in
+    Best is the lowest forget score among the evaluations within `max_retain_drift`; that of the original is 1. Its
+    weights wait in
     `output_dir/best.safetensors` and are loaded when training ends.
     """
 
@@ -109,6 +112,11 @@ class TwoSidedStop:
     def restart(self) -> None:
         """Begin a call of `train`, which has a best of its own."""
         self.best, self.reached = None, False
+
+    def start(self) -> None:
+        """Take the original as the first one: it is kept if no evaluation stays within the drift."""
+        if self.args.max_retain_drift is not None:
+            self.update(1.0, 0.0, 0)
 
     def update(self, forget_score: float, retain_drift: float, step: int) -> bool:
         """Take in the evaluation after `step` outer steps; return True if training should stop."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import IterableDataset
+from transformers.utils import logging
 
 from ..common.files import check_apart
 from ..data.items import as_tensors, check_items, value_range
@@ -18,6 +19,7 @@ from ..methods import Method
 from ..saving.adapters import tuner_layers
 from .config import UnlearnConfig
 
+LOGGER = logging.get_logger(__name__)
 # Arguments of transformers' Trainer that UnlearnTrainer has another way for.
 OTHERWISE = {
     "train_dataset": "pass forget_dataset and retain_dataset",
@@ -176,7 +178,13 @@ def checked_sets(
             if limits is not None:
                 objective.check_range(*limits)
     objective.know(forget, retain, holdout)
-    method = resolved_method(objective, method, args).sized(
+    wanted, method = method, resolved_method(objective, method, args)
+    if wanted.finds_strength and args.find_strength and not method.finds_strength and objective.labels_are_targets:
+        LOGGER.warning(
+            f"{method.name} cannot find its strength for samples of retained classes without held-out ones, and takes "
+            f"the learning rate {args.learning_rate:g}: pass holdout_dataset (--validation_data_dir)"
+        )
+    method = method.sized(
         *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
     )
     _check_finite(objective, {"forget": forget, "retain": retain})

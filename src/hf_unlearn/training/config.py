@@ -48,8 +48,8 @@ class UnlearnConfig(TrainingArguments):
         default=None,
         metadata={"help": "Passes over the larger one of the two sets, in place of max_steps."},
     )
-    learning_rate: float | None = field(  # type: ignore[assignment]  # a float once the arguments are made
-        default=None,
+    learning_rate: float = field(  # a float once the arguments are made
+        default=None,  # type: ignore[assignment]
         metadata={
             "help": "Learning rate of the retain steps. Without one a method that can finds its strength itself, and "
             f"others take {RATE:g}."
@@ -81,11 +81,16 @@ class UnlearnConfig(TrainingArguments):
 
     target_forget: float | None = field(
         default=None,
-        metadata={"help": "Stop once eval_forget_score, the share of forget samples still known, is at most this."},
+        metadata={
+            "help": "Stop once eval_forget_score, the part of the way to the anchor that is left, is at most this."
+        },
     )
     max_retain_drift: float | None = field(
         default=None,
-        metadata={"help": "Stop once the retain evaluation loss exceeds the original's by this share, such as 0.05."},
+        metadata={
+            "help": "Stop once retained outputs are farther than this from the original's, in units of the way that "
+            "the forgotten ones have to go, such as 0.1."
+        },
     )
     guard_steps: int = field(
         default=25, metadata={"help": "Outer steps between snapshots of the last good weights; 0 takes none."}

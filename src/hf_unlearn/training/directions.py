@@ -28,6 +28,11 @@ def directions(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
             yield p, (first / (1 - beta1**step)).div_(spread)
 
 
+def _gradient(p: Tensor) -> Tensor:
+    assert p.grad is not None  # `directions` leaves out the others
+    return local(p.grad).float()
+
+
 @torch.no_grad()
 def step_along(optimizer: Optimizer, length: Callable[[float, float, float], float]) -> None:
     """Move the weights by -κ d along Adam's direction d, whose moments hold the present gradient already.
@@ -36,7 +41,7 @@ def step_along(optimizer: Optimizer, length: Callable[[float, float, float], flo
         length: κ of (<g, d>, norm of d, norm of the weights), with g the present gradient. Over all shards.
     """
     rows = [
-        torch.stack([(local(p.grad).float() * d).sum(), d.float().square().sum(), local(p).float().square().sum()])
+        torch.stack([(_gradient(p) * d).sum(), d.float().square().sum(), local(p).float().square().sum()])
         for p, d in directions(optimizer)
     ]
     if not rows:

@@ -11,8 +11,8 @@ from ..data.pairs import collate
 from ..families.base import Objective
 from .config import UnlearnConfig
 
-Purpose = Literal["train", "eval", "profile"]
-SALT: dict[Purpose, int] = {"train": 1, "eval": 2, "profile": 3}
+Purpose = Literal["train", "eval", "profile", "progress"]
+SALT: dict[Purpose, int] = {"train": 1, "eval": 2, "profile": 3, "progress": 0}
 
 
 class Draws:

@@ -1,30 +1,45 @@
-"""Evaluation during training: losses on fixed draws, how much is still known, how far retained data drifted."""
+"""Evaluation during training: losses on fixed draws, how far forgetting has come, how far retained data drifted."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..common.losses import global_sum
 from .draws import Draws
+from .progress import Probe, Progress
 from .reference import Reference
 
 
 class Evaluator:
-    """The part of the trainer that turns evaluation losses into scores.
+    """The part of the trainer that turns evaluations into scores.
 
-    forget_score: share of forget samples whose loss is still below what the original model gives them under another
-    label. retain_drift: (retain loss - the original's) / the original's.
+    forget_score: the part of the way from the original to the anchor that is left: 1 as the original, 0 as the anchor.
+    retain_drift: how far retained outputs are from the original's, in units of that way (`progress`).
     """
 
     def __init__(self, draws: Draws, reference: Reference):
         self.draws, self.reference = draws, reference
-        self.original_retain: float | None = None  # the original model's retain evaluation loss
-        self._batches, self._known, self._seen = 0, 0, 0
+        self.probe: Probe | None = None  # from `prepare` on
+        self._batches = 0
 
     def restart(self) -> None:
         """Begin another data set: its batches are counted, and drawn, from 0."""
-        self._batches, self._known, self._seen = 0, 0, 0
+        self._batches = 0
+
+    def prepare(self, sets: Any, original: bool = True) -> None:
+        """Keep what the original predicts; what is there already is kept.
+
+        Args:
+            sets: {"forget": ..., "retain": ...} that are measured.
+            original: whether the weights are the original's still, and are to be measured.
+        """
+        objective = self.reference.objective
+        if not original or self.probe is not None or not isinstance(sets, dict) or "forget" not in sets:
+            return
+        forget = sets["forget"]
+        targets = objective.unseen_levels(forget) if objective.knows_unseen else None
+        if objective.measurable:
+            self.probe = Probe(objective, self.draws, forget, sets.get("retain"), targets)
 
     def predict(
         self, model: nn.Module, inputs: dict[str, Tensor], loss_only: bool
@@ -44,7 +59,8 @@ class Evaluator:
         labels, objective = batch.get("labels"), self.draws.objective
         loss = None
         if labels is not None or not objective.conditional:
-            loss = self._losses(model, batch).mean()
+            with torch.no_grad():
+                loss = model(**batch).mean()
         elif loss_only or not objective.labels_are_targets:
             raise ValueError("the data has no labels, which the model's loss is taken from: name a label column")
         else:
@@ -54,40 +70,19 @@ class Evaluator:
         with torch.no_grad():
             return loss, model(**batch, predict=True).float(), labels
 
-    def _losses(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Per-sample losses (B,), counting the samples still known."""
-        with torch.no_grad():
-            losses: Tensor = model(**batch)
-        if self.reference.baseline_losses is not None:
-            self._known += int((losses < self.reference.baseline(batch).other).sum())
-            self._seen += len(losses)
-        return losses
+    def progress(self) -> Progress | None:
+        """How far the model has come now; None where the original was not measured. Every process must call it."""
+        return None if self.probe is None else self.probe.measure()
 
-    def add_score(self, metrics: dict[str, float], prefix: str, device: torch.device) -> None:
-        """Put the forget score of the data set just evaluated into `metrics`. Every process must call it."""
-        if self.reference.baseline_losses is None or not prefix.endswith("forget"):
-            return
-        known, seen = (global_sum(torch.as_tensor(float(n), device=device)) for n in (self._known, self._seen))
-        metrics[f"{prefix}_score"] = (known / seen).item()
-
-    def add_drift(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
-        """Put the retain drift into `metrics`; the first evaluation is the original's.
+    def add_scores(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
+        """Put the forget score and the retain drift into `metrics`.
 
         Returns:
             {name: forget score, name: retain drift}, or nothing where one of the two was not measured.
         """
-        retain_loss = metrics.get(f"{prefix}_retain_loss")
-        if retain_loss is None:
+        found = self.progress()
+        if found is None or found.drift is None:
             return {}
-        if self.original_retain is None:
-            self.original_retain = retain_loss
-        drift = f"{prefix}_retain_drift"
-        metrics[drift] = retain_loss / self.original_retain - 1
-        score = f"{prefix}_forget_score"
-        return {name: metrics[name] for name in (score, drift)} if score in metrics else {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"original_retain": self.original_retain}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.original_retain = state["original_retain"]
+        scores = {f"{prefix}_forget_score": 1 - found.value, f"{prefix}_retain_drift": found.drift}
+        metrics.update(scores)
+        return scores

@@ -62,8 +62,7 @@ class Reference:
     @property
     def wants_baseline(self) -> bool:
         """Whether the original's losses are to be measured before the first step."""
-        evaluates = self.args.eval_strategy != "no" and self.forget is not None
-        return self.method.needs_baseline or evaluates
+        return self.method.needs_baseline
 
     @property
     def measures_first(self) -> bool:

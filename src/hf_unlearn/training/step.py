@@ -18,7 +18,7 @@ from .draws import Draws
 from .guard import DivergenceGuard
 from .optim import FastSlow, Length
 from .reference import Reference
-from .strength import Strength
+from .strength import Plan, Strength
 
 
 class Step:
@@ -49,7 +49,7 @@ class Step:
         self.masks: list[Tensor | None] | None = None  # in the order of the optimizer's parameters
         self.optimizer: Any = None  # `fast_slow` as accelerate has wrapped it
         self.model: nn.Module = objective  # the objective as accelerate has wrapped it
-        self.strength = Strength() if method.finds_strength else None
+        self.strength = Strength(Plan(floor=method.floor)) if method.finds_strength else None
         self.progress = 0.0
         self.number = 0  # the outer steps already taken
         self._recorded: dict[str, list[Tensor]] = {}
@@ -70,6 +70,10 @@ class Step:
         self.masks = [by_parameter[id(p)] for p in self.parameters]
         if self.method.masks_every_step:
             self.weights.masks = self.masks
+
+    def scheduler(self, optimizer: Any) -> Any:
+        """The scheduler of a run that finds its strength; None for any other, which has the stock one."""
+        return None if self.strength is None else self.strength.scheduler(optimizer)
 
     @property
     def stateful(self) -> list[Strength]:

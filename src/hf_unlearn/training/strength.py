@@ -8,11 +8,13 @@ optimizer (Adam, masked; the step is -d) the forget step is
 
 with g the gradient that was not clipped (Polyak's step length, 1969, along Adam's direction). The plan is exponential:
 c = 1 - floor^(1 / (by T)) reaches `floor` times m_0 after the share `by` of T steps. A controller moves `gain` by
-(measured / planned)^exponent in each step. Retain steps take κ as their learning rate.
+(measured / planned)^exponent in each step, and lowers it where the retained side drifts. Retain steps take κ as their
+learning rate.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
@@ -32,6 +34,8 @@ class Plan:
     gain: the least and the largest.
     exponent: of the controller.
     jump: a step length is at most this many times the running geometric mean.
+    drift: the retained side may be this far from the original, in units of the way that the forget side has to go;
+        beyond, the gain falls.
     largest_change: a forget step changes the trained weights by at most this share of their norm.
     retain_ratio: learning rate of the retain steps over κ.
     """
@@ -39,11 +43,11 @@ class Plan:
     floor: float = 0.1
     by: float = 1 / 3
     hold: float = 2 / 3
-    gain: tuple[float, float] = (0.1, 10.0)
+    gain: tuple[float, float] = (0.05, 4.0)
     exponent: float = 0.2
     jump: float = 2.0
-    drift: float = 1e9
-    largest_change: float = 0.02
+    drift: float = 0.1
+    largest_change: float = 0.005
     retain_ratio: float = 1.0
 
 
@@ -96,8 +100,10 @@ class Strength:
         self.level += (ratio - self.level) / min(self.measured, SMOOTHING)
         least, most = plan.gain
         behind = max(ratio, plan.floor / 10) / self._planned
-        if self.drift > plan.drift or ratio > 1.5:
-            behind = min(behind, plan.drift / max(self.drift, plan.drift / 1.5), 1 / max(ratio,1))
+        if ratio > 1:  # farther than the original was: the steps are too long
+            behind = 1 / ratio
+        if self.drift > plan.drift:
+            behind = min(behind, plan.drift / self.drift)
         self.gain = min(max(self.gain * behind**plan.exponent, least), most)
         self._want = self.gain * self._pace * max(distance - whole * plan.floor / 2, 0.0)
 
@@ -133,10 +139,25 @@ class Strength:
     def scheduler(self, optimizer: Optimizer) -> LambdaLR:
         """A scheduler that says and keeps the rate as it is."""
         first = [group.setdefault("initial_lr", group["lr"]) or 1.0 for group in optimizer.param_groups]
-        return LambdaLR(optimizer, [lambda _, rate=rate: self.rate / rate for rate in first])
+        return LambdaLR(optimizer, [partial(self._factor, rate) for rate in first])
+
+    def _factor(self, rate: float, step: int) -> float:
+        return self.rate / rate
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("gain", "rate", "log_mean", "lengths", "level", "measured", "whole", "unit", "drift", "ending", "reached")
+        names = (
+            "gain",
+            "rate",
+            "log_mean",
+            "lengths",
+            "level",
+            "measured",
+            "whole",
+            "unit",
+            "drift",
+            "ending",
+            "reached",
+        )
         return {"strength": {name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

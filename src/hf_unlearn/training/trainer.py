@@ -91,7 +91,7 @@ class UnlearnTrainer(Trainer):
         self.calls = Calls()
         self.interrupt = Interrupt(args, lambda: self._save_checkpoint(self.model_wrapped, None), sets.pairs)
         self.guard = DivergenceGuard(objective, args, sets.named, self.merge.averaged, self.gather)
-        self.until = UntilForgotten()
+        self.until = UntilForgotten(lambda: self.step.strength)
         all_callbacks = [self.interrupt, self.merge, *(callbacks or []), self.guard, self.until]
         super().__init__(objective, args, collate, sets.pairs, sets.evaluated, callbacks=all_callbacks, **kwargs)
         settle_callbacks(self)
@@ -101,10 +101,9 @@ class UnlearnTrainer(Trainer):
         draws = Draws(objective, args, self._prepare_input)
         self.reference = Reference(objective, sets.method, args, draws, sets.forget, sets.retain, masks)
         self.step = Step(objective, sets.method, args, draws, self.reference, self.guard, launcher)
-        self.until.strength = self.step.strength
         self.evaluator = Evaluator(draws, self.reference)
         self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
-        parts: list[Stateful] = [self.evaluator, self.guard, self.early_stop, self.calls, *self.step.stateful]
+        parts: list[Stateful] = [self.guard, self.early_stop, self.calls, *self.step.stateful]
         self.checkpointer = Checkpointer(objective, method, args, self.reference, self.early_stop, parts, sets.pairs)
 
     # ---- training ----------------------------------------------------------------------------------
@@ -128,13 +127,13 @@ class UnlearnTrainer(Trainer):
         if checkpoint is None:
             with spare_memory("before the first step"):
                 self.reference.prepare()
-                if self.args.eval_strategy != "no" and self.retain_dataset is not None:
-                    self.evaluate()
+                self._evaluate_original()
             self.reference.edit()
             if not self.method.trains:
                 self.publisher.write_history(self.outer_steps)
                 return TrainOutput(0, 0.0, {})
         else:
+            self.evaluator.prepare(self.eval_dataset, self.args.eval_strategy != "no")
             self.checkpointer.resume(Path(checkpoint))
         self.step.restart()
         reset_accelerate_wrapping(self)
@@ -196,10 +195,8 @@ class UnlearnTrainer(Trainer):
         if self.fsdp.sharded:
             self.fsdp.relink(self.step.weights)
             self.step.bind_masks()
-        if self.step.strength is not None:
-            self.lr_scheduler = self.step.strength.scheduler(optimizer or self.optimizer)
-            return self.lr_scheduler
-        return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = self.step.scheduler(optimizer or self.optimizer)
+        return self.lr_scheduler or super().create_scheduler(num_training_steps, optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -228,23 +225,27 @@ class UnlearnTrainer(Trainer):
         """Measure losses on fixed draws, and from them the scores that `Evaluator` defines."""
         if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        self.evaluator.prepare(self.eval_dataset, not self.outer_steps and not self.is_in_train)
         with self.merge.averaged():
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
             own = eval_dataset is None  # the drift is that of one retain set, whatever else is measured
-            scores = self.evaluator.add_drift(metrics, metric_key_prefix) if own else {}
+            scores = self.evaluator.add_scores(metrics, metric_key_prefix) if own else {}
             if scores and self.is_in_train:
                 self.log(dict(scores))
                 forget, drift = scores.values()
                 self.control.should_training_stop |= self.early_stop.update(forget, drift, self.state.global_step)
         return metrics
 
+    def _evaluate_original(self) -> None:
+        if self.args.eval_strategy != "no" and self.retain_dataset is not None:
+            self.evaluate()
+            self.early_stop.start()
+
     def evaluation_loop(self, *args: Any, **kwargs: Any):
         """Measure on draws that count from 0, and leave no trace in what is trained afterwards."""
         self.evaluator.restart()
         with self.fsdp.evaluating(self), undisturbed(self):
-            output = super().evaluation_loop(*args, **kwargs)
-        self.evaluator.add_score(output.metrics or {}, kwargs.get("metric_key_prefix", "eval"), self.args.device)
-        return output
+            return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
         return self.evaluator.predict(model, inputs, prediction_loss_only)

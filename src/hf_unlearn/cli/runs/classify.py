@@ -8,6 +8,7 @@ from torch.utils.data import Subset
 
 from ...common.files import write_text
 from ...data.class_names import class_ids, names_of
+from ...data.pairs import halves
 from ...data.protocols import SizedDataset
 from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, unjudged, write_classifier_figures
 from ...evaluation.membership import can_attack
@@ -92,10 +93,11 @@ class ClassifierRun(Run):
         model, seed = self.pipeline, self.training.seed
         if self.base_model is None:
             parts = recipes.digits_splits(seed)
-            self.train, self.test = parts["train"], parts["test"]
+            self.train, self.test, self.holdout = parts["train"], parts["test"], parts["validation"]
         else:
             self.train = train_images(self.data, model, self.processor)
             self.test = held_out_images(self.data, model, self.processor)
+            self._hold_out()
         self.forget, self.retain = split_train(self.data, self.train, model, seed)
         self.method.sized(len(self.forget), len(self.retain))
         if self.data.forget_class and self.forgotten != f"class {', '.join(self.data.forget_class)}":
@@ -113,6 +115,17 @@ class ClassifierRun(Run):
             print(lacks)
         if self.retrained is not None:
             self.retrained.to(self.config().device)
+
+    def _hold_out(self) -> None:
+        """Set half of the held-out images aside, where they say how samples that are forgotten should look."""
+        if (
+            self.test is None
+            or self.data.forget_class
+            or not (self.method.finds_strength and self.config().find_strength)
+        ):
+            return
+        self.holdout, self.test = halves(self.test)
+        print(f"{len(self.holdout)} of the held-out images say what unseen samples look like; figures are of the rest")
 
     def measure(self, model: Any, reference: Any) -> dict[str, Metric]:
         """Return the metrics of a model, with distances to `reference` if there is one."""

@@ -8,6 +8,7 @@ from transformers.trainer_utils import set_seed
 
 from ...common.files import check_apart
 from ...evaluation.metric import Metric
+from ...evaluation.progress import progress_figures
 from ...evaluation.registry import extra_metrics, joined, registered_metrics
 from ...report.reading import read_record
 from ...report.record import RunRecord
@@ -32,6 +33,7 @@ class Run:
     Attributes:
         forget, retain: the two sets, made by `sets`.
         eval_retain: retain data to evaluate on, where the retain set itself cannot be (a stream).
+        holdout: samples that a classifier was never trained on, and that no figure is taken on.
         base_model, revision: folder or Hub id of the original and its revision.
         picture: file in the output folder that shows the result; None if there is none.
     """
@@ -48,6 +50,7 @@ class Run:
         self.forget: Any = None
         self.retain: Any = None
         self.eval_retain: Any = None
+        self.holdout: Any = None
         self.base_model: str | None = None
         self.revision: str | None = None
         self.picture: str | None = "before_after.png"
@@ -171,11 +174,12 @@ def execute(run: Run) -> None:
     run.lora.apply(run.objective, run.forget, run.retain, training.seed)
     data = (run.forget, run.retain)
     options = {"masks": training.mask_path, "forgotten": run.forgotten, "eval_retain_dataset": run.eval_retain}
-    trainer = UnlearnTrainer(run.objective, run.config(), run.method, *data, **options)
+    trainer = UnlearnTrainer(run.objective, run.config(), run.method, *data, **options, holdout_dataset=run.holdout)
     if run.masks_folder is not None:
         stages.begin("masks")
         trainer.prepare_masks(run.masks_folder)
     run.before(trainer)
+    trainer.evaluator.prepare(trainer.eval_dataset)
     measured = {"before": run.registered(trainer)}
     done = made_from is not None and stages.finished("save", made_from)
     if done and has_record(training.output_dir, run.shows_stages):
@@ -192,9 +196,10 @@ def execute(run: Run) -> None:
             stages.finish("save", made_from, trainer.exported)
     stages.begin("evaluate")
     run.after(trainer)
+    progress = progress_figures(trainer.evaluator.progress())
     if not trainer.is_world_process_zero():
         return
-    measured["after"] = run.registered(trainer)
+    measured["after"] = {**progress, **run.registered(trainer)}
     table, metrics, rows = run.evaluate(trainer)
     metrics = {model: joined(own, measured.get(model, {})) for model, own in metrics.items()}
     if made_from is not None:

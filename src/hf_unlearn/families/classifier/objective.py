@@ -115,8 +115,16 @@ class Classification(Objective):
         self.unseen = unseen_of(self.num_classes, forget, retain, holdout)
 
     @property
+    def ends(self) -> bool:
+        return self.knows_unseen
+
+    @property
     def knows_unseen(self) -> bool:
         return self.unseen is not None and self.unseen.known
+
+    @property
+    def measurable(self) -> bool:
+        return self.unseen is not None and (self.unseen.known or not self.unseen.samples)
 
     def unseen_levels(self, forget: Any) -> Tensor:
         assert self.unseen is not None
