@@ -113,8 +113,8 @@ class TwoSidedStop:
         """Begin a call of `train`, which has a best of its own."""
         self.best, self.reached = None, False
 
-    def start(self) -> None:
-        """Take the original as the first one: it is kept if no evaluation stays within the drift."""
+    def start(self, measured: Any) -> None:
+        """Take the original, just measured, as the first one: it is kept if no evaluation stays within the drift."""
         if self.args.max_retain_drift is not None:
             self.update(1.0, 0.0, 0)
 

@@ -47,7 +47,7 @@ class Plan:
     exponent: float = 0.2
     jump: float = 2.0
     drift: float = 0.1
-    largest_change: float = 0.005
+    largest_change: float = 0.02
     retain_ratio: float = 1.0
 
 

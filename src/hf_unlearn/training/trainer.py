@@ -45,14 +45,13 @@ class UnlearnTrainer(Trainer):
     Args:
         model: an Objective, a pipeline around a UNet2DModel (becomes `NoisePrediction(pipeline)`) or a transformers
             image classifier (`Classification(model)`).
-        args: an UnlearnConfig.
-        method: a Method; default `SFRon()`.
+        args, method: an UnlearnConfig and a Method; the defaults are theirs and `SFRon()`.
         forget_dataset, retain_dataset: items of `pixel_values` (and `labels`). The retain set must not hold the
             forget samples; it may be a `datasets.IterableDataset`, which is read as it comes (data/streaming).
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
         eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
-        forgotten: what is forgotten, in words, for `unlearning_history` in the saved config and for the card.
-        holdout_dataset: samples that a classifier was never trained on: what forgotten samples should look like.
+        forgotten: what is forgotten, in words, for the saved config and the card.
+        holdout_dataset: samples that a classifier was never trained on: what forgotten ones should look like.
 
     Raises:
         ValueError: at construction, with what to set, for data or options that do not fit the model.
@@ -113,7 +112,7 @@ class UnlearnTrainer(Trainer):
         Raises:
             ValueError: the named checkpoint does not exist or is torn (it never starts afresh instead).
             OSError: a checkpoint could not be written; earlier ones are whole.
-            DivergenceError: a loss exploded; the last good weights are in output_dir/last_good.
+            DivergenceError: a loss exploded; output_dir/last_good has the last good weights.
             KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole outer step is written, and the message names it.
         """
         with self.interrupt.explained():
@@ -127,7 +126,8 @@ class UnlearnTrainer(Trainer):
         if checkpoint is None:
             with spare_memory("before the first step"):
                 self.reference.prepare()
-                self._evaluate_original()
+                if self.args.eval_strategy != "no" and self.retain_dataset is not None:
+                    self.early_stop.start(self.evaluate())
             self.reference.edit()
             if not self.method.trains:
                 self.publisher.write_history(self.outer_steps)
@@ -228,18 +228,11 @@ class UnlearnTrainer(Trainer):
         self.evaluator.prepare(self.eval_dataset, not self.outer_steps and not self.is_in_train)
         with self.merge.averaged():
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-            own = eval_dataset is None  # the drift is that of one retain set, whatever else is measured
-            scores = self.evaluator.add_scores(metrics, metric_key_prefix) if own else {}
+            scores = self.evaluator.add_scores(metrics, metric_key_prefix) if eval_dataset is None else {}
             if scores and self.is_in_train:
                 self.log(dict(scores))
-                forget, drift = scores.values()
-                self.control.should_training_stop |= self.early_stop.update(forget, drift, self.state.global_step)
+                self.control.should_training_stop |= self.early_stop.update(*scores.values(), self.state.global_step)
         return metrics
-
-    def _evaluate_original(self) -> None:
-        if self.args.eval_strategy != "no" and self.retain_dataset is not None:
-            self.evaluate()
-            self.early_stop.start()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
         """Measure on draws that count from 0, and leave no trace in what is trained afterwards."""
@@ -300,8 +293,7 @@ class UnlearnTrainer(Trainer):
     def push_to_hub(  # type: ignore[override]  # stock uploads whatever lies in output_dir and returns a CommitInfo
         self, commit_message: str = "Unlearned", token: str | None = None, include_masks: bool = False
     ) -> Published | None:
-        """Publish what `save_model` exported to output_dir, never a checkpoint; None on all processes but the first.
-        Raises what `Publisher.publish` does."""
+        """Publish what `save_model` exported, as `Publisher.publish` does; None on all processes but the first."""
         if not self.is_world_process_zero():
             return None
         self.hub_model_id = self.hub_model_id or self.publisher.reserve(token)
