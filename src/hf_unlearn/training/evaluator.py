@@ -83,6 +83,6 @@ class Evaluator:
         found = self.progress()
         if found is None or found.drift is None:
             return {}
-        scores = {f"{prefix}_forget_score": 1 - found.value, f"{prefix}_retain_drift": found.drift}
+        scores = {f"{prefix}_forget_score": min(max(1 - found.value, 0.0), 1.0), f"{prefix}_retain_drift": found.drift}
         metrics.update(scores)
         return scores

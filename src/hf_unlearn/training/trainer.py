@@ -59,7 +59,6 @@ class UnlearnTrainer(Trainer):
 
     args: UnlearnConfig
     model: Any  # transformers' name for the objective
-    hub_model_id: Any
     exported: tuple[str, ...] = ()  # files that the last `save_model` wrote, relative to its folder
 
     def __init__(
@@ -158,8 +157,8 @@ class UnlearnTrainer(Trainer):
         model.train()
         done, total = self.state.global_step, self.state.max_steps
         self.interrupt.begin(done)
-        batch = self.step.begin(model, self.optimizer, self._prepare_inputs(inputs), done, total)
-        loss = super().training_step(model, batch, num_items_in_batch)
+        inputs = self.step.begin(model, self.optimizer, self._prepare_inputs(inputs), done, total)
+        loss = super().training_step(model, inputs, num_items_in_batch)
         self.step.end(loss)
         return loss
 
@@ -231,7 +230,8 @@ class UnlearnTrainer(Trainer):
             scores = self.evaluator.add_scores(metrics, metric_key_prefix) if eval_dataset is None else {}
             if scores and self.is_in_train:
                 self.log(dict(scores))
-                self.control.should_training_stop |= self.early_stop.update(*scores.values(), self.state.global_step)
+                forget, drift = scores.values()
+                self.control.should_training_stop |= self.early_stop.update(forget, drift, self.state.global_step)
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
