@@ -91,6 +91,20 @@ def share_interval(share: float, samples: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
+def difference_interval(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
+    """Return the 95 % interval of the difference first - second of two shares, each (share, number of samples).
+
+    It combines the two Wilson intervals (Newcombe 1998, Statistics in Medicine 17, method 10) and takes the samples of
+    the two for independent, which makes it too wide, never too narrow, where both models met the same samples.
+
+    Raises:
+        ValueError: one of the two has no samples.
+    """
+    (p, _), (q, _) = first, second
+    (p_low, p_high), (q_low, q_high) = share_interval(*first), share_interval(*second)
+    return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
+
+
 def role_of(name: str) -> Role:
     """The role that a metric's name says; `OTHER` for a name that says nothing."""
     return next((role for start, role in ROLES.items() if name.startswith(start)), OTHER)
