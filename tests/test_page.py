@@ -10,6 +10,7 @@ from records import run_record, share
 
 from hf_unlearn.__main__ import main
 from hf_unlearn.report.charts import bars, line_chart, ticks
+from hf_unlearn.report.outcome import outcome
 from hf_unlearn.report.page import class_sections, loss_curves, page
 from hf_unlearn.report.verdict import headline_metric, shown, verdict
 from hf_unlearn.saliency.layers import by_module, by_prefix
@@ -276,7 +277,8 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
         return stop.value.code, "".join(capsys.readouterr())
 
     code, text = call(tmp_path)
-    assert code == 0 and text.splitlines() == [verdict(run_record(figures={})), str(tmp_path / "report.html")]
+    said = [outcome(run_record(figures={})).line, verdict(run_record(figures={}))]
+    assert code == 0 and text.splitlines() == [*said, str(tmp_path / "report.html")]
     assert (tmp_path / "report.html").read_text() == page(run_record(figures={}), tmp_path)
     code, text = call(tmp_path, "--output", tmp_path / "new" / "page.html", "--json")
     assert code == 0 and '"figures": {}' in text and (tmp_path / "new" / "page.html").exists()

@@ -72,8 +72,7 @@ def finish(
     record.write(folder)
     write_card(folder, record, repo)
     shown = f"{folder}/{record.picture} shows it; " if record.picture else ""
-    print(
-        f"\n{outcome(here).line}\n{verdict(record)}\n\n{table}\n\n{shown}{folder}/README.md says more, and how to load it."
-    )
+    print(f"\n{outcome(here).line}\n{verdict(record)}\n\n{table}\n")
+    print(f"{shown}{folder}/README.md says more, and how to load it.")
     if repo is not None:
         print(push(trainer, repo, training.push_masks))

@@ -118,7 +118,7 @@ def generation_call(record: RunRecord) -> str:
 def failures(record: RunRecord) -> list[str]:
     """Sentences on what the metrics show against the model; none only where the run is FORGOTTEN.
 
-    The outcome first if it is another. Then retention that got worse beyond its interval or its tolerance (`retained`),
+    The outcome first if it is another. Then retention that got worse beyond its interval or tolerance (`retained`),
     what remains of the forgotten, and what tells the model from a retrained one. A distance to the retrained model
     counts where it grew, a membership metric where the retrained model's value lies outside the interval of the
     unlearned one's.

@@ -101,7 +101,7 @@ def _share(record: RunRecord, name: str) -> Reading:
     if after[1] < LEAST:
         return Reading(NOT_TESTED, f"only {after[1]} {things} were looked at: at least {LEAST} are needed", "samples")
     if before is None:
-        return Reading(NOT_TESTED, f"it was not measured how many {things} of the original {verb}", "before")
+        return Reading(NOT_TESTED, f"{in_words(name)} of the original was not measured", "before")
     target = retrained[0] if retrained is not None else 0.0
     if before[0] < SHOWN or share_interval(*before)[1] <= target + NEAR:
         missed = counted(1 - before[0], before[1])
@@ -109,7 +109,7 @@ def _share(record: RunRecord, name: str) -> Reading:
     fallen = (before[0] - after[0]) / (before[0] - target) if before[0] > target else 0.0
     reached = after[0] <= target + NEAR
     state = FORGOTTEN if reached else NOT_FORGOTTEN if fallen < 0.5 else PARTLY_FORGOTTEN
-    said = f"{counted(*after)} {things} still {verb} ({interval(*after)}), {counted(*before)} before"
+    said = f"{counted(*after)} {things} {verb} ({interval(*after)}), {counted(*before)} before"
     return Reading(
         state, said if retrained is None else f"{said} and {counted(*retrained)} after retraining without it"
     )
@@ -118,10 +118,10 @@ def _share(record: RunRecord, name: str) -> Reading:
 def _words(record: RunRecord, name: str) -> tuple[str, str]:
     """What was looked at, and what those do that were not forgotten."""
     if name == LATENTS:
-        return "pictures", "lie nearer to the original's pictures of it than to those of its anchor"
+        return "pictures", "still lie nearer to the original's pictures of it than to those of its anchor"
     if record.pipeline_tag != "image-classification":
-        return "pictures", "show it"
-    return ("held-out images of it" if "test" in name else "images of it"), "are recognised"
+        return "pictures", "still show it"
+    return ("held-out images of it" if "test" in name else "images of it"), "are still recognised"
 
 
 # ---- progress --------------------------------------------------------------------------------
@@ -182,10 +182,8 @@ def _by_accuracy(record: RunRecord) -> Reading | None:
         said = "the original treats these images as unseen already: it recognises "
         said += f"{percent(old[0])}, {percent(old_target[0])} {by}"
         return Reading(NOT_TESTED, said, "shown")
-    said = (
-        f"{counted(*new)} of these images are recognised ({interval(*new)}), {percent(new_target[0])} {by}; "
-        f"before {percent(old[0])}, {percent(old_target[0])}"
-    )
+    said = f"{counted(*new).replace('of', 'of the')} images are recognised ({interval(*new)}), "
+    said += f"{percent(new_target[0])} {by}; before {percent(old[0])}, {percent(old_target[0])}"
     low, high = difference_interval(new, new_target)
     if left > gap / 2:
         return Reading(NOT_FORGOTTEN, said)

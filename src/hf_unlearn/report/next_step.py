@@ -15,7 +15,7 @@ ENOUGH = {"text-to-image": ("num_eval_images", "32"), "generator": ("eval_sample
 
 
 def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = False) -> str:
-    """What to try: "hf-unlearn sd ... --max_train_steps 300", or for Python "max_steps=300 in UnlearnConfig"."""
+    """What to try: "hf-unlearn sd ... --max_train_steps 300", or for Python "the same with max_steps=300"."""
     if state == NOT_TESTED:
         return _test_it(record, read.lacks)
     if not record.log and not record.training.outer_steps:
@@ -44,10 +44,10 @@ def _strength(record: RunRecord, state: str, read: Reading, diverged: bool) -> d
 def _test_it(record: RunRecord, lacks: str) -> str:
     """What would have tested it."""
     family = record.pipeline_tag if record.pipeline_tag in ("text-to-image", "image-classification") else "generator"
-    if lacks == "samples" and family in ENOUGH:
+    if lacks == "samples" and record.command and family in ENOUGH:
         return with_flags(record, dict([ENOUGH[family]]))
     if lacks == "samples":
-        return "at least 30 samples to forget"
+        return "the same with 30 of them or more"
     if lacks == "detector":
         return with_flags(record, {"safety_detector": "open_nsfw"})
     if lacks == "held_out":
@@ -74,7 +74,7 @@ def _shown(record: RunRecord, family: str) -> str:
 def with_flags(record: RunRecord, flags: dict[str, str]) -> str:
     """The command of the run with these flags, or the same as arguments of Python."""
     if not record.command:
-        return ", ".join(f"{ALIASES.get(name, name)}={value}" for name, value in flags.items())
+        return f"the same with {' and '.join(f'{ALIASES.get(name, name)}={value}' for name, value in flags.items())}"
     words = list(record.command)
     for name, value in flags.items():
         words = with_flag(words, name, value)

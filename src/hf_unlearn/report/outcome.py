@@ -1,8 +1,8 @@
 """What a run came to: one state, one sentence of evidence, one thing to try. Every place that shows it asks here.
 
-The states: FORGOTTEN, PARTLY FORGOTTEN, NOT FORGOTTEN and NOT TESTED say what `forgetting` read off the metrics of the
-forgotten; BROKE THE REST outranks the first three where `retained` finds that what should stay did not. The rules, with
-their numbers, are in docs/tuning.md; the numbers are constants of those two files.
+FORGOTTEN, PARTLY FORGOTTEN, NOT FORGOTTEN and NOT TESTED say what `forgetting` read off the metrics of the forgotten.
+BROKE THE REST outranks the first three, where `retained` finds that what should stay did not. docs/tuning.md gives the
+rules in words; their numbers are constants of those two files.
 
 1. A class, a concept, a style or the images of a thing: the share of a classifier or a detector, else that of seeds
    whose picture is still nearest to the concept's in latents, else the progress from the original to the anchor. A

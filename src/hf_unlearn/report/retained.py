@@ -39,7 +39,9 @@ def fell(before: float, after: float, samples: int | None, points: float) -> boo
     """Whether a share fell by more than `points` at all, and beyond the interval where the samples were counted."""
     if before - after <= points:
         return False
-    return samples is None or samples < 1 or difference_interval((before, samples), (after, samples))[0] > 0
+    if samples is None or samples < 1 or not 0 <= after <= before <= 1:
+        return True
+    return difference_interval((before, samples), (after, samples))[0] > 0
 
 
 def diverged(record: RunRecord) -> str:

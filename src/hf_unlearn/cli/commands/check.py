@@ -161,8 +161,8 @@ def check_command(argv: list[str]) -> None:
     parser = CommandParser(
         prog="hf-unlearn check",
         allow_abbrev=False,
-        description="Say what a run came to and compare it with limits: exit code 0 if it keeps all of them, 1 if not, 2 for wrong usage. "
-        "A metric that was not measured fails.",
+        description="Say what a run came to and compare it with limits: exit code 0 if it keeps all of them, 1 if "
+        "not, 2 for wrong usage. A metric that was not measured fails.",
     )
     parser.add_argument("run_dir", help="Output folder of a run, with its unlearning_report.json.")
     for criterion in CRITERIA:

@@ -119,7 +119,7 @@ class Run:
     ) -> RunRecord:
         """Return the record of the run."""
         base = (self.base_model, self.revision)
-        known = {"picture": self.picture, "forgets": self.forgets, "command": self.command}
+        known: dict[str, Any] = {"picture": self.picture, "forgets": self.forgets, "command": self.command}
         return record_run(trainer, self.forgotten, metrics, *base, self.sources, rows, **known)
 
     def registered(self, trainer: UnlearnTrainer) -> dict[str, Metric]:
