@@ -9,6 +9,7 @@ from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, RunRec
 # Flag -> its other spelling on the command line, and the argument of the API.
 STEPS, RATE, SEED = "max_train_steps", "learning_rate", "seed"
 ALIASES = {STEPS: "max_steps"}
+OWN_STRENGTH = "sfron"  # the method that needs no learning rate
 GENTLER, STRONGER, MORE_STEPS = 3, 10, 3
 DRIFT = "max_retain_drift"
 ENOUGH = {"text-to-image": ("num_eval_images", "32"), "generator": ("eval_samples_per_class", "100")}
@@ -20,6 +21,8 @@ def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = Fal
         return _test_it(record, read.lacks)
     if not record.log and not record.training.outer_steps:
         return "" if state == FORGOTTEN else with_flags(record, {"method": "sfron"})
+    if state == NOT_FORGOTTEN and record.method.name == OWN_STRENGTH and given(record.command or [], RATE):
+        return shlex.join(without_flag(record.command or [], RATE))  # it finds its own strength
     if state == FORGOTTEN:
         return with_flags(record, {SEED: f"{(record.training.seed or 0) + 1}"})
     return with_flags(record, _strength(record, state, read, diverged))
@@ -83,15 +86,27 @@ def with_flags(record: RunRecord, flags: dict[str, str]) -> str:
 
 def with_flag(words: Sequence[str], name: str, value: str) -> list[str]:
     """A command with --name value, in place of what it gave for the flag under any of its spellings."""
-    spellings = {spelt for flag in (name, ALIASES.get(name, name)) for spelt in (flag, flag.replace("_", "-"))}
+    return [*without_flag(words, name), f"--{name}", value]
+
+
+def without_flag(words: Sequence[str], name: str) -> list[str]:
+    """A command without a flag, under any of its spellings, and its values."""
     kept, dropping = [], False
     for word in words:
-        flag = word[2:].partition("=")[0] if word.startswith("--") else None
-        if flag is not None:
-            dropping = flag in spellings
-            if dropping:
-                continue
-        elif dropping:
-            continue
-        kept.append(word)
-    return [*kept, f"--{name}", value]
+        dropping = _flag(word) in _spellings(name) if word.startswith("--") else dropping
+        if not dropping:
+            kept.append(word)
+    return kept
+
+
+def given(words: Sequence[str], name: str) -> bool:
+    """Whether a command gives a flag, under any of its spellings."""
+    return any(word.startswith("--") and _flag(word) in _spellings(name) for word in words)
+
+
+def _flag(word: str) -> str:
+    return word[2:].partition("=")[0].replace("-", "_")
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    return name, ALIASES.get(name, name)
