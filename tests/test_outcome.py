@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -150,13 +150,13 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
         generator(5e-2, forget_accuracy=(ALL, NONE), retain_accuracy=((0.99, 900), (0.11, 900))),
         BROKE,
         "retain accuracy fell from 99.0 % to 11.0 % (95 % interval of the fall 86 to 90 points); 0 of 100 pictures",
-        "--learning_rate 0.0167",
+        "hf-unlearn ddpm --forget_class=3",
     ),
     "diverged": (
         generator(5e-2, forget_loss=(figure(0.1), figure(None)), retain_loss=(figure(0.1), figure(None))),
         BROKE,
         "the run diverged: forget loss is no finite number after it",
-        "--learning_rate 0.005",
+        "hf-unlearn ddpm --forget_class=3",
     ),
     "broke the rest": (
         painter(rate=1e-3, unsafe_share=(ALL, NONE), test_accuracy=((0.95, 144), (0.8, 144))),
@@ -375,7 +375,7 @@ def card(record, folder, monkeypatch, capsys) -> str:
     text = (folder / "README.md").read_text()
     lines = text[text.index(BEGIN) :].splitlines()
     first = next(line for line in lines[1:] if line and not line.startswith("#"))
-    tried = lines[lines.index(first) + 1]
+    tried = lines[lines.index(first) + 2]
     assert (folder / BADGE_FILE).read_text().count(f">{outcome(record).state}</text>") == 1
     plain = re.sub(r"!\[[A-Z ]+\]\(verdict\.svg\) \*\*([A-Z ]+)\*\*:", r"\1:", first)
     assert plain != first and markdown(outcome(record).evidence) in first
@@ -448,6 +448,24 @@ def test_figures_that_cannot_be_are_passed_over():
         found = outcome(generator(forget_accuracy=(ALL, wrong), retain_accuracy=KEPT))
         assert (found.state, found.evidence) == (UNTESTED, "forget accuracy has no value")
     assert outcome(painter(forget_progress=(None, figure(None, by_timestep="x")))).state == UNTESTED
+
+
+@pytest.mark.parametrize(
+    ("changes", "tried"),
+    [
+        ({"method": {"name": "esd", "options": {}}}, "hf-unlearn ddpm --forget_class=3 --learning_rate 0.5"),
+        (
+            {"training": {"outer_steps": 50}},
+            "hf-unlearn ddpm --forget_class=3 --learning_rate=0.05 --max_train_steps 150",
+        ),
+        ({"method": {"name": "uce", "options": {}}, "training": {}, "log": []}, "--learning_rate=0.05 --method sfron"),
+    ],
+)
+def test_what_to_try_fits_the_method(changes, tried):
+    """A rate that was given and does nothing is ten times larger for a method that needs one; an edit has none."""
+    record = generator(0.05, forget_accuracy=(ALL, ALL), retain_accuracy=KEPT)
+    whole = run_record(**{**asdict(record), **changes, "outcome": None})
+    assert outcome(whole).next.endswith(tried)
 
 
 def test_a_flag_takes_the_place_of_what_was_given():

@@ -9,7 +9,8 @@ from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, PARTLY
 
 BADGE_FILE = "verdict.svg"
 LABEL = "unlearning"
-HEIGHT, PADDING, LETTER = 20, 8, 7.2  # pixels; a letter of 11 px bold is at most about so wide
+HEIGHT, PADDING = 20, 8  # pixels
+SMALL, CAPITAL = 6.2, 8.4  # mean widths of a letter of 11 px, the second bold
 # White text stands on them: each has a contrast of at least 4.5 to it.
 COLOURS = {
     FORGOTTEN: "#1a7f37",
@@ -22,7 +23,7 @@ COLOURS = {
 
 def badge(outcome: Outcome) -> str:
     """An SVG of the state, whose label says the evidence to who does not see it."""
-    left, right = (2 * PADDING + LETTER * len(text) for text in (LABEL, outcome.state))
+    left, right = 2 * PADDING + SMALL * len(LABEL), 2 * PADDING + CAPITAL * len(outcome.state)
     drawn = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" role="img" aria-label="{said}">'
         '<title>{said}</title><rect width="{width:.0f}" height="{height}" rx="3" fill="#32383f"/>'

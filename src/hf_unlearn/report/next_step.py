@@ -21,7 +21,11 @@ def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = Fal
         return _test_it(record, read.lacks)
     if not record.log and not record.training.outer_steps:
         return "" if state == FORGOTTEN else with_flags(record, {"method": "sfron"})
-    if state == NOT_FORGOTTEN and record.method.name == OWN_STRENGTH and given(record.command or [], RATE):
+    if (
+        state in (NOT_FORGOTTEN, BROKE_THE_REST)
+        and record.method.name == OWN_STRENGTH
+        and given(record.command or [], RATE)
+    ):
         return shlex.join(without_flag(record.command or [], RATE))  # it finds its own strength
     if state == FORGOTTEN:
         return with_flags(record, {SEED: f"{(record.training.seed or 0) + 1}"})
