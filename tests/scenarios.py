@@ -108,6 +108,28 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
         "0 of 32 pictures still lie nearer",
         "--seed 1",
     ),
+    "latents that do not tell the two apart": (
+        painter(concept_share_latents=(None, {**share(0.0, 32), "details": {"separable": 0.6}}), **LOSSES),
+        UNTESTED,
+        "in latents the original's pictures of it look like those of its anchor",
+        "--clip_model FOLDER",
+    ),
+    "good under two samplers": (
+        generator(
+            forget_accuracy=(ALL, NONE), forget_accuracy_ddpm_share=((1.0, 30), (0.1, 30)), retain_accuracy=KEPT
+        ),
+        FORGOTTEN,
+        "0 of 100 pictures still show it (95 % interval 0 to 4 %)",
+        "--seed 1",
+    ),
+    "good under one sampler": (
+        generator(
+            forget_accuracy=(ALL, NONE), forget_accuracy_ddpm_share=((1.0, 30), (0.6, 30)), retain_accuracy=KEPT
+        ),
+        NOT,
+        "18 of 30 pictures still show it",
+        "--learning_rate 0.005",
+    ),
     "partly": (
         generator(forget_accuracy=(ALL, (0.3, 100)), retain_accuracy=KEPT),
         PARTLY,

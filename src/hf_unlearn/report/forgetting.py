@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..evaluation.metric import Metric, difference_interval, is_share, share_interval
 from ..families.concepts import PRESETS
@@ -14,6 +14,7 @@ NEAR = 0.05  # a share this close to its target has reached it
 SHOWN = 0.2  # share of the original's pictures below which it did not show what was to be forgotten
 TOLD = 0.015  # gap of the original's accuracies below which accuracy cannot show forgetting
 TOLD_LOSS = 0.1  # the same for losses, relative to the loss of held-out data
+SEPARABLE = 0.8  # accuracy below which latents do not tell the concept from its anchor
 REACHED, HALF = 0.9, 0.45  # of `forget_progress`, and of a gap between losses
 ROUNDING = 1e-6  # by which a mean of shares may pass 0 or 1
 LATENTS, PROGRESS = "concept_share_latents", "forget_progress"
@@ -49,11 +50,17 @@ def forgetting(record: RunRecord) -> Reading:
     shares = _judged(record)
     if shares:
         return _of_shares([_share(record, name) for name in shares])
-    for name, read in ((LATENTS, _share), (PROGRESS, _progress)):
-        if name in record.figures.get("after", {}):
-            return read(record, name)
+    after = record.figures.get("after", {})
+    if LATENTS in after and _separable(record):
+        return _share(record, LATENTS)
+    if PROGRESS in after:
+        return _progress(record, PROGRESS)
+    if LATENTS in after:
+        return Reading(
+            NOT_TESTED, "in latents the original's pictures of it look like those of its anchor", "classifier"
+        )
     known = "recognised" if record.pipeline_tag == "image-classification" else "generated"
-    if any(name.endswith("loss") for name in record.figures.get("after", {})):
+    if any(name.endswith("loss") for name in after):
         said = f"only losses were measured, which do not say whether it is still {known}"
     else:
         said = f"nothing was measured that says whether it is still {known}"
@@ -78,9 +85,27 @@ def _unsafe(record: RunRecord) -> bool:
 
 # ---- shares ----------------------------------------------------------------------------------
 def _judged(record: RunRecord) -> list[str]:
-    """Names of the shares of the forgotten that a classifier or a detector gave."""
-    names = record.figures.get("after", {})
-    return [n for n in names if n != LATENTS and is_share(n) and record.role(n) == ("forget", True)]
+    """Names of the shares of the forgotten that a classifier or a detector gave.
+
+    A share whose name goes on where that of another ends is the same read under another sampler, on fewer samples. It
+    counts where it contradicts beyond its interval.
+    """
+    every = record.figures.get("after", {})
+    names = [n for n in every if n != LATENTS and is_share(n) and record.role(n) == ("forget", True)]
+    checks = {n for n in names for other in names if n.startswith(f"{other}_")}
+    return [n for n in names if n not in checks or _contradicts(record, n)]
+
+
+def _contradicts(record: RunRecord, name: str) -> bool:
+    """Whether the whole interval of a share lies above what counts as forgotten."""
+    after, retrained = measured(record, "after", name), measured(record, "retrained", name)
+    return after is not None and share_interval(*after)[0] > (retrained or (0.0, 0))[0] + NEAR
+
+
+def _separable(record: RunRecord) -> bool:
+    """Whether latents tell the concept's pictures from those of its anchor; if that was not measured, they may."""
+    told = record.figures["after"][LATENTS].details.get("separable")
+    return not is_number(told) or told >= SEPARABLE
 
 
 def _of_shares(readings: list[Reading]) -> Reading:
@@ -243,7 +268,7 @@ def measured(record: RunRecord, model: str, name: str) -> tuple[float, int] | No
     return float(value), metric.samples
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value of a record is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 

@@ -91,11 +91,11 @@ def _share(record: RunRecord, name: str) -> Change | None:
 def _ratio(record: RunRecord, name: str, shares: bool) -> Change | None:
     """A loss, a distance or a score by its ratio. A loss breaks nothing where shares were measured, which say more."""
     before, after, less = record.value("before", name), record.value("after", name), record.role(name).less_is_better
-    if less is None or not is_number(before) or not is_number(after) or before is None or after is None or before <= 0:
+    if less is None or not is_number(before) or not is_number(after) or before <= 0:
         return None
     retrained = record.value("retrained", name)
     reference = before
-    if is_number(retrained) and retrained is not None and retrained > 0:
+    if is_number(retrained) and retrained > 0:
         reference = max(before, retrained) if less else min(before, retrained)
     ratio = after / reference if less else reference / after if after > 0 else float("inf")
     said = f"{in_words(name)} {'rose' if less else 'fell'} from {shown(name, reference)} to {shown(name, after)}"
@@ -105,7 +105,7 @@ def _ratio(record: RunRecord, name: str, shares: bool) -> Change | None:
 def _limit(record: RunRecord, name: str, limit: object) -> Change | None:
     """A metric that has its limit beside it; for pictures, the distance to those of another prompt."""
     value = record.value("after", name)
-    if value is None or not is_number(value) or not isinstance(limit, int | float) or not is_number(limit):
+    if not is_number(value) or not is_number(limit):
         return None
     of = "pictures of different prompts are apart" if name == LATENT_DISTANCE else "the limit"
     said = f"{in_words(name)} is {shown(name, value)}, {shown(name, float(limit))} is {of}"
