@@ -77,20 +77,6 @@ def version_of(*packages: str) -> str:
     return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in packages)
 
 
-def share_interval(share: float, samples: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of independent samples (Wilson 1927), which also holds near 0 and 1.
-
-    Raises:
-        ValueError: there are no samples.
-    """
-    if samples < 1:
-        raise ValueError("a share of no samples has no interval")
-    z = 1.959964
-    centre, scale = share + z**2 / (2 * samples), 1 + z**2 / samples
-    half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
 def difference_interval(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
     """Return the 95 % interval of the difference first - second of two shares, each (share, number of samples).
 
@@ -103,6 +89,20 @@ def difference_interval(first: tuple[float, int], second: tuple[float, int]) -> 
     (p, _), (q, _) = first, second
     (p_low, p_high), (q_low, q_high) = share_interval(*first), share_interval(*second)
     return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
+
+
+def share_interval(share: float, samples: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of independent samples (Wilson 1927), which also holds near 0 and 1.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    if samples < 1:
+        raise ValueError("a share of no samples has no interval")
+    z = 1.959964
+    centre, scale = share + z**2 / (2 * samples), 1 + z**2 / samples
+    half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def role_of(name: str) -> Role:
