@@ -31,7 +31,7 @@ from hf_unlearn.report.cards import write_card
 WRONG = "hf_" + "wRoNgToKeN9mN1pQ3sT5vX7zA2cD4fG6hJk"
 CARD = "---\nlibrary_name: diffusers\ntags: [hf-unlearn]\n---\n# A card\n"
 BESIDE = ["README.md", "before_after.png", "figures.json", "figures.md", "unlearning_report.json", "report.html"]
-BESIDE = [".eval_results/digits.yaml", *BESIDE]
+BESIDE = [".eval_results/digits.yaml", "verdict.svg", *BESIDE]
 SD = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"]
 SD += ["tokenizer/tokenizer_config.json", "text_encoder/config.json", "text_encoder/model.safetensors"]
 SD += [f"{part}/{file}" for part in ("unet", "vae") for file in ("config.json", "diffusion_pytorch_model.safetensors")]
