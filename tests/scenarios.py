@@ -86,8 +86,7 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
     "adapter of a no-op": (
         painter(concept_share_latents=(None, (1.0, 32)), **LOSSES),
         NOT,
-        "32 of 32 pictures still lie nearer to the original's pictures of it than to those of its anchor "
-        "(95 % interval 89 to 100 %), 32 of 32 before",
+        "32 of 32 pictures still show it, read in latents (95 % interval 89 to 100 %), 32 of 32 before",
         "hf-unlearn sd --concept 'a rocket' --max_steps 100 --learning_rate 0.0001",
     ),
     "good": (
@@ -105,7 +104,7 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
     "good in latents": (
         painter(rate=1e-3, concept_share_latents=(None, (0.0, 32)), **LOSSES),
         FORGOTTEN,
-        "0 of 32 pictures still lie nearer",
+        "0 of 32 pictures still show it, read in latents",
         "--seed 1",
     ),
     "latents that do not tell the two apart": (

@@ -143,7 +143,7 @@ def _share(record: RunRecord, name: str) -> Reading:
 def _words(record: RunRecord, name: str) -> tuple[str, str]:
     """What was looked at, and what those do that were not forgotten."""
     if name == LATENTS:
-        return "pictures", "still lie nearer to the original's pictures of it than to those of its anchor"
+        return "pictures", "still show it, read in latents"
     if record.pipeline_tag != "image-classification":
         return "pictures", "still show it"
     return ("held-out images of it" if "test" in name else "images of it"), "are still recognised"
