@@ -153,7 +153,7 @@ def test_figures_that_cannot_be_are_passed_over():
     [
         ({"method": {"name": "esd", "options": {}}}, "hf-unlearn ddpm --forget_class=3 --learning_rate 0.5"),
         ({"training": {"outer_steps": 50}, "command": ["hf-unlearn", "ddpm"]}, "ddpm --max_train_steps 150"),
-        ({"method": {"name": "uce", "options": {}}, "training": {}, "log": []}, "--learning_rate=0.05 --method sfron"),
+        ({"method": {"name": "ssd", "options": {}}}, "--learning_rate=0.05 --method sfron"),
     ],
 )
 def test_what_to_try_fits_the_method(changes, tried):
@@ -161,6 +161,12 @@ def test_what_to_try_fits_the_method(changes, tried):
     record = generator(0.05, forget_accuracy=(ALL, ALL), retain_accuracy=KEPT)
     whole = run_record(**{**asdict(record), **changes, "outcome": None})
     assert outcome(whole).next.endswith(tried)
+
+
+def test_samples_that_a_command_left_out_are_generated_again():
+    record = SCENARIOS["losses alone"][0]
+    words = ["hf-unlearn", "ddpm", "--eval_samples_per_class", "0"]
+    assert outcome(replace(record, command=words)).next == "hf-unlearn ddpm --eval_samples_per_class 100"
 
 
 def test_a_flag_takes_the_place_of_what_was_given():

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from ..methods import METHODS
 from .forgetting import Reading
 from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, RunRecord
 
@@ -19,16 +20,14 @@ def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = Fal
     """What to try: "hf-unlearn sd ... --max_train_steps 300", or for Python "the same with max_steps=300"."""
     if state == NOT_TESTED:
         return _test_it(record, read.lacks)
-    if not record.log and not record.training.outer_steps:
-        return "" if state == FORGOTTEN else with_flags(record, {"method": "sfron"})
-    if (
-        state in (NOT_FORGOTTEN, BROKE_THE_REST)
-        and record.method.name == OWN_STRENGTH
-        and given(record.command or [], RATE)
-    ):
-        return shlex.join(without_flag(record.command or [], RATE))  # it finds its own strength
+    words = record.command or []
+    if state in (NOT_FORGOTTEN, BROKE_THE_REST) and record.method.name == OWN_STRENGTH and given(words, RATE):
+        return shlex.join(without_flag(words, RATE))  # it finds its own strength
     if state == FORGOTTEN:
         return with_flags(record, {SEED: f"{(record.training.seed or 0) + 1}"})
+    method = METHODS.get(record.method.name)
+    if method is not None and not method.trains:  # an edit has neither rate nor steps
+        return with_flags(record, {"method": OWN_STRENGTH})
     return with_flags(record, _strength(record, state, read, diverged))
 
 
@@ -61,6 +60,8 @@ def _test_it(record: RunRecord, lacks: str) -> str:
         return with_flags(record, {"validation_data_dir": "FOLDER"})
     if lacks == "classifier" and family == "text-to-image":
         return with_flags(record, {"clip_model": "FOLDER"})
+    if lacks == "classifier" and family == "generator" and given(record.command or [], ENOUGH[family][0]):
+        return with_flags(record, dict([ENOUGH[family]]))  # it was 0
     if lacks == "classifier" and family == "generator" and record.forgets != "samples":
         return with_flags(record, {"classifier_model_name_or_path": "FOLDER"})
     if lacks == "shown":
