@@ -170,7 +170,7 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
             rate=1e-3, concept_share_latents=(None, (1.0, 32)), retain_drift=(None, figure(0.9, limit=0.1)), **LOSSES
         ),
         BROKE,
-        "retain drift is 0.9, 0.1 is the limit; not forgotten: 32 of 32 pictures",
+        "retain drift is 0.9, its limit 0.1; not forgotten: 32 of 32 pictures",
         "--learning_rate 0.000333 --max_train_steps 300",
     ),
     "pictures of the rest that are others": (
@@ -180,7 +180,7 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
             latent_distance_retain=(None, figure(1.4, 32, between_prompts=1.1)),
         ),
         BROKE,
-        "latent distance retain is 1.4, 1.1 is pictures of different prompts are apart; 0 of 32",
+        "latent distance retain is 1.4, and pictures of different prompts are 1.1 apart; 0 of 32",
         "--learning_rate 0.00333",
     ),
     "Frechet distance of the rest": (

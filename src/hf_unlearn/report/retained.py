@@ -107,8 +107,9 @@ def _limit(record: RunRecord, name: str, limit: object) -> Change | None:
     value = record.value("after", name)
     if not is_number(value) or not is_number(limit):
         return None
-    of = "pictures of different prompts are apart" if name == LATENT_DISTANCE else "the limit"
-    said = f"{in_words(name)} is {shown(name, value)}, {shown(name, float(limit))} is {of}"
+    most = shown(name, float(limit))
+    of = f"and pictures of different prompts are {most} apart" if name == LATENT_DISTANCE else f"its limit {most}"
+    said = f"{in_words(name)} is {shown(name, value)}, {of}"
     return Change(name, said, value > limit, value > limit)
 
 
