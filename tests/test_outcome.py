@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
 import pytest
-from records import run_record
-from scenarios import ALL, FORGOTTEN, KEPT, NOT, SCENARIOS, UNTESTED, figure, generator, models, painter
+from records import figure, generator, models, painter, run_record
+from scenarios import ALL, FORGOTTEN, KEPT, NOT, SCENARIOS, UNTESTED
 
 from hf_unlearn.__main__ import main
 from hf_unlearn.cli import finish as finish_module
