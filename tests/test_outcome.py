@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from records import figure, generator, models, painter, run_record
-from scenarios import ALL, FORGOTTEN, KEPT, NOT, SCENARIOS, UNTESTED
+from scenarios import ALL, BROKE, FORGOTTEN, KEPT, NONE, NOT, SCENARIOS, UNTESTED
 
 from hf_unlearn.__main__ import main
 from hf_unlearn.cli import finish as finish_module
@@ -27,6 +27,7 @@ from hf_unlearn.report.record import STATES, Outcome
 from hf_unlearn.report.verdict import verdict
 
 NAMES = pytest.mark.parametrize("name", SCENARIOS)
+AUTO = {"strength": "auto"}  # of a method that finds its own
 
 
 @NAMES
@@ -153,6 +154,10 @@ def test_figures_that_cannot_be_are_passed_over():
     [
         ({"method": {"name": "esd", "options": {}}}, "hf-unlearn ddpm --forget_class=3 --learning_rate 0.5"),
         ({"training": {"outer_steps": 50}, "command": ["hf-unlearn", "ddpm"]}, "ddpm --max_train_steps 150"),
+        (
+            {"method": {"name": "sfron", "options": {"strength": "auto"}}, "command": None},
+            "the same with max_steps=150",
+        ),
         ({"method": {"name": "ssd", "options": {}}}, "--learning_rate=0.05 --method sfron"),
     ],
 )
@@ -161,6 +166,14 @@ def test_what_to_try_fits_the_method(changes, tried):
     record = generator(0.05, forget_accuracy=(ALL, ALL), retain_accuracy=KEPT)
     whole = run_record(**{**asdict(record), **changes, "outcome": None})
     assert outcome(whole).next.endswith(tried)
+
+
+def test_a_strength_that_was_found_is_held_back_by_drift():
+    """Where the rest broke, and no rate says how strong the run was: half the drift that it had."""
+    figures = models(forget_accuracy=(ALL, NONE), retain_drift=(None, figure(0.3, limit=0.2)))
+    record = replace(generator(), figures=run_record(figures=figures).figures)
+    record.method.options.update(AUTO)
+    assert outcome(record).state == BROKE and outcome(record).next.endswith("--forget_class=3 --max_retain_drift 0.15")
 
 
 def test_samples_that_a_command_left_out_are_generated_again():

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..methods import METHODS
-from .forgetting import Reading
+from .forgetting import Reading, is_number
 from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, RunRecord
 
 # Flag -> its other spelling on the command line, and the argument of the API.
@@ -33,11 +33,13 @@ def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = Fal
 
 def _strength(record: RunRecord, state: str, read: Reading, diverged: bool) -> dict[str, str]:
     """More or less of it: by the learning rate where the run had one, else by steps and the limit on drift."""
-    rate, steps = record.training.learning_rate, record.training.outer_steps or 1
+    found = record.method.options.get("strength") == "auto"  # a method that finds its strength took no rate
+    rate, steps = None if found else record.training.learning_rate, record.training.outer_steps or 1
     longer = {STEPS: f"{MORE_STEPS * steps}"}
     if state == BROKE_THE_REST:
         if not rate:
-            return {DRIFT: "0.05"}
+            drift = record.value("after", "retain_drift")
+            return {DRIFT: f"{drift / 2:.2g}" if is_number(drift) and drift > 0 else "0.05"}
         gentler = {RATE: f"{rate / (STRONGER if diverged else GENTLER):.3g}"}
         return {**gentler, **longer} if read.state == NOT_FORGOTTEN else gentler
     if read.lacks == "less":
