@@ -1,4 +1,4 @@
-"""A record of a run that never was, with every section."""
+"""Records of runs that never were: one with every section, and small ones of each family."""
 
 from typing import Any
 
@@ -76,3 +76,61 @@ def run_record(**changes: Any) -> RunRecord:
         created="2026-11-21",
     )
     return record_from_json({**values, **changes})
+
+
+COMMAND = ["hf-unlearn", "sd", "--concept", "a rocket", "--max_steps", "100"]
+
+
+def figure(value: float | None, samples: int = 128, **details: Any) -> dict[str, Any]:
+    """A loss, a distance or anything else that is no share."""
+    return {"value": value, "definition": "d", "samples": samples, "details": details}
+
+
+def models(**rows: tuple) -> dict[str, dict[str, Any]]:
+    """figures from name=(before, after) or (before, after, retrained), each (value, samples) or a metric."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, cells in rows.items():
+        for model, cell in zip(("before", "after", "retrained"), cells):
+            if cell is not None:
+                found.setdefault(model, {})[name] = share(*cell) if isinstance(cell, tuple) else cell
+    return found
+
+
+def generator(rate: float = 5e-4, **rows: tuple) -> RunRecord:
+    """A DDPM that forgets the class 3, without the figures that `run_record` has."""
+    training = {"outer_steps": 50, "learning_rate": rate, "batch_size": 64, "seed": 0}
+    command = ["hf-unlearn", "ddpm", "--forget_class=3", *([] if rate == 5e-4 else [f"--learning_rate={rate:g}"])]
+    loads = ["ClassConditionalDDPMPipeline"]
+    made = {"per_class": [], "forgets": "class", "command": command, "loads_with": loads}
+    return run_record(figures=models(**rows), training=training, **made)
+
+
+def painter(forgotten: str = "a rocket", rate: float = 1e-5, **rows: tuple) -> RunRecord:
+    """A text-to-image model that forgets a concept."""
+    return run_record(
+        figures=models(**rows),
+        family="TextToImage",
+        pipeline_tag="text-to-image",
+        forgotten=forgotten,
+        training={"outer_steps": 100, "learning_rate": rate, "batch_size": 4, "seed": 0},
+        per_class=[],
+        forgets="concept",
+        command=COMMAND,
+        loads_with=["StableDiffusionPipeline"],
+    )
+
+
+def classifier(forgets: str = "samples", **rows: tuple) -> RunRecord:
+    """A classifier that forgets 126 training images, or a class of which there are as many."""
+    return run_record(
+        figures=models(**rows),
+        family="Classification",
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        forgotten="126 training images" if forgets == "samples" else "class 3",
+        training={"outer_steps": 50, "learning_rate": 1e-4, "batch_size": 64, "seed": 0},
+        per_class=[],
+        forgets=forgets,
+        command=["hf-unlearn", "classify", "--learning_rate", "1e-4"],
+        loads_with=["ViTForImageClassification", "ViTImageProcessor"],
+    )

@@ -7,13 +7,14 @@ from records import run_record, share
 
 from hf_unlearn.__main__ import main
 from hf_unlearn.cli.commands.check import CRITERIA
+from hf_unlearn.report.outcome import outcome
 
 GAP = {"value": 1.5, "definition": "d", "samples": 10}
 
 
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
-    """`check(record, *arguments)`: (exit code, lines of output, error)."""
+    """`check(record, *arguments)`: (exit code, lines of output after that of the outcome, error)."""
 
     def call(record, *arguments):
         record.write(tmp_path)
@@ -21,7 +22,10 @@ def check(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             main()
         out, error = capsys.readouterr()
-        return stop.value.code, out.splitlines(), error
+        lines = out.splitlines()
+        if lines and "--json" not in arguments:
+            assert lines.pop(0) == outcome(record).line
+        return stop.value.code, lines, error
 
     return call
 
@@ -105,6 +109,17 @@ def test_json(check):
         ("max-forget", True, 0.01),
         ("max-average-gap", False, None),
     ]
+
+
+def test_forgotten_can_be_required(check):
+    """Alone or beside limits, and it is no limit on what else happened."""
+    assert check(run_record(), "--require-forgotten") == (0, ["pass  require-forgotten  the run is FORGOTTEN"], "")
+    losses = {model: {"forget_loss": share(0.5), "retain_loss": share(0.5)} for model in ("before", "after")}
+    code, lines, _ = check(run_record(figures=losses), "--require-forgotten", "--max-seconds", 100)
+    assert code == 1 and [line[:4] for line in lines] == ["pass", "fail"] and lines[1].endswith("is NOT TESTED")
+    found = json.loads(check(run_record(figures=losses), "--require-forgotten", "--json")[1][0])
+    assert found["passed"] is False and found["outcome"]["state"] == "NOT TESTED"
+    assert found["criteria"][0]["limit"] is None
 
 
 @pytest.mark.parametrize(

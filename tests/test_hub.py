@@ -31,7 +31,7 @@ from hf_unlearn.report.cards import write_card
 WRONG = "hf_" + "wRoNgToKeN9mN1pQ3sT5vX7zA2cD4fG6hJk"
 CARD = "---\nlibrary_name: diffusers\ntags: [hf-unlearn]\n---\n# A card\n"
 BESIDE = ["README.md", "before_after.png", "figures.json", "figures.md", "unlearning_report.json", "report.html"]
-BESIDE = [".eval_results/digits.yaml", *BESIDE]
+BESIDE = [".eval_results/digits.yaml", "verdict.svg", *BESIDE]
 SD = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"]
 SD += ["tokenizer/tokenizer_config.json", "text_encoder/config.json", "text_encoder/model.safetensors"]
 SD += [f"{part}/{file}" for part in ("unet", "vae") for file in ("config.json", "diffusion_pytorch_model.safetensors")]
@@ -249,8 +249,8 @@ def test_the_command_alone_and_its_help(hub, folders, tmp_path):
     env = environment(hub.url, tmp_path)
     done = subprocess.run([*run, folders / "ddpm", "user/plain"], env=env, capture_output=True, text=True)
     assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
-    assert done.stdout.startswith(f"{hub.url}/user/plain: pipeline of 11 files, commit ")
-    assert len(hub.files("user/plain")) == 11
+    assert done.stdout.startswith(f"{hub.url}/user/plain: pipeline of 12 files, commit ")
+    assert len(hub.files("user/plain")) == 12
     heavy = "import sys; sys.argv = ['hf-unlearn', 'publish', '--help']\nimport hf_unlearn.__main__ as m\n"
     heavy += "try: m.main()\nexcept SystemExit as stop: assert stop.code == 0\n"
     heavy += "print(sorted({'torch', 'transformers', 'diffusers', 'huggingface_hub'} & set(sys.modules)))"
@@ -376,7 +376,7 @@ def test_a_fault_in_the_middle_is_tried_again(hub, folders, command, monkeypatch
     hub.fail("POST", "/preupload/", status=503)
     code, _, error = command(folders / "ddpm", "user/ddpm")
     assert code == 0 and len(waited) == 3, error
-    assert len(hub.seen("PUT")) == 2 + 2 and len(hub.files("user/ddpm")) == 11
+    assert len(hub.seen("PUT")) == 2 + 2 and len(hub.files("user/ddpm")) == 12
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_a_fault_that_stays_is_one_line_and_no_commit(hub, folders, command, mon
     assert TOKEN not in error and WRONG not in error and "Traceback" not in error
     assert "user/ddpm" not in hub.repos or hub.files("user/ddpm") == {}
     fault.times = 0
-    assert command(folders / "ddpm", "user/ddpm")[0] == 0 and len(hub.files("user/ddpm")) == 11
+    assert command(folders / "ddpm", "user/ddpm")[0] == 0 and len(hub.files("user/ddpm")) == 12
     successes = [request for request in hub.seen("PUT") if request.status == 200]
     assert len(successes) == len({request.path for request in successes}) == 2  # nothing was sent twice
 

@@ -91,7 +91,7 @@ def test_its_role_and_value_reach_the_record_the_card_the_page_and_check(tmp_pat
     assert record.figures == figures and record.role("noticed_share") == role
     assert verdict(record).startswith("After unlearning class 3, noticed share fell from 90.0% to 25.0%")
     assert "| noticed share | 90.0% [" in card_table(record)
-    assert failures(record)[0] == "Noticed share is 25.0%, above a retrained model's 10.0%."
+    assert failures(record)[1] == "Noticed share is 25.0%, above a retrained model's 10.0%."
     assert "lower forgets more" in page(record, tmp_path)
     (most,) = (criterion for criterion in CRITERIA if criterion.name == "max-forget")
     assert [most.judge(record, limit).passed for limit in (0.25, 0.24)] == [True, False]

@@ -10,6 +10,8 @@ from huggingface_hub import ModelCard, metadata_load
 
 from hf_unlearn.evaluation import DIGITS_DDPM
 from hf_unlearn.evaluation.judge import ASSETS
+from hf_unlearn.report.badge import BADGE_FILE, badge
+from hf_unlearn.report.outcome import outcome
 from hf_unlearn.report.reading import read_record
 from hf_unlearn.report.record import RECORD_FILE, RunRecord
 
@@ -64,6 +66,7 @@ def test_the_card_is_rebuilt_from_its_record(folder, tool):
     assert (folder / "README.md").read_text() == tool.rebuilt(folder.name)
     assert '"/' not in (folder / RECORD_FILE).read_text()  # no path of a machine
     record = read_record(folder)
+    assert (folder / BADGE_FILE).read_text() == badge(outcome(record)) + "\n"
     assert record.picture is None or (folder / record.picture).stat().st_size < 400_000
 
 

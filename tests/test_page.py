@@ -9,7 +9,9 @@ from PIL import Image
 from records import run_record, share
 
 from hf_unlearn.__main__ import main
+from hf_unlearn.report.badge import COLOURS
 from hf_unlearn.report.charts import bars, line_chart, ticks
+from hf_unlearn.report.outcome import outcome
 from hf_unlearn.report.page import class_sections, loss_curves, page
 from hf_unlearn.report.verdict import headline_metric, shown, verdict
 from hf_unlearn.saliency.layers import by_module, by_prefix
@@ -259,6 +261,7 @@ def test_colours_can_be_told_apart(tmp_path):
     html = page(run_record(), tmp_path)
     palettes = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", html, re.S)]
     assert len(palettes) == 2 and contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert min(contrast("#ffffff", colour) for colour in COLOURS.values()) >= 4.5  # of the outcome, in both palettes
     for colours in palettes:
         for text in ("text", "soft", "link", "forgotten"):
             assert min(contrast(colours[text], colours[under]) for under in ("page", "panel")) >= 4.5, text
@@ -276,7 +279,8 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
         return stop.value.code, "".join(capsys.readouterr())
 
     code, text = call(tmp_path)
-    assert code == 0 and text.splitlines() == [verdict(run_record(figures={})), str(tmp_path / "report.html")]
+    said = [outcome(run_record(figures={})).line, verdict(run_record(figures={}))]
+    assert code == 0 and text.splitlines() == [*said, str(tmp_path / "report.html")]
     assert (tmp_path / "report.html").read_text() == page(run_record(figures={}), tmp_path)
     code, text = call(tmp_path, "--output", tmp_path / "new" / "page.html", "--json")
     assert code == 0 and '"figures": {}' in text and (tmp_path / "new" / "page.html").exists()

@@ -60,7 +60,7 @@ def test_metrics_that_come_later_and_sources_of_other_data(trainer, pipeline):
     assert record.data["forget"].source is None and record.base_model.name == "someone/ddpm"
     later = record.measured({"after": {"forget_loss": Metric(0.5, "loss", 5)}})
     assert later.value("after", "forget_loss") == 0.5 and record.figures == {}
-    assert replace(later, figures={}) == record
+    assert later.outcome is None and replace(later, figures={}, outcome=record.outcome) == record
 
 
 def test_a_value_that_is_not_finite_is_null(trainer, tmp_path):

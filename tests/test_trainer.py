@@ -160,8 +160,8 @@ def test_stops_when_retain_drifts_and_keeps_the_best(tmp_path, images):
     class Keep(type(trainer.early_stop)):
         def update(self, *scores):
             stop = super().update(*scores)
-            if self.best and self.best["step"] == self.trainer.state.global_step:
-                kept.update({n: v.clone() for n, v in self.trainer.objective.network.state_dict().items()})
+            if self.best and self.best["step"] == trainer.state.global_step > 0:
+                kept.update({n: v.clone() for n, v in trainer.objective.network.state_dict().items()})
             return stop
 
     trainer.early_stop.__class__ = Keep

@@ -12,7 +12,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_unlearn.report.badge import write_badge
 from hf_unlearn.report.cards import CARD_FILE, model_card
+from hf_unlearn.report.outcome import outcome
 from hf_unlearn.report.reading import read_record
 from hf_unlearn.report.record import RECORD_FILE
 
@@ -70,6 +72,7 @@ def main() -> None:
     for folder in sorted(RECIPES):
         path = CARDS / folder / CARD_FILE
         path.write_text(rebuilt(folder), encoding="utf-8")
+        write_badge(CARDS / folder, outcome(read_record(CARDS / folder)))
         print(path.relative_to(ROOT))
 
 

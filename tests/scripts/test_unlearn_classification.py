@@ -275,7 +275,7 @@ def test_push(hub, tmp_path, paths, run):
     code, output, error = run(*given)
     assert code == 0 and output.endswith(f"{hub.url}/user/without-two\n"), error
     names = {"README.md", "config.json", "figures.json", "figures.md", "model.safetensors", "preprocessor_config.json"}
-    assert set(hub.files("user/without-two")) == names | {"unlearning_report.json"}
+    assert set(hub.files("user/without-two")) == names | {"unlearning_report.json", "verdict.svg"}
     assert hub.files("user/without-two")["model.safetensors"] == (out / "model.safetensors").read_bytes()
     assert (out / "checkpoint-2/masks.safetensors").is_file() and not hub.repos["user/without-two"].private
     assert len(hub.seen("POST", "/create")) == 4 and len(hub.seen("POST", "/commit/")) == 2

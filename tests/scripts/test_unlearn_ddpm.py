@@ -226,7 +226,7 @@ def test_push(hub, tmp_path, image_folder, unconditional, run_script):
     assert code == 0 and output.endswith(f"{hub.url}/user/without-3\n"), error
     weights = "unet/diffusion_pytorch_model.safetensors"
     settings = {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"}
-    shown = {"README.md", "figures.json", "before_after.png", "unlearning_report.json"}
+    shown = {"README.md", "verdict.svg", "figures.json", "before_after.png", "unlearning_report.json"}
     assert {*settings, *shown, weights, "masks.safetensors"} == set(hub.files("user/without-3")) - {"figures.md"}
     assert hub.files("user/without-3")[weights] == (out / weights).read_bytes() and hub.repos["user/without-3"].private
     assert b'from_pretrained("user/without-3"' in hub.files("user/without-3")["README.md"]

@@ -99,7 +99,8 @@ def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, fin
     assert first.split("| model")[1] == again.split("| model")[1]
     assert pictures == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.png")}
     # The steps of the first run, not none; the figures may have been measured otherwise before.
-    assert replace(read_record(out), figures={}) == replace(run_before, figures={})
+    measured: dict = {"figures": {}, "outcome": None, "command": None}
+    assert replace(read_record(out), **measured) == replace(run_before, **measured)
     assert "[3/5] unlearn" in run(*command, "--learning_rate", "1e-3")
     assert (out / "unet/diffusion_pytorch_model.safetensors").read_bytes() != weights
     assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}

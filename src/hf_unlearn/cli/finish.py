@@ -1,13 +1,17 @@
 """How a script ends: the model card and the upload; and how it begins if it is to upload. See `upload`, `contents`."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..hub.upload import reserve
 from ..report.cards import BEGIN, CARD_FILE, write_card
+from ..report.outcome import judged, outcome
 from ..report.reading import read_record
 from ..report.record import RECORD_FILE, RunRecord
+from ..report.verdict import verdict
 
 
 def prepare_repo(training: Any, revision: str | None = None) -> str | None:
@@ -53,12 +57,22 @@ def push(trainer: Any, repo: str, with_masks: bool = False) -> str:
         raise OSError(f"{error}. The result is in {folder}: hf-unlearn publish {folder} {repo}") from None
 
 
-def finish(training: Any, repo: str | None, record: RunRecord, table: str, trainer: Any) -> None:
-    """How a script ends: the record, the card, the table on the screen, and the upload if `repo` was made."""
-    folder = training.output_dir
+def finish(
+    training: Any, repo: str | None, record: RunRecord, table: str, trainer: Any, command: Sequence[str] | None = None
+) -> None:
+    """How a script ends: the record, the card, the outcome and the table on the screen, and the upload if `repo` was
+    made.
+
+    Args:
+        command: words of the command with whole paths, which the record does not keep: on the screen, what to try next
+            can be run as it stands.
+    """
+    folder, record = training.output_dir, judged(record)
+    here = replace(record, command=list(command)) if command is not None else record
     record.write(folder)
     write_card(folder, record, repo)
     shown = f"{folder}/{record.picture} shows it; " if record.picture else ""
-    print(f"\n{table}\n\n{shown}{folder}/README.md says more, and how to load it.")
+    print(f"\n{outcome(here).line}\n{verdict(record)}\n\n{table}\n")
+    print(f"{shown}{folder}/README.md says more, and how to load it.")
     if repo is not None:
         print(push(trainer, repo, training.push_masks))

@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
+from ..common.errors import redact
 from ..methods import METHODS, Method
 from .grouping import Formatter, Help, group, once
 from .terminal import CommandParser, OneLineErrors, check_writable, run
 
-__all__ = ["CommandParser", "OneLineParser", "check_writable", "parse", "resolved", "run"]
+__all__ = ["CommandParser", "OneLineParser", "check_writable", "parse", "resolved", "run", "without_secrets"]
 
 
 class OneLineParser(OneLineErrors, HfArgumentParser):
@@ -189,6 +190,18 @@ SECRETS = {"hub_token", "push_to_hub_token"}
 def resolved(parts: Sequence[Any]) -> str:
     """Return all values of a run but its secrets as YAML that --config takes back."""
     return yaml.safe_dump({k: v for k, v in values_of(parts).items() if k not in SECRETS}, sort_keys=False)
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Return the words of a command but for the flags of secrets and their values, and with no token in the others."""
+    kept: list[str] = []
+    hiding = False
+    for word in words:
+        if word.startswith("--"):
+            hiding = word[2:].partition("=")[0].replace("-", "_") in SECRETS
+        if not hiding:
+            kept.append(redact(word))
+    return kept
 
 
 def values_of(parts: Sequence[Any]) -> dict[str, Any]:

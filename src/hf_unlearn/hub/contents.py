@@ -16,6 +16,7 @@ from ..common.untrusted import check_folder, read_json, shards
 
 BESIDE = (
     "README.md",
+    "verdict.svg",
     "before_after.png",
     "samples_before.png",
     "samples_after.png",

@@ -6,7 +6,9 @@ from ..evaluation.metric import Metric, is_share, share_interval
 from ..evaluation.tables import markdown_table
 from .escaping import markdown
 from .made import sampler_of
-from .record import RunRecord
+from .outcome import outcome
+from .record import FORGOTTEN, RunRecord
+from .retained import WORSE, WORSE_RATIO, fell, worse
 from .verdict import shown
 
 MODELS = ("before", "after", "retrained")
@@ -114,13 +116,17 @@ def generation_call(record: RunRecord) -> str:
 
 
 def failures(record: RunRecord) -> list[str]:
-    """Sentences on what the metrics show against the model.
+    """Sentences on what the metrics show against the model; none only where the run is FORGOTTEN.
 
-    Retention that got worse, what remains of the forgotten, and what tells the model from a retrained one. A distance
-    to the retrained model counts where it grew, a membership metric where the retrained model's value lies outside
-    the interval of the unlearned one's.
+    The outcome first if it is another. Then retention that got worse beyond its interval or tolerance (`retained`),
+    what remains of the forgotten, and what tells the model from a retrained one. A distance to the retrained model
+    counts where it grew, a membership metric where the retrained model's value lies outside the interval of the
+    unlearned one's.
     """
-    found = [line for name in record.figures.get("after", {}) for line in _against(record, name)]
+    end = outcome(record)
+    found = [] if end.state == FORGOTTEN else [f"{end.state.lower()}: {end.evidence}."]
+    retained = worse(record)
+    found += [line for name in record.figures.get("after", {}) for line in _against(record, name, name in retained)]
     lost = [
         (row.before - row.after, row.before, row.after, row.name)
         for row in record.per_class
@@ -128,25 +134,31 @@ def failures(record: RunRecord) -> list[str]:
     ]
     if lost:
         drop, before, after, name = max(lost, key=lambda row: row[0])
-        if drop > 0:
+        if fell(before, after, _samples_of_a_class(record), WORSE):
             found.append(f"of the retained classes, {name} lost most: {before:.1%} to {after:.1%}.")
     return [f"{text[0].upper()}{text[1:]}" for text in found]
 
 
-def _against(record: RunRecord, name: str) -> list[str]:
-    """What one metric shows against the model."""
+def _samples_of_a_class(record: RunRecord) -> int | None:
+    """Samples behind a row of `per_class`, where every retained class had as many; None if that is not known."""
+    classes = sum(not row.forget for row in record.per_class)
+    metric = record.figures.get("after", {}).get("retain_accuracy")
+    return None if metric is None or metric.samples < classes else metric.samples // classes
+
+
+def _against(record: RunRecord, name: str, worse: bool) -> list[str]:
+    """What one metric shows against the model; `worse` if it is one of the retained that got worse."""
     (part, less), value = record.role(name), record.value("after", name)
     before, retrained = record.value("before", name), record.value("retrained", name)
     if value is None:
         return []
     found = []
-    moved = before is not None and shown(name, value) != shown(name, before)
-    rose, fell = before is not None and value > before, before is not None and value < before
-    if part == "retain" and less is not None and moved and (rose if less else fell):
+    rose = before is not None and value > WORSE_RATIO * before
+    if worse:
         found.append(f"{change(record, name)}.")
     if part == "forget" and less and retrained is not None and value > retrained:
         found.append(f"{title(name)} is {shown(name, value)}, above a retrained model's {shown(name, retrained)}.")
-    if (name.endswith("_to_retrained") or (part == "privacy" and less is True)) and moved and rose:
+    if (name.endswith("_to_retrained") or (part == "privacy" and less is True)) and rose:
         found.append(f"{change(record, name)}, farther from a retrained model.")
     samples = record.figures["after"][name].samples
     if part == "privacy" and is_share(name) and retrained is not None and samples > 0:

@@ -17,10 +17,12 @@ from huggingface_hub.utils import yaml_dump
 from ..common.files import write_text
 from ..evaluation.metric import is_share
 from ..hub.origin import LICENCE_KEYS
+from .badge import BADGE_FILE, write_badge
 from .card_text import card_table, definitions, failures, generation_call, mask_sentence, scheduler_class
 from .escaping import FILTERS
 from .eval_results import eval_results, hub_datasets, write_entries
 from .made import how_it_was_made
+from .outcome import outcome
 from .record import RunRecord
 from .verdict import verdict
 
@@ -31,7 +33,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 
 
 def write_card(folder: str | Path, record: RunRecord, repo: str | None = None) -> Path:
-    """Write or update README.md of a result, and its `.eval_results`; returns the path of the card.
+    """Write or update README.md of a result, its badge and its `.eval_results`; returns the path of the card.
 
     Args:
         repo: the id it will be loaded by, if it is published; default the folder's name.
@@ -47,6 +49,7 @@ def write_card(folder: str | Path, record: RunRecord, repo: str | None = None) -
     except ValueError as error:
         raise ValueError(f"{path} cannot be updated: {error}") from error
     write_text(path, text)
+    write_badge(folder, outcome(record))
     write_entries(folder, record)
     return path
 
@@ -161,6 +164,8 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
         link=data.get("license_link"),
         inherited=bool(inherited) and all(data.get(key) == value for key, value in inherited.items()),
         table=card_table(record),
+        outcome=outcome(record),
+        badge=BADGE_FILE,
         verdict=verdict(record),
         definitions=definitions(record),
         failures=failures(record),

@@ -11,8 +11,10 @@ from typing import Any
 
 from .. import __version__
 from ..saliency.layers import by_prefix
+from .badge import COLOURS
 from .charts import bars, line_chart
 from .made import how_it_was_made
+from .outcome import outcome
 from .record import EnvironmentRecord, HistoryEntry, RunRecord
 from .verdict import LIMITS, headline_metric, in_words, shown, verdict
 
@@ -39,9 +41,12 @@ def page(record: RunRecord, folder: str | Path) -> str:
         lstrip_blocks=True,
     )
     templates.filters |= {"words": in_words, "value": _value, "facts": _facts}
+    found = outcome(record)
     said = dict(
         record=record,
         version=__version__,
+        outcome=found,
+        colour=COLOURS[found.state],
         verdict=verdict(record),
         limits=LIMITS,
         models=[m for m in MODELS if m in record.figures] + [m for m in record.figures if m not in MODELS],

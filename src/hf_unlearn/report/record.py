@@ -17,6 +17,8 @@ from ..families.description import Description
 RECORD_FILE = "unlearning_report.json"
 SCHEMA_VERSION = 2
 LogRow = dict[str, float | None]
+STATES = ("FORGOTTEN", "PARTLY FORGOTTEN", "NOT FORGOTTEN", "BROKE THE REST", "NOT TESTED")
+FORGOTTEN, PARTLY_FORGOTTEN, NOT_FORGOTTEN, BROKE_THE_REST, NOT_TESTED = STATES
 
 
 class MaskRow(NamedTuple):
@@ -165,6 +167,22 @@ class EnvironmentRecord:
     python: Annotated[str, "version of Python"] = ""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to, in one word and one sentence; `outcome.outcome` says it of a record."""
+
+    state: Annotated[
+        str, "`FORGOTTEN`, `PARTLY FORGOTTEN`, `NOT FORGOTTEN`, `BROKE THE REST` or `NOT TESTED` (docs/tuning.md)"
+    ]
+    evidence: Annotated[str, "the metric that the state rests on, with its 95 % interval if it is a share"]
+    next: Annotated[str, "what to try next: a command, or an argument to change where no command made the run"] = ""
+
+    @property
+    def line(self) -> str:
+        """All of it, as every place shows it first."""
+        return f"{self.state}: {self.evidence}. Try: {self.next}" if self.next else f"{self.state}: {self.evidence}."
+
+
 @dataclass
 class RunRecord:
     """One run. The file has the fields under the same names."""
@@ -196,6 +214,13 @@ class RunRecord:
     )
     adapter: Annotated[AdapterRecord | None, "the trained adapter; null where the network's own weights moved"] = None
     created: Annotated[str, "day of the run, `YYYY-MM-DD`"] = ""
+    forgets: Annotated[
+        str | None, "what was to be forgotten is a `class`, some `samples` or a `concept`; null in older files"
+    ] = None
+    command: Annotated[
+        list[str] | None, "words of the command that made the run, without secrets; null where Python did"
+    ] = None
+    outcome: Annotated[Outcome | None, "what the run came to; null in older files"] = None
     schema_version: Annotated[int, f"version of this layout: {SCHEMA_VERSION}"] = SCHEMA_VERSION
 
     def value(self, model: str, metric: str) -> float | None:
@@ -209,8 +234,8 @@ class RunRecord:
         return next((role for role in named if role is not None), role_of(metric))
 
     def measured(self, figures: dict[str, dict[str, Metric]]) -> "RunRecord":
-        """The same run with these metrics: {"before": {name: Metric}, "after": ...}."""
-        return replace(self, figures={model: dict(row) for model, row in figures.items()})
+        """The same run with these metrics, {"before": {name: Metric}, "after": ...}, and no outcome yet."""
+        return replace(self, figures={model: dict(row) for model, row in figures.items()}, outcome=None)
 
     def write(self, folder: str | Path) -> Path:
         """Write RECORD_FILE to `folder` and return its path. A value that is not finite is null."""

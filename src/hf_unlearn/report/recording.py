@@ -4,7 +4,7 @@ import platform
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..data.streaming import RetainStream
 from ..evaluation.metric import Metric, version_of
 from ..hub.origin import describe_base
 from ..saving.adapters import adapter_ranks
+from .outcome import judged
 from .reading import from_json
 from .record import (
     AdapterRecord,
@@ -48,6 +49,8 @@ def record_run(
     sources: dict[str, str] | None = None,
     per_class: Sequence[dict[str, Any]] = (),
     picture: str | None = "before_after.png",
+    forgets: str | None = None,
+    command: Sequence[str] | None = None,
 ) -> RunRecord:
     """Make the record of a trainer whose `train` is over.
 
@@ -58,6 +61,12 @@ def record_run(
         sources: where the forget and the retain data come from, and those of the metrics where they are others, in
             words or as Hub ids. Folder paths are cut to their last part, because the record may be published.
         per_class: rows of `class_rows`.
+        forgets: "class", "samples" or "concept"; by default what model and labels say: a class where no retain sample
+            has a label of a forget sample.
+        command: words of the command that made the run, without secrets. Paths in it are cut too.
+
+    Returns:
+        The record with its `outcome`.
     """
     objective, method = trainer.objective, trainer.method
     tag = next((TAGS[k] for k in reversed(objective.kinds) if k in TAGS), "unconditional-image-generation")
@@ -95,8 +104,39 @@ def record_run(
         ),
         loads_with=objective.loads_with,
         created=str(date.today()),
+        forgets=forgets or _forgets(trainer),
+        command=None if command is None else public_command(command),
     )
-    return run.measured(figures)
+    return judged(run.measured(figures))
+
+
+def remeasured(
+    record: RunRecord, figures: dict[str, dict[str, Metric]], command: Sequence[str] | None = None
+) -> RunRecord:
+    """The record of a finished run that was measured again, perhaps by a command with other flags."""
+    return judged(replace(record, command=public_command(command) if command else record.command).measured(figures))
+
+
+def _forgets(trainer: Any) -> str:
+    """Whether a concept, whole classes or some samples of classes that stay were to be forgotten."""
+    if "text to image" in trainer.objective.kinds:
+        return "concept"
+    parts = (trainer.forget_dataset, trainer.retain_dataset)
+    forget, retain = (None if part is None else labels_of(part) for part in parts)
+    return "class" if forget and retain and not set(forget) & set(retain) else "samples"
+
+
+def public_command(words: Sequence[str]) -> list[str]:
+    """A command whose paths say no more about a machine than `_public` lets them: absolute ones, those from the home
+    folder and those that lead upwards are cut to their last part. Others are needed to run it again as it was."""
+    return [_cut(word) for word in words]
+
+
+def _cut(word: str) -> str:
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    path = Path(value)
+    far = value.startswith(("~", "../")) or (path.is_absolute() and len(path.parts) > 2)
+    return f"{flag}{equals}{path.name}" if far else word
 
 
 def _training(trainer: Any) -> TrainingRecord:

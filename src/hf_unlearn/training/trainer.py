@@ -59,6 +59,7 @@ class UnlearnTrainer(Trainer):
 
     args: UnlearnConfig
     model: Any  # transformers' name for the objective
+    hub_model_id: Any
     exported: tuple[str, ...] = ()  # files that the last `save_model` wrote, relative to its folder
 
     def __init__(
@@ -155,9 +156,8 @@ class UnlearnTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Take one outer step: draws, the method's fast steps, then the stock step (forward and backward)."""
         model.train()
-        done, total = self.state.global_step, self.state.max_steps
-        self.interrupt.begin(done)
-        inputs = self.step.begin(model, self.optimizer, self._prepare_inputs(inputs), done, total)
+        self.interrupt.begin(done := self.state.global_step)
+        inputs = self.step.begin(model, self.optimizer, self._prepare_inputs(inputs), done, self.state.max_steps)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.step.end(loss)
         return loss

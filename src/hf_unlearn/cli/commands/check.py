@@ -13,6 +13,7 @@ from ..terminal import CommandParser
 if TYPE_CHECKING:
     from ...report.record import RunRecord
 
+REQUIRED = "require-forgotten"
 Found = dict[str, float | None]  # metric -> value, None where it was not measured
 
 
@@ -21,7 +22,7 @@ class Result:
     """One criterion: the worst of the metrics that it is about, or why there is none."""
 
     criterion: str
-    limit: float
+    limit: float | None
     passed: bool
     figure: str | None
     value: float | None
@@ -160,31 +161,40 @@ def check_command(argv: list[str]) -> None:
     parser = CommandParser(
         prog="hf-unlearn check",
         allow_abbrev=False,
-        description="Compare a run with limits: exit code 0 if it keeps all of them, 1 if not, 2 for wrong usage. "
-        "A metric that was not measured fails.",
+        description="Say what a run came to and compare it with limits: exit code 0 if it keeps all of them, 1 if "
+        "not, 2 for wrong usage. A metric that was not measured fails.",
     )
     parser.add_argument("run_dir", help="Output folder of a run, with its unlearning_report.json.")
     for criterion in CRITERIA:
         unit = ", a share from 0 to 1" if criterion.share else ""
         parser.add_argument(f"--{criterion.name}", type=number, metavar="LIMIT", help=f"{criterion.help}{unit}")
+    parser.add_argument(f"--{REQUIRED}", action="store_true", help="Fail unless the run is FORGOTTEN.")
     parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
     options = parser.parse_args(argv)
     limits = {c.name: getattr(options, c.name.replace("-", "_")) for c in CRITERIA}
     given = [c for c in CRITERIA if limits[c.name] is not None]
-    if not given:
-        parser.error(f"no limit: give at least one of {', '.join(f'--{c.name}' for c in CRITERIA)}")
+    if not given and not options.require_forgotten:
+        names = ", ".join(f"--{name}" for name in (*(c.name for c in CRITERIA), REQUIRED))
+        parser.error(f"no limit: give at least one of {names}")
     for c in given:
         if c.share and not 0 <= limits[c.name] <= 1:
             parser.error(f"--{c.name} is a share from 0 to 1, got {limits[c.name]:g}")
+    from ...report.outcome import outcome
     from ...report.reading import read_record
+    from ...report.record import FORGOTTEN
 
     record = read_record(options.run_dir)
+    found = outcome(record)
     results = [c.judge(record, limits[c.name]) for c in given]
+    if options.require_forgotten:
+        results.append(Result(REQUIRED, None, found.state == FORGOTTEN, None, None, f"the run is {found.state}"))
     passed = all(result.passed for result in results)
     if options.json:
-        print(json.dumps({"passed": passed, "criteria": [asdict(result) for result in results]}))
+        said = {"passed": passed, "outcome": asdict(found), "criteria": [asdict(result) for result in results]}
+        print(json.dumps(said))
     else:
-        width = max(len(c.name) for c in given)
+        print(found.line)
+        width = max(len(result.criterion) for result in results)
         for r in results:
             print(f"{'pass' if r.passed else 'fail'}  {r.criterion:{width}}  {r.reason}")
     sys.exit(0 if passed else 1)

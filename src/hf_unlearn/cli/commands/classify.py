@@ -96,4 +96,4 @@ def classify_command(argv: list[str]) -> None:
     from ..runs.skeleton import execute
 
     others = given_arguments(parts[4])
-    execute(ClassifierRun([*parts[:4], others, parts[5]], others))
+    execute(ClassifierRun([*parts[:4], others, parts[5]], others), "classify", argv)

@@ -50,4 +50,4 @@ def ddpm_command(argv: list[str]) -> None:
     from ..runs.ddpm import DDPMRun
     from ..runs.skeleton import execute
 
-    execute(DDPMRun(parts))
+    execute(DDPMRun(parts), "ddpm", argv)

@@ -52,4 +52,4 @@ def dit_command(argv: list[str]) -> None:
     from ..runs.dit import DiTRun
     from ..runs.skeleton import execute
 
-    execute(DiTRun(parts))
+    execute(DiTRun(parts), "dit", argv)

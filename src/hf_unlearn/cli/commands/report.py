@@ -1,6 +1,7 @@
 """hf-unlearn report RUN_DIR: a run's record as one HTML page."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from ...common.files import write_text
@@ -19,6 +20,7 @@ def report_command(argv: list[str]) -> None:
         "--json", action="store_true", help="Print the path of the page, the verdict and the metrics as JSON."
     )
     options = parser.parse_args(argv)
+    from ...report.outcome import outcome
     from ...report.page import page
     from ...report.reading import read_record
     from ...report.verdict import verdict
@@ -30,8 +32,10 @@ def report_command(argv: list[str]) -> None:
     text = page(record, options.run_dir)
     check_writable(str(path.parent))
     write_text(path, text)
+    found = outcome(record)
     if options.json:
         figures = {model: {name: m.as_dict() for name, m in row.items()} for model, row in record.figures.items()}
-        print(json.dumps({"report": str(path), "verdict": verdict(record), "figures": figures}))
+        said = {"report": str(path), "outcome": asdict(found), "verdict": verdict(record), "figures": figures}
+        print(json.dumps(said))
         return
-    print(f"{verdict(record)}\n{path}")
+    print(f"{found.line}\n{verdict(record)}\n{path}")

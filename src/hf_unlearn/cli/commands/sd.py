@@ -99,4 +99,4 @@ def sd_command(argv: list[str]) -> None:
     from ..runs.sd import TextToImageRun
     from ..runs.skeleton import execute
 
-    execute(TextToImageRun(parts))
+    execute(TextToImageRun(parts), "sd", argv)

@@ -53,6 +53,10 @@ class ClassifierRun(Run):
         return f"class {', '.join(names_of(class_ids(self.data.forget_class, config), config))}"
 
     @property
+    def forgets(self) -> str:
+        return "class" if self.data.forget_class else "samples"
+
+    @property
     def sources(self) -> dict[str, str]:
         return self.data.sources(self.test)
 

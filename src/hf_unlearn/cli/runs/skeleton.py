@@ -12,12 +12,12 @@ from ...evaluation.progress import progress_figures
 from ...evaluation.registry import extra_metrics, joined, registered_metrics
 from ...report.reading import read_record
 from ...report.record import RunRecord
-from ...report.recording import record_run
+from ...report.recording import record_run, remeasured
 from ...saving.export import load_saved
 from ...training.config import UnlearnConfig, check_precision
 from ...training.trainer import UnlearnTrainer
 from ..finish import finish, prepare_repo
-from ..parsing import resolved
+from ..parsing import resolved, without_secrets
 from ..stages import AGAIN, Stages
 from ..terminal import check_writable
 from .early import check_arguments, check_flags, check_model
@@ -36,6 +36,7 @@ class Run:
         holdout: samples that a classifier was never trained on, and that no figure is taken on.
         base_model, revision: folder or Hub id of the original and its revision.
         picture: file in the output folder that shows the result; None if there is none.
+        command: words of the command, without secrets; `execute` knows them.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("data", "unlearn", "save", "evaluate")
@@ -54,6 +55,7 @@ class Run:
         self.base_model: str | None = None
         self.revision: str | None = None
         self.picture: str | None = "before_after.png"
+        self.command: list[str] | None = None
 
     # ---- what a family fills in -------------------------------------------------------------------
     @property
@@ -65,6 +67,11 @@ class Run:
     def sources(self) -> dict[str, str]:
         """Where the data come from."""
         raise NotImplementedError
+
+    @property
+    def forgets(self) -> str | None:
+        """Whether that is a "class", "samples" or a "concept"; None: as the labels say."""
+        return None
 
     @property
     def hub_revision(self) -> str | None:
@@ -120,7 +127,8 @@ class Run:
     ) -> RunRecord:
         """Return the record of the run."""
         base = (self.base_model, self.revision)
-        return record_run(trainer, self.forgotten, metrics, *base, self.sources, rows, picture=self.picture)
+        known: dict[str, Any] = {"picture": self.picture, "forgets": self.forgets, "command": self.command}
+        return record_run(trainer, self.forgotten, metrics, *base, self.sources, rows, **known)
 
     def registered(self, trainer: UnlearnTrainer) -> dict[str, Metric]:
         """Return the metrics of other packages for the model as it is now; nothing but in the main process."""
@@ -148,8 +156,13 @@ class DiffusionRun(Run):
         self.losses["after"] = trainer.evaluate()
 
 
-def execute(run: Run) -> None:
-    """Do the whole run, or with --dry_run print its configuration."""
+def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None:
+    """Do the whole run, or with --dry_run print its configuration.
+
+    Args:
+        name, argv: the command that asked for it, such as "sd", and its words, which the record keeps.
+    """
+    run.command = None if name is None else without_secrets(["hf-unlearn", name, *argv])
     training = run.training
     if training.dry_run:
         print(resolved(run.parts) + (f"# {run.plan}\n" if run.plan else ""), end="")
@@ -203,10 +216,10 @@ def execute(run: Run) -> None:
     table, metrics, rows = run.evaluate(trainer)
     metrics = {model: joined(own, measured.get(model, {})) for model, own in metrics.items()}
     if made_from is not None:
-        record = read_record(training.output_dir).measured(metrics)
+        record = remeasured(read_record(training.output_dir), metrics, run.command)
     else:
         record = run.record(trainer, metrics, rows)
-    finish(training, repo, record, table, trainer)
+    finish(training, repo, record, table, trainer, run.command)
 
 
 def has_record(folder: str, show: bool) -> bool:
