@@ -3,6 +3,8 @@
 from ..training.progress import Progress
 from .metric import Metric, version_of
 
+DRIFT_LIMIT = 1.0  # retained outputs that have moved as far as the forgotten ones had to go are not what they were
+
 
 def progress_figures(found: Progress | None) -> dict[str, Metric]:
     """forget_progress and retain_drift of the unlearned model (`training.progress`); nothing if not measured."""
@@ -27,5 +29,6 @@ def progress_figures(found: Progress | None) -> dict[str, Metric]:
             "forgotten ones have to go",
             found.draws,
             library,
+            {"limit": DRIFT_LIMIT},
         )
     return metrics

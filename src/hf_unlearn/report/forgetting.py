@@ -4,12 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ..evaluation.metric import Metric, difference_interval, is_share, share_interval
+from ..evaluation.metric import FEWEST, Metric, difference_interval, is_share, share_interval
 from ..families.concepts import PRESETS
 from .record import FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, PARTLY_FORGOTTEN, RunRecord
 from .verdict import in_words
 
-LEAST = 30  # forgotten samples, below which no state is told
 NEAR = 0.05  # a share this close to its target has reached it
 SHOWN = 0.2  # share of the original's pictures below which it did not show what was to be forgotten
 TOLD = 0.015  # gap of the original's accuracies below which accuracy cannot show forgetting
@@ -123,8 +122,8 @@ def _share(record: RunRecord, name: str) -> Reading:
     things, verb = _words(record, name)
     if after is None:
         return Reading(NOT_TESTED, f"{in_words(name)} has no value", "value")
-    if after[1] < LEAST:
-        return Reading(NOT_TESTED, f"only {after[1]} {things} were looked at: at least {LEAST} are needed", "samples")
+    if after[1] < FEWEST:
+        return Reading(NOT_TESTED, f"only {after[1]} {things} were looked at: at least {FEWEST} are needed", "samples")
     if before is None:
         return Reading(NOT_TESTED, f"{in_words(name)} of the original was not measured", "before")
     target = retrained[0] if retrained is not None else 0.0
@@ -158,8 +157,8 @@ def _progress(record: RunRecord, name: str) -> Reading:
     draws = metric.details.get("draws", metric.samples)
     if not numbers or not is_number(draws):
         return Reading(NOT_TESTED, f"{in_words(name)} has no value", "value")
-    if draws < LEAST:
-        return Reading(NOT_TESTED, f"progress was measured on {draws} draws: at least {LEAST} are needed", "samples")
+    if draws < FEWEST:
+        return Reading(NOT_TESTED, f"progress was measured on {draws} draws: at least {FEWEST} are needed", "samples")
     least = min(numbers)
     state = FORGOTTEN if least >= REACHED else NOT_FORGOTTEN if least < HALF else PARTLY_FORGOTTEN
     where = f", where they went least of {len(bins)} ranges of timesteps" if len(numbers) > 1 else ""
@@ -197,8 +196,8 @@ def _by_accuracy(record: RunRecord) -> Reading | None:
     old_target, new_target = (_target(record, model, "accuracy") for model in ("before", "after"))
     if old is None or new is None or old_target is None or new_target is None:
         return None
-    if new[1] < LEAST:
-        return Reading(NOT_TESTED, f"only {new[1]} samples were forgotten: at least {LEAST} are needed", "samples")
+    if new[1] < FEWEST:
+        return Reading(NOT_TESTED, f"only {new[1]} samples were forgotten: at least {FEWEST} are needed", "samples")
     retrained = measured(record, "retrained", "forget_accuracy") is not None
     by = "by a model retrained without them" if retrained else "for images that it never saw"
     gap, left = old[0] - old_target[0], new[0] - new_target[0]
@@ -238,7 +237,7 @@ def _by_loss(record: RunRecord) -> Reading | None:
     """The same for losses, which still tell the samples apart where accuracies do not."""
     old, new = (measured(record, model, "forget_loss") for model in ("before", "after"))
     old_target, new_target = (_target(record, model, "loss") for model in ("before", "after"))
-    if old is None or new is None or old_target is None or new_target is None or new[1] < LEAST:
+    if old is None or new is None or old_target is None or new_target is None or new[1] < FEWEST:
         return None
     gap, left = old_target[0] - old[0], new_target[0] - new[0]
     if gap <= TOLD_LOSS * abs(old_target[0]):

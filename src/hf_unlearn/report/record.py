@@ -62,7 +62,9 @@ class TrainingRecord:
     """How long and how fast."""
 
     outer_steps: Annotated[int | None, "outer steps that were taken"] = None
-    learning_rate: Annotated[float | None, "learning rate of the retain steps"] = None
+    learning_rate: Annotated[
+        float | None, "learning rate of the retain steps; null where the run found its strength"
+    ] = None
     batch_size: Annotated[int | None, "forget samples, and as many retain samples, in a step of all processes"] = None
     seed: Annotated[int | None, "random seed"] = None
     precision: Annotated[str | None, "`fp32`, `bf16` or `fp16`: what a step computed in"] = None

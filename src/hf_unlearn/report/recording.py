@@ -143,7 +143,7 @@ def _training(trainer: Any) -> TrainingRecord:
     args = trainer.args
     return TrainingRecord(
         outer_steps=trainer.outer_steps,
-        learning_rate=args.learning_rate,
+        learning_rate=None if trainer.step.strength is not None else args.learning_rate,
         batch_size=args.train_batch_size * args.world_size,
         seed=args.seed,
         precision=trainer.step.precision,

@@ -58,6 +58,8 @@ class Probe:
     def __init__(self, objective: Objective, draws: Draws, forget: Any, retain: Any, targets: Tensor | None = None):
         self.objective, self.targets = objective, targets
         self.chosen = spread(len(forget), SAMPLES)
+        if not objective.labels_are_targets:  # a sample may be met again, with other draws
+            self.chosen = (self.chosen * -(-SAMPLES // len(self.chosen)))[:SAMPLES]
         self.forget = self._batches(draws, forget, self.chosen, forgotten=True)
         given = [] if retain is None else spread(len(retain), SAMPLES)
         self.retain = self._batches(draws, retain, given, forgotten=False)
