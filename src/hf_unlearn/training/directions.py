@@ -23,7 +23,7 @@ def directions(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
                 continue
             step = state["step"]
             first, second = local(state["exp_avg"]), local(state["exp_avg_sq"])
-            step = step.to(first.device)
+            step = step.to(first.device, torch.float64)  # in float32, 1 - 0.999 has lost four of its digits
             spread = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
             yield p, (first / (1 - beta1**step)).div_(spread)
 
