@@ -157,6 +157,11 @@ class Method:
         """Whether the network is trained in eval mode: without dropout, and with batch statistics as they are."""
         return False
 
+    @property
+    def needs_unseen(self) -> bool:
+        """Whether it uses what a classifier would say of its forget samples, had it never seen them."""
+        return False
+
     def at_rate(self) -> Self:
         """This method for a run whose learning rate is given."""
         return self

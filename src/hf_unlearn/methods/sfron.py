@@ -177,8 +177,12 @@ class SFRon(Method):
         return 0.02 if self.forget_loss == "unseen" else 0.1  # a divergence grows with the logarithm of a probability
 
     @property
+    def needs_unseen(self) -> bool:
+        return self.forget_loss == "unseen"
+
+    @property
     def still(self) -> bool:
-        return self.forget_loss == "unseen"  # whose targets are the original's, in eval mode
+        return self.needs_unseen  # whose targets are the original's, in eval mode
 
     def at_rate(self) -> "SFRon":
         return replace(self, strength="rate")

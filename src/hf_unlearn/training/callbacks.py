@@ -51,7 +51,10 @@ class UntilForgotten(TrainerCallback):
         return state.global_step >= last
 
     def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= self.over(state)
+        if self.over(state):  # with what stock callbacks do at the last step of a run that takes all of them
+            control.should_training_stop = True
+            control.should_evaluate |= args.eval_strategy == "steps" and args.eval_delay <= state.global_step
+            control.should_save |= args.save_strategy == "steps"
 
 
 class UnlearnProgress(ProgressCallback):

@@ -138,6 +138,23 @@ class Sets:
         return {name: part for name, part in (("forget", self.forget), ("retain", self.retain)) if part is not None}
 
 
+def _say_what_lacks(objective: Objective, wanted: Method, method: Method, args: UnlearnConfig, retain: Any) -> None:
+    """Warn in one line where the data keep a method from finding its strength, not what it was told."""
+    told = getattr(wanted, "forget_loss", "auto") != "auto" or not (wanted.finds_strength and args.find_strength)
+    if told or method.finds_strength or not objective.labels_are_targets:
+        return
+    lacks, remedy = "samples of retained classes without held-out ones", "holdout_dataset (--validation_data_dir)"
+    if isinstance(retain, RetainStream):
+        lacks, remedy = (
+            "a stream of retain samples, whose classes are not known before",
+            "a retain set that has a length",
+        )
+    LOGGER.warning(
+        f"{method.name} cannot find its strength for {lacks}, and takes the learning rate {args.learning_rate:g}: "
+        f"pass {remedy}"
+    )
+
+
 def checked_sets(
     objective: Objective,
     method: Method,
@@ -179,11 +196,12 @@ def checked_sets(
                 objective.check_range(*limits)
     objective.know(forget, retain, holdout)
     wanted, method = method, resolved_method(objective, method, args)
-    if wanted.finds_strength and args.find_strength and not method.finds_strength and objective.labels_are_targets:
-        LOGGER.warning(
-            f"{method.name} cannot find its strength for samples of retained classes without held-out ones, and takes "
-            f"the learning rate {args.learning_rate:g}: pass holdout_dataset (--validation_data_dir)"
+    if method.needs_unseen and not objective.knows_unseen:
+        raise ValueError(
+            "forget_loss='unseen' needs the labels of a retain set that lacks the forgotten classes, or samples that "
+            "were held out: pass holdout_dataset (--validation_data_dir)"
         )
+    _say_what_lacks(objective, wanted, method, args, retain)
     method = method.sized(
         *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
     )

@@ -102,8 +102,10 @@ class Step:
 
     # ---- one outer step ----------------------------------------------------------------------------
     def restart(self) -> None:
-        """Forget which batch was drawn last: a new call of `train` counts anew."""
+        """Forget which batch was drawn last and what strength was found: a new call of `train` begins anew."""
         self._drawn = (-1, 0)
+        if self.strength is not None:
+            self.strength.restart()
 
     def begin(self, model: nn.Module, optimizer: Any, inputs: dict[str, Any], number: int, total: int) -> dict:
         """Draw for every part of the batch and take the method's fast steps; return the batch of the final step.
@@ -125,8 +127,7 @@ class Step:
         if self.strength is not None:
             self.strength.begin(number, total)
         self._losses = {}
-        found = self.method.before_step(self, Batch(**batch))
-        if found is not None:
+        if (found := self.method.before_step(self, Batch(**batch))) is not None:
             self._take("before_step", found)
         return batch
 

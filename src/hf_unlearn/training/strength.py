@@ -51,6 +51,13 @@ class Plan:
     retain_ratio: float = 1.0
 
 
+class _Kept(LambdaLR):
+    """It says what the rate is now; the stock one says what it was set to itself, a step ago."""
+
+    def get_last_lr(self) -> list[float]:  # type: ignore[override]  # tensors only where a rate is one
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+
 class Strength:
     """The controller of one run. Its state is JSON, and a resumed run goes on with it.
 
@@ -63,6 +70,10 @@ class Strength:
 
     def __init__(self, plan: Plan | None = None):
         self.plan = plan or Plan()
+        self.restart()
+
+    def restart(self) -> None:
+        """Know nothing yet, as before the first step."""
         self.gain, self.rate, self.log_mean, self.lengths = 1.0, 0.0, 0.0, 0
         self.level, self.measured, self.whole, self.unit, self.drift = 1.0, 0, 0.0, 0.0, 0.0
         self.ratio = 1.0
@@ -139,7 +150,7 @@ class Strength:
     def scheduler(self, optimizer: Optimizer) -> LambdaLR:
         """A scheduler that says and keeps the rate as it is."""
         first = [group.setdefault("initial_lr", group["lr"]) or 1.0 for group in optimizer.param_groups]
-        return LambdaLR(optimizer, [partial(self._factor, rate) for rate in first])
+        return _Kept(optimizer, [partial(self._factor, rate) for rate in first])
 
     def _factor(self, rate: float, step: int) -> float:
         return self.rate / rate

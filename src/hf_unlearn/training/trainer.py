@@ -123,6 +123,7 @@ class UnlearnTrainer(Trainer):
         self.fsdp.place_whole(trained=self.step.fast_slow is not None)
         self.calls.end(self.state)
         self.early_stop.restart()
+        self.step.restart()
         if checkpoint is None:
             with spare_memory("before the first step"):
                 self.reference.prepare()
@@ -135,7 +136,6 @@ class UnlearnTrainer(Trainer):
         else:
             self.evaluator.prepare(self.eval_dataset, self.args.eval_strategy != "no")
             self.checkpointer.resume(Path(checkpoint))
-        self.step.restart()
         reset_accelerate_wrapping(self)
         self.reference.digest()  # taken once, while the original is not sharded
         self.reference.place()

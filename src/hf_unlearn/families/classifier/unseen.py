@@ -87,7 +87,9 @@ def target_of(unseen: Unseen, labels: Tensor, original: Tensor, levels: Tensor) 
     """
     was = original.float().log_softmax(1)
     own = torch.nn.functional.one_hot(labels, was.shape[1]).bool()
-    rest = was.masked_fill(own | unseen.lost.to(was.device), -torch.inf).log_softmax(1)
+    taken = own | unseen.lost.to(was.device)
+    rest = was.masked_fill(taken, -torch.inf).log_softmax(1)
+    rest = rest.masked_fill(taken.all(1, keepdim=True), -torch.inf)  # a sample of the only class that is left
     probability = torch.exp(-levels).clamp(max=1 - 1e-6)[:, None]
-    target = torch.where(own, -levels[:, None], rest + torch.log1p(-probability)).clamp(min=LEAST)
+    target = torch.where(own, -levels[:, None], rest + torch.log1p(-probability)).clamp(min=LEAST).log_softmax(1)
     return target, (target.exp() * (target - was)).sum(1)
