@@ -27,6 +27,8 @@ METHODS = {
     "evaluated": SFRon(),  # before the first step and during the run
     "diverges": NegGradPlus(),
     "streamed": SFRon(use_mask=False, retain_steps=1),
+    "found": SFRon(),  # without a learning rate
+    "found_ascent": SFRon(forget_loss="ascent", slow_rate=0.5),
 }
 
 
@@ -64,7 +66,8 @@ def main() -> None:
     options = parser.parse_args()
     # A larger epsilon keeps Adam from blowing rounding errors of near-zero gradients up to whole steps.
     steady = dict(adam_epsilon=1e-4, use_cpu=True)
-    every = {method: config(options.folder / method / options.into, **steady) for method in options.methods}
+    rates = {method: {"learning_rate": None} if method.startswith("found") else {} for method in options.methods}
+    every = {m: config(options.folder / m / options.into, **steady, **rate) for m, rate in rates.items()}
     if options.fsdp:
         shard()  # after the arguments, which find the processes
     for method, values in every.items():
@@ -84,6 +87,7 @@ def run(method: str, folder: Path, values: UnlearnConfig, options: argparse.Name
     if method == "streamed":
         retain = streamed(ArrayDataset(images.pixel_values[4:], torch.full((16,), 2)), values.world_size)
     trainer = UnlearnTrainer(objective, values, METHODS[method], forget, retain)
+    assert (trainer.step.strength is not None) == method.startswith("found")
     if method == "diverges":
         images.pixel_values[images.label_tensor == 1] = float("nan")  # after the check at construction
         save = objective.save_pretrained
