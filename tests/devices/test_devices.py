@@ -11,15 +11,15 @@ from torch.utils import backend_registration
 from hf_unlearn import METHODS
 
 WORKER = Path(__file__).with_name("worker.py")
-VARIANTS = ["slow", "ema", "reference", "evaluated", "lora"]
+VARIANTS = ["slow", "ema", "reference", "evaluated", "lora", "found", "found_evaluated"]
 DIFFUSION = [name for name in METHODS if name not in ("bad_teacher", "boundary_shrink", "uce")]
 CLASSIFIER = [name for name in METHODS if name not in ("esd", "concept_ablation", "selective_amnesia", "uce")]
 CASES = {
     "unet": [*DIFFUSION, *VARIANTS],
     "vit": [*CLASSIFIER, *VARIANTS],
-    "resnet": ["sfron", "slow"],
-    "dit": ["sfron", "esd", "lora"],
-    "sd": ["sfron", "esd", "uce", "lora"],
+    "resnet": ["sfron", "slow", "found"],
+    "dit": ["sfron", "esd", "lora", "found"],
+    "sd": ["sfron", "esd", "uce", "lora", "found"],
     "sdxl": ["sfron", "lora"],
     "text_encoder": ["sfron", "esd", "evaluated"],
 }
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-DEFAULT = ["unet:sfron", "unet:slow", "vit:salun", "sd:sfron", "sd:uce"]
+DEFAULT = ["unet:sfron", "unet:slow", "unet:found", "vit:found_evaluated", "vit:salun", "sd:sfron", "sd:uce"]
 
 
 def outcomes(cases: list[str]) -> dict[str, str]:

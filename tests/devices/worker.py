@@ -30,7 +30,9 @@ from conftest import config  # noqa: E402
 from families import family_case  # noqa: E402
 
 from hf_unlearn import METHODS, SFRon, UnlearnConfig, UnlearnTrainer  # noqa: E402
+from hf_unlearn.families.classifier.unseen import Unseen, losses_of  # noqa: E402
 from hf_unlearn.saliency.ranks import add_lora, choose_lora  # noqa: E402
+from hf_unlearn.training.config import RATE  # noqa: E402
 
 # name: method, options of the config
 VARIANTS = {
@@ -39,6 +41,8 @@ VARIANTS = {
     "reference": (SFRon(preset="reference"), {}),
     "evaluated": (SFRon(), {"eval_strategy": "steps", "eval_steps": 1}),
     "lora": (SFRon(), {}),
+    "found": (SFRon(), {"learning_rate": None}),
+    "found_evaluated": (SFRon(slow_rate=0.5), {"learning_rate": None, "eval_strategy": "steps", "eval_steps": 1}),
 }
 
 
@@ -89,6 +93,16 @@ def making(make):
     return made
 
 
+class Known(Unseen):
+    """What is read from labels, which are no numbers here, is not asked."""
+
+    known = True
+
+
+def unseen_of(classes, forget, retain, holdout) -> Known:
+    return Known(torch.zeros(classes, dtype=torch.bool), holdout, samples=True)
+
+
 def run(family: str, name: str) -> None:
     left_behind = family == "left_behind"
     objective, forget, retain = family_case("unet" if left_behind else family)
@@ -106,6 +120,7 @@ def run(family: str, name: str) -> None:
     contexts = (
         patch.object(UnlearnConfig, "device", DEVICE),
         patch.object(torch.nn.Module, "to", move),
+        patch("hf_unlearn.families.classifier.objective.unseen_of", unseen_of),
         patch("torch.tensor", making(torch.tensor)),
         patch("torch.as_tensor", making(torch.as_tensor)),
         FakeTensorMode(allow_non_fake_inputs=True),
@@ -114,8 +129,12 @@ def run(family: str, name: str) -> None:
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context)
-        trainer = UnlearnTrainer(objective, args, method, forget, retain)
+        trainer = UnlearnTrainer(objective, args, method, forget, retain, holdout_dataset=retain)
+        if (trainer.step.strength is None) != (args.learning_rate != RATE):
+            raise AssertionError("the strength was to be found without a learning rate, and not with one")
         trainer.train()
+        if objective.knows_unseen:
+            losses_of(objective, retain)
         places = {p.device for p in objective.parameters()}
     assert places == {DEVICE}, places
 
