@@ -21,6 +21,7 @@ from typing import Any
 
 SECTIONS = {
     "step": "steps",
+    "strength": "strengths",
     "fisher": "fishers",
     "published": "published",
     "memory": "memory",

@@ -9,28 +9,40 @@ from torch.optim import Optimizer
 
 from ..common.sharding import local, sum_of_shards
 
+PIECE = 2**17  # numbers that are taken together on a CPU, whose cache then holds what is computed of them
 
-def directions(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (p, m̂ / (√v̂ + eps)) for every weight tensor that has moments: this process's shards.
 
-    One tensor at a time, so that no second copy of the weights exists.
+def directions(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (weights, their gradient, m̂ / (√v̂ + eps)) for all that has moments: this process's shards.
+
+    One piece at a time, so that no second copy of the weights exists. The weights share their storage.
     """
-    for group in optimizer.param_groups:
+    groups = [(group, p) for group in optimizer.param_groups for p in group["params"]]
+    moved = [(group, p, optimizer.state[p]) for group, p in groups if p.grad is not None and optimizer.state.get(p)]
+    if not moved:
+        return
+    steps = torch.stack([state["step"] for *_, state in moved]).tolist()
+    for (group, p, state), step in zip(moved, steps):
         beta1, beta2 = group["betas"]
-        for p in group["params"]:
-            state = optimizer.state.get(p)
-            if p.grad is None or not state:
-                continue
-            step = state["step"]
-            first, second = local(state["exp_avg"]), local(state["exp_avg_sq"])
-            step = step.to(first.device, torch.float64)  # in float32, 1 - 0.999 has lost four of its digits
-            spread = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
-            yield p, (first / (1 - beta1**step)).div_(spread)
+        first = 1 - beta1**step
+        # m / first / (√(v / second) + eps), with one pass less
+        scale, eps = first / math.sqrt(1 - beta2**step), first * group["eps"]
+        for weights, gradient, m, v in _pieces(p, p.grad, state["exp_avg"], state["exp_avg_sq"]):
+            spread = v.sqrt().mul_(scale).add_(eps)
+            yield weights, gradient, torch.div(m, spread, out=spread)
 
 
-def _gradient(p: Tensor) -> Tensor:
-    assert p.grad is not None  # `directions` leaves out the others
-    return local(p.grad).float()
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one shape, cut alike."""
+    own = [local(tensor.detach()) for tensor in tensors]
+    if own[0].device.type == "cpu" and all(tensor.is_contiguous() for tensor in own):
+        yield from zip(*(tensor.view(-1).split(PIECE) for tensor in own))
+    else:
+        yield tuple(own)
+
+
+def _squares(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor, dtype=torch.float32).square()
 
 
 @torch.no_grad()
@@ -41,13 +53,13 @@ def step_along(optimizer: Optimizer, length: Callable[[float, float, float], flo
         length: κ of (<g, d>, norm of d, norm of the weights), with g the present gradient. Over all shards.
     """
     rows = [
-        torch.stack([(_gradient(p) * d).sum(), d.float().square().sum(), local(p).float().square().sum()])
-        for p, d in directions(optimizer)
+        torch.stack([torch.dot(g.flatten().float(), d.flatten().float()), _squares(d), _squares(p)])
+        for p, g, d in directions(optimizer)
     ]
     if not rows:
         return
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     slope, d, p = sum_of_shards(torch.stack(rows).double().sum(0), weights).tolist()
     kappa = length(slope, math.sqrt(d), math.sqrt(p))
-    for parameter, direction in directions(optimizer):
-        local(parameter).add_(direction.to(parameter.dtype), alpha=-kappa)
+    for parameter, _, direction in directions(optimizer):
+        parameter.add_(direction.to(parameter.dtype), alpha=-kappa)
