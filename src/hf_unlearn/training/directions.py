@@ -10,12 +10,13 @@ from torch.optim import Optimizer
 from ..common.sharding import local, sum_of_shards
 
 PIECE = 2**17  # numbers that are taken together on a CPU, whose cache then holds what is computed of them
+TINY = 1e-30  # nothing beside Adam's eps squared; the root of an exact 0 takes ten times as long on some CPUs
 
 
 def directions(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (weights, their gradient, m̂ / (√v̂ + eps)) for all that has moments: this process's shards.
 
-    One piece at a time, so that no second copy of the weights exists. The weights share their storage.
+    One piece at a time, so that no second copy of the weights exists. Weights and gradients share their storage.
     """
     groups = [(group, p) for group in optimizer.param_groups for p in group["params"]]
     moved = [(group, p, optimizer.state[p]) for group, p in groups if p.grad is not None and optimizer.state.get(p)]
@@ -28,7 +29,7 @@ def directions(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         # m / first / (√(v / second) + eps), with one pass less
         scale, eps = first / math.sqrt(1 - beta2**step), first * group["eps"]
         for weights, gradient, m, v in _pieces(p, p.grad, state["exp_avg"], state["exp_avg_sq"]):
-            spread = v.sqrt().mul_(scale).add_(eps)
+            spread = v.add(TINY).sqrt_().mul_(scale).add_(eps)
             yield weights, gradient, torch.div(m, spread, out=spread)
 
 
@@ -49,17 +50,21 @@ def _squares(tensor: Tensor) -> Tensor:
 def step_along(optimizer: Optimizer, length: Callable[[float, float, float], float]) -> None:
     """Move the weights by -κ d along Adam's direction d, whose moments hold the present gradient already.
 
+    The gradients are overwritten: d waits in their place until κ is known.
+
     Args:
         length: κ of (<g, d>, norm of d, norm of the weights), with g the present gradient. Over all shards.
     """
-    rows = [
-        torch.stack([torch.dot(g.flatten().float(), d.flatten().float()), _squares(d), _squares(p)])
-        for p, g, d in directions(optimizer)
-    ]
+    rows, moved = [], []
+    for weights, gradient, d in directions(optimizer):
+        slope = torch.dot(gradient.flatten().float(), d.flatten().float())
+        rows.append(torch.stack([slope, _squares(d), _squares(weights)]))
+        gradient.copy_(d)
+        moved.append((weights, gradient))
     if not rows:
         return
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
-    slope, d, p = sum_of_shards(torch.stack(rows).double().sum(0), weights).tolist()
-    kappa = length(slope, math.sqrt(d), math.sqrt(p))
-    for parameter, _, direction in directions(optimizer):
-        parameter.add_(direction.to(parameter.dtype), alpha=-kappa)
+    every = [p for group in optimizer.param_groups for p in group["params"]]
+    slope, across, whole = sum_of_shards(torch.stack(rows).double().sum(0), every).tolist()
+    kappa = length(slope, math.sqrt(across), math.sqrt(whole))
+    for weights, direction in moved:
+        weights.add_(direction, alpha=-kappa)
