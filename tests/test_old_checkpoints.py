@@ -32,3 +32,11 @@ def test_an_old_checkpoint_of_other_options_is_refused_in_one_line(tmp_path):
     shutil.copytree(OLD / "checkpoint-2", tmp_path / "checkpoint-2")
     with pytest.raises(ValueError, match=r"was written with options \{'retain_steps': 2\}, this run has"):
         trainer_of(tmp_path, SFRon(retain_steps=1)).train(resume_from_checkpoint="latest")
+
+
+def test_an_old_checkpoint_is_of_a_run_at_a_rate(tmp_path):
+    shutil.copytree(OLD / "checkpoint-2", tmp_path / "checkpoint-2")
+    args = config(tmp_path, max_steps=4, learning_rate=None)
+    trainer = UnlearnTrainer(tiny_vit(), args, SFRon(), *split_by_label(random_images(), 1))
+    with pytest.raises(ValueError, match="has no strength: resume from another checkpoint"):
+        trainer.train(resume_from_checkpoint="latest")
