@@ -177,6 +177,10 @@ class SFRon(Method):
         return 0.02 if self.forget_loss == "unseen" else 0.1  # a divergence grows with the logarithm of a probability
 
     @property
+    def synthesised_from(self) -> str:
+        return "both" if self.finds_strength else self.forget_images
+
+    @property
     def still(self) -> bool:
         return self.forget_loss == "unseen"  # whose targets are the original's, in eval mode
 
