@@ -181,6 +181,10 @@ class SFRon(Method):
         return self.forget_loss == "unseen"
 
     @property
+    def synthesised_from(self) -> str:
+        return "both" if self.finds_strength else self.forget_images
+
+    @property
     def still(self) -> bool:
         return self.needs_unseen  # whose targets are the original's, in eval mode
 
