@@ -8,7 +8,7 @@ import bench
 import migrate
 import pytest
 import torch
-from speed import phases, published, setting, steps
+from speed import phases, published, setting, steps, strengths
 from speed.page import Goal
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +56,22 @@ def test_missed_goals_are_listed_as_missed(monkeypatch):
     monkeypatch.setattr(steps, "goals", lambda result: goals)
     missed = bench.rendered({"step": part}).split("### Goals missed")[1].split("##")[0]
     assert missed.strip() == "- slow: 1.250, goal 1.03"
+
+
+def test_a_found_strength_and_a_rate_take_turns_in_one_run(monkeypatch):
+    taken, begin = [], strengths.Turns.on_step_end
+
+    def watched(turns, *args, **kwargs):
+        taken.append((turns.step.strength is not None, turns.step.method.strength))
+        begin(turns, *args, **kwargs)
+
+    monkeypatch.setattr(strengths.Turns, "on_step_end", watched)
+    found = strengths.overhead(setting.TINY, "masked")
+    steps_of_each = setting.TINY.pairs + 2
+    assert taken == [(True, "auto"), (False, "rate")] * steps_of_each
+    assert found["pairs"] == setting.TINY.pairs and found["ratio"] > 0
+    (goal,) = strengths.goals({"masked": found})
+    assert goal.limit == 1.03 and f"{found['ratio']:.3f}" in strengths.text({"masked": found})
 
 
 def test_ratios_are_medians_over_pairs():
