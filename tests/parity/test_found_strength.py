@@ -134,6 +134,17 @@ def distance(left, right):
     return (left - right).square().mean((1, 2, 3))
 
 
+def held(pipeline, original):
+    """The retain loss of a batch: the distance from what the original predicts."""
+
+    def loss(batch):
+        with torch.no_grad():
+            target = predict(original, batch)
+        return distance(predict(pipeline, batch), target).mean()
+
+    return loss
+
+
 def test_matching_a_denoiser(tmp_path):
     sets = split_by_label(random_images(), 1)
     trainer = trained(tmp_path, tiny_pipeline(), sets, SFRon())
@@ -147,12 +158,7 @@ def test_matching_a_denoiser(tmp_path):
         loss = (distance(predict(hand, batch, batch["labels"]), target) / unit).mean()
         return loss, loss.item(), 1.0, unit.mean()
 
-    def retain(batch):
-        with torch.no_grad():
-            target = predict(original, batch)
-        return distance(predict(hand, batch), target).mean()
-
-    control = by_hand(trainer, hand.unet, masks_of(NoisePrediction(hand), sets), forget, retain)
+    control = by_hand(trainer, hand.unet, masks_of(NoisePrediction(hand), sets), forget, held(hand, original))
     agree(trainer, hand.unet, original.unet, control)
 
 
@@ -188,12 +194,7 @@ def test_bounded_ascent_of_a_model_without_conditions(tmp_path):
         above, whole = ((share * (end - level).clamp(min=0)).sum() for level in (now, own))
         return -(share * losses).sum(), above, whole, own.mean()
 
-    def retain(batch):
-        with torch.no_grad():
-            target = predict(original, batch)
-        return distance(predict(hand, batch), target).mean()
-
-    control = by_hand(trainer, hand.unet, masks_of(NoisePrediction(hand), sets), forget, retain)
+    control = by_hand(trainer, hand.unet, masks_of(NoisePrediction(hand), sets), forget, held(hand, original))
     agree(trainer, hand.unet, original.unet, control)
 
 
