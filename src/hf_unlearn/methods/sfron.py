@@ -63,13 +63,13 @@ class SFRon(Method):
     no end and what it draws instead is arbitrary; matching stops by itself. `"auto"`: match where the model has
     labels, else ascent.
 
-    `forget_loss="unseen"`, for classifiers: the divergence from what the original would say of the samples had it never
-    seen them (`families.classifier.unseen`), in eval mode.
+    `forget_loss="unseen"`, for classifiers: the divergence from what the original would say of the samples had it
+    never seen them (`families.classifier.unseen`), in eval mode.
 
     `strength="auto"`: the length of a forget step follows from how far its loss lies above its end
     (`training.strength`), and eta is the same length; no learning rate is needed. `"rate"`: the learning rates of the
-    arguments, alpha and its schedule. A given learning rate means `"rate"`, and so does an option that has no end (ascent
-    without a bound), a shared optimizer, a forget learning rate, or `retain_loss="data"`.
+    arguments, alpha and its schedule. A given learning rate means `"rate"`, and so does an option that has no end
+    (ascent without a bound), a shared optimizer, a forget learning rate, or `retain_loss="data"`.
 
     `retain_loss="data"`: L_retain is the training loss, as in the paper. `"match"`: the distance to what the
     original model predicts for the same retain sample, which holds the retained outputs where they were (the

@@ -109,9 +109,6 @@ class Checkpointer:
         self.reference.begin_method()
         state.setdefault("earlier", {"steps": 0, "log": []})  # versions before 0.3 wrote those of a first call only
         described = self.described()
-        if isinstance(state.get("options"), dict) and "strength" in described["options"]:
-            # Before it was an option every run took a rate; one that finds its strength lacks its state below.
-            state["options"].setdefault("strength", described["options"]["strength"])
         kept = [key for part in self.parts for key in part.state_dict()]
         lacks = sorted({*described, *kept} - state.keys())
         if lacks:
