@@ -84,8 +84,9 @@ class Stages:
     def chosen(self, name: str, content: Any) -> Any:
         """What the run chose before for `name` from the same content; None if it did not."""
         found = self._chosen.get(name)
-        same = isinstance(found, dict) and found.get("content") == _digest(content)
-        return found.get("value") if same else None
+        if not isinstance(found, dict) or found.get("content") != _digest(content):
+            return None
+        return found.get("value")
 
     def choose(self, name: str, content: Any, value: Any) -> None:
         """Keep a choice, so that the same command chooses the same when it is repeated or resumed."""
