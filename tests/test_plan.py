@@ -127,11 +127,19 @@ def test_a_network_that_does_not_run_without_weights_is_said():
         method=SFRon(),
         lora=LoraFlags(),
         side=None,
+        objective=None,
         training=SimpleNamespace(offload=False, train_batch_size=2, mask_path=None),
     )
     found = plan.outlook(plan.sketch(Odd(2, 3)), run, plan.Room("cpu", 100))
     assert (found.weights, found.trained, found.needed) == (9, 9, None)
     assert found.why_not.startswith("not estimated, since this network does not run without weights (")
+
+
+def test_a_text_encoder_is_counted_and_not_measured(sd, folder, tmp_path):
+    text = sd("--train_method", "text_encoder", "--output_dir", tmp_path, *QUICK)
+    count = sum(p.numel() for p in tiny_sd().text_encoder.parameters())
+    assert f"plan: sfron trains {count:,} of {count:,} weights" in text
+    assert "memory: not estimated for a text encoder; " in text
 
 
 # ---- all weights, or an adapter ------------------------------------------------------------------

@@ -110,6 +110,8 @@ def outlook(network: nn.Module | str, run: Any, room: Room) -> Outlook:
     if isinstance(network, str):
         return Outlook(room, why_not=network)
     weights, needed, why = _count(network), None, ""
+    if run.objective is not None and not run.objective.adaptable:
+        return Outlook(room, weights, _count(network, trained=True), why_not="not estimated for a text encoder")
     try:
         needed = need(network, run.method, run.lora, run.training, room.device, run.side)
     except Exception as error:  # on the meta device a network of others may do what it likes
