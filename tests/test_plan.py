@@ -219,9 +219,21 @@ def test_times_of_another_kind_are_no_times(tmp_path, content):
 
 
 def test_a_choice_holds_for_its_question(tmp_path):
-    Stages(tmp_path, ["data"]).choose("weights", ["model", 4], "why")
+    first = Stages(tmp_path, ["data"])
+    first.choose("weights", ["model", 4], "why")
+    assert not os.listdir(tmp_path)  # the input may still be refused, and then nothing is left behind
+    first.keep()
     later = Stages(tmp_path, ["data"])
     assert later.chosen("weights", ["model", 4]) == "why" and later.chosen("weights", ["model", 8]) is None
-    (tmp_path / "stages.json").write_text("{torn")
-    Stages(tmp_path, ["data"]).choose("weights", ["model", 4], "why")
-    assert (tmp_path / "stages.json").read_text() == "{torn"  # which `finished` still has to say
+
+
+def test_an_interrupted_run_keeps_to_its_choice(sd, free, tmp_path, monkeypatch):
+    """All weights were chosen before the training was stopped; less memory is free afterwards."""
+    free(2**34)
+    with monkeypatch.context() as stopping:
+        stopping.setattr("hf_unlearn.training.trainer.UnlearnTrainer.train", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sd("--output_dir", tmp_path, *QUICK)
+    free(1000)
+    text = sd("--output_dir", tmp_path, *QUICK)
+    assert "an adapter" not in text and (tmp_path / "unet").exists()

@@ -75,11 +75,15 @@ class Stages:
             facts = {file: file_digest(self.folder / file) for file in sorted(files)}
             self._write({name: {"content": _digest(content), "files": facts}})
 
+    def keep(self) -> None:
+        """Write times and choices, once nothing of the input can be refused any more."""
+        if self.show:
+            self._write({})
+
     def close(self) -> None:
         """End the last stage and keep the times of all."""
         self._end()
-        if self.show:
-            self._write({})
+        self.keep()
 
     def chosen(self, name: str, content: Any) -> Any:
         """What the run chose before for `name` from the same content; None if it did not."""
@@ -89,10 +93,8 @@ class Stages:
         return found.get("value")
 
     def choose(self, name: str, content: Any, value: Any) -> None:
-        """Keep a choice, so that the same command chooses the same when it is repeated or resumed."""
+        """Note a choice, so that the same command chooses the same when it is repeated or resumed (see `keep`)."""
         self._chosen = {**self._chosen, name: {"content": _digest(content), "value": value}}
-        if self.show and not self._read()[1]:  # a broken file is replaced once it was said to be broken
-            self._write({})
 
     def _write(self, more: dict[str, Any]) -> None:
         beside = {SECONDS: self.took, **({CHOSEN: self._chosen} if self._chosen else {})}

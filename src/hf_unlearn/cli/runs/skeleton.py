@@ -226,6 +226,7 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
         load_saved(run.objective, training.output_dir)
     else:
         stages.begin("unlearn")
+        stages.keep()
         trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         stages.begin("save")
         trainer.save_model()
