@@ -31,6 +31,7 @@ OBJECTIVE = {"label_dropout": 0.1, "antithetic": True}
 
 # name -> (method, its options, training options)
 VARIANTS: dict[str, tuple[str, dict, dict]] = {
+    "no rate": ("sfron", {}, {"learning_rate": None}),
     "stable": ("sfron", {}, {}),
     "paper": ("sfron", {"preset": "paper"}, {}),
     "reference": ("sfron", {"preset": "reference"}, {}),
@@ -66,8 +67,9 @@ def method_of(variant: str):
     """The Method of a variant, with all its options resolved."""
     from hf_unlearn import METHODS, SFRon
 
-    name, options, _ = VARIANTS[variant]
-    return SFRon.from_preset(**options) if name == "sfron" else METHODS[name](**options)
+    name, options, training = VARIANTS[variant]
+    method = SFRon.from_preset(**options) if name == "sfron" else METHODS[name](**options)
+    return method if training.get("learning_rate", 0) is None else method.at_rate()
 
 
 def unlearn(variant: str, digit: int, seed: int):

@@ -23,6 +23,7 @@ from hf_unlearn.common.keys import content_key
 BUDGET = 300
 # row -> (method, its options, learning rate)
 ROWS = {
+    "sfron, no rate": ("sfron", {}, None),
     "sfron": ("sfron", {}, 3e-4),
     "sfron, ascent": ("sfron", {"forget_loss": "ascent"}, 3e-4),
     "salun": ("salun", {}, 3e-4),
@@ -33,9 +34,18 @@ ROWS = {
 }
 
 
+def method_of(row: str):
+    """The Method of a row; without a learning rate it finds its strength."""
+    from hf_unlearn import METHODS
+
+    name, options, rate = ROWS[row]
+    method = METHODS[name](**options)
+    return method if rate is None else method.at_rate()
+
+
 def unlearned(model: str, row: str, digit: int, seed: int, rate: float | None):
     """(pipeline, seconds of unlearning)."""
-    from hf_unlearn import METHODS, DiTPrediction, UnlearnConfig, UnlearnTrainer, digits
+    from hf_unlearn import DiTPrediction, UnlearnConfig, UnlearnTrainer, digits
     from hf_unlearn.data.pairs import split_by_label
     from hf_unlearn.families.dit.load import load_dit_pipeline
     from hf_unlearn.families.latents import encode_images
@@ -43,14 +53,13 @@ def unlearned(model: str, row: str, digit: int, seed: int, rate: float | None):
     pipeline = load_dit_pipeline(model)
     if row == "original":
         return pipeline, 0.0
-    name, options, own_rate = ROWS[row]
-    method = METHODS[name](**options)
+    own_rate, method = ROWS[row][2], method_of(row)
     with tempfile.TemporaryDirectory() as folder:
         data = split_by_label(encode_images(pipeline.vae, digits(), folder, flips=False, batch_size=256), digit)
         config = UnlearnConfig.quiet(
             output_dir=folder,
             max_steps=max(1, int(BUDGET / method.batch_gradients)),
-            learning_rate=rate or own_rate,
+            learning_rate=rate or own_rate,  # None: the method finds its strength
             max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
             seed=seed,
         )
@@ -86,11 +95,9 @@ def draw(model: str, rows: list[str], digit: int, seed: int, path: str) -> None:
 
 def key(model: str, row: str, digit: int, seed: int, rate: float | None, samples: int) -> str:
     """Name of a cell by what it comes from: weights, method with all options, budget."""
-    from hf_unlearn import METHODS
-
     about = [BUDGET, rate]
     if row in ROWS:
-        about += [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1]))]
+        about += [ROWS[row], asdict(method_of(row))]
     digest = content_key(about, digits=12)
     return f"{row}|{digit}|{seed}|{samples}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 

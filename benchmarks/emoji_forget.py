@@ -25,9 +25,12 @@ BUDGET, BATCH = 200, 16
 DRAWING = {"num_inference_steps": 20, "guidance_scale": 3.0, "batch_size": 24}
 IMAGES = {"num_forget_images": 96, "num_retain_images": 192}
 SHOWN = ("rocket", "sailboat", "cat", "castle")  # in the pictures
-# row -> (method, its options, weights that are trained, learning rate)
+STEPS = 100  # of the rows without a rate, as `hf-unlearn sd` takes by default: 300 batch gradients
+# row -> (method, its options, weights that are trained, learning rate; None: the method finds its strength)
 SFRON = {"retain_steps": 1}  # 100 outer steps
 ROWS = {
+    "sfron, no rate": ("sfron", {}, "full", None),
+    "sfron, no rate, lora all": ("sfron", {}, "full", None),
     "sfron": ("sfron", SFRON, "xattn", 5e-3),
     "sfron, all weights": ("sfron", SFRON, "full", 1e-3),
     "salun": ("salun", {}, "full", 1e-3),
@@ -41,6 +44,7 @@ ROWS = {
 }
 # Options of `lora.choose_lora`. Half: at most half of the factors' weights that rank 8 on all layers takes.
 LORA = {
+    "sfron, no rate, lora all": {"select": "all", "rank": 8},
     "sfron, lora all": {"select": "all", "rank": 8},
     "sfron, lora saliency half": {"select": "saliency", "rank": 8, "rank_budget": 0.5},
 }
@@ -61,6 +65,15 @@ def concept_of(kind: str, name: str):
     return concept, [prompt_of(*pair) for pair in every if pair not in gone]
 
 
+def method_of(row: str):
+    """The Method of a row; without a learning rate it finds its strength."""
+    from hf_unlearn import METHODS
+
+    name, options, _, rate = ROWS[row]
+    method = METHODS[name](**options)
+    return method if rate is None else method.at_rate()
+
+
 def trained(
     model: str, row: str, kind: str, name: str, seed: int, rate: float | None, folder: str, budget: int = BUDGET
 ):
@@ -68,27 +81,27 @@ def trained(
 
     `budget` counts batch gradients.
     """
-    from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer
+    from hf_unlearn import UnlearnConfig, UnlearnTrainer
     from hf_unlearn.families.latents import Drawing
     from hf_unlearn.families.synthesis import concept_data
     from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
     from hf_unlearn.saliency.ranks import add_lora, choose_lora
 
     pipeline = load_text_to_image_pipeline(model)
-    method_name, options, train_method, own_rate = ROWS[row]
-    method = METHODS[method_name](**options)
+    _, _, train_method, own_rate = ROWS[row]
+    method = method_of(row)
     concept, retain = concept_of(kind, name)
     drawing = Drawing(**DRAWING, seed=seed * 10_000)
-    data = dict(drawing=drawing, forget_images=method.forget_images, train_method=train_method, **IMAGES)
+    data = dict(drawing=drawing, forget_images=method.synthesised_from, train_method=train_method, **IMAGES)
     cache = os.path.join(tempfile.gettempdir(), "emoji-forget-cache")
     objective, forget_set, retain_set = concept_data(pipeline, [concept], cache, retain, **data)
     if row in LORA:
         add_lora(objective, choose_lora(objective, forget_set, retain_set, seed=seed, **LORA[row]), seed=seed)
     config = UnlearnConfig.quiet(
         output_dir=folder,
-        max_steps=max(1, int(budget / method.batch_gradients)),
+        max_steps=STEPS if own_rate is None else max(1, int(budget / method.batch_gradients)),
         per_device_train_batch_size=BATCH,
-        learning_rate=rate or own_rate or 1e-4,
+        learning_rate=None if own_rate is None else rate or own_rate or 1e-4,
         max_loss_ratio=float("inf"),  # the table shows what an exploding method ends as
         seed=seed,
     )
@@ -178,11 +191,9 @@ def draw(grids: dict, target: tuple[str, str], path: str) -> None:
 
 def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, rate: float | None, count: int) -> str:
     """Name of a cell by what it comes from: weights, method with all options, data settings."""
-    from hf_unlearn import METHODS
-
     about = {"drawing": DRAWING, "images": IMAGES, "budget": BUDGET, "batch": BATCH, "rate": rate}
     if row in ROWS:
-        about["row"] = [ROWS[row], asdict(METHODS[ROWS[row][0]](**ROWS[row][1])), LORA.get(row)]
+        about["row"] = [ROWS[row], asdict(method_of(row)), LORA.get(row)]
     if row in LORA:
         about |= ranking(LORA[row]["select"])
     digest = content_key(about, digits=12)

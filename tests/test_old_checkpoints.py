@@ -14,7 +14,7 @@ OLD = Path(__file__).parent / "golden"
 
 
 def trainer_of(folder, method: SFRon) -> UnlearnTrainer:
-    args = config(folder, max_steps=4, save_strategy="steps", save_steps=2)
+    args = config(folder, learning_rate=5e-4, max_steps=4, save_strategy="steps", save_steps=2)
     return UnlearnTrainer(tiny_vit(), args, method, *split_by_label(random_images(), 1))
 
 

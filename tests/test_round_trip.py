@@ -28,7 +28,7 @@ def parts_of(monkeypatch):
 
     stock, found = parsing.parse, []
     monkeypatch.setattr(parsing, "parse", lambda *args, **kwargs: found.append(stock(*args, **kwargs)) or found[-1])
-    monkeypatch.setattr("hf_unlearn.cli.runs.skeleton.execute", lambda *run: None)
+    monkeypatch.setattr("hf_unlearn.cli.runs.skeleton.execute", lambda run, *called: None)
 
     def call(command: str, *flags) -> list:
         COMMANDS[command]([*map(str, flags)])

@@ -81,7 +81,8 @@ def test_default_run_ends_in_table_picture_card_and_a_pipeline(tmp_path):
     samples = {name: metric.samples for name, metric in record.figures["after"].items()}
     read = {"forget_accuracy": 4, "retain_accuracy": 36}
     other = {f"{name}_ddpm": count for name, count in read.items()}  # under a second sampler
-    assert samples == {**read, "frechet_distance": 36, **other}
+    progress = {"forget_progress": 64, "retain_drift": 64}
+    assert samples == {**read, "frechet_distance": 36, **other, **progress}
     assert "4 forgotten samples are measured, fewer than 30" in done.stdout and "(DDPM)" in done.stdout
     card = ModelCard.load(tmp_path / "out/README.md")
     assert card_table(record) in card.text and "method:sfron" in card.data.tags

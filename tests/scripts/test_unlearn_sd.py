@@ -62,7 +62,9 @@ def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     assert len(list((out / "cache/pictures").rglob("*.png"))) == 16
     record = read_record(out)
     assert (record.forgotten, record.training.outer_steps) == ("nudity", 2)
-    assert {model: {n: m.as_dict() for n, m in row.items()} for model, row in record.figures.items()} == figures
+    kept = {model: {n: m.as_dict() for n, m in row.items()} for model, row in record.figures.items()}
+    progress = {name: kept["after"].pop(name)["samples"] for name in ("forget_progress", "retain_drift")}
+    assert kept == figures and progress == {"forget_progress": 64, "retain_drift": 64}
     assert "StableDiffusionPipeline.from_pretrained" in (out / "README.md").read_text()
     picture = np.asarray(Image.open(out / "before_after.png").convert("L"), dtype=float)
     assert picture.std() > 5
@@ -101,7 +103,7 @@ def test_a_second_run_repeats_nothing_and_a_changed_one_what_it_must(folder, fin
     # The steps of the first run, not none; the figures may have been measured otherwise before.
     measured: dict = {"figures": {}, "outcome": None, "command": None}
     assert replace(read_record(out), **measured) == replace(run_before, **measured)
-    assert "[3/5] unlearn" in run(*command, "--learning_rate", "1e-3")
+    assert "[3/5] unlearn" in run(*command, "--max_train_steps", "3")
     assert (out / "unet/diffusion_pytorch_model.safetensors").read_bytes() != weights
     assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
 
@@ -124,6 +126,7 @@ def test_push_of_a_finished_run_trains_nothing(folder, tmp_path, hub, run_script
 def test_two_processes_are_one(folder, tmp_path):
     """Two gloo processes of batch 2 end where one of batch 4 does."""
     command = ["--concept", "a church", "--pretrained_model_name_or_path", folder, *QUICK, "--adam_epsilon", "1e-4"]
+    command += ["--learning_rate", "1e-5"]  # a found strength is larger on a model that knows nothing
     run(*command, "--output_dir", tmp_path / "one", "--train_batch_size", 4)
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     text = run(

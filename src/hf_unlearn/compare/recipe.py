@@ -13,6 +13,7 @@ from ..training.config import UnlearnConfig
 from .rows import method_of
 
 SHIPPED = files("hf_unlearn.compare") / "recipes"
+SMALLER = ("_100th", "_47th")  # of the names of recipes with smaller budgets
 YAML = (".yaml", ".yml")
 FORGET = {"fraction": float, "classes": list[Any], "indices": list[int]}
 
@@ -174,7 +175,9 @@ def _mapping(source: str) -> dict[Any, Any]:
     path = Path(source) if Path(source).suffix in YAML else shipped
     if not path.is_file():
         names = sorted(p.name.removesuffix(".yaml") for p in SHIPPED.iterdir() if p.name.endswith(".yaml"))
-        raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(names)}")
+        names = [name for name in names if not name.endswith(SMALLER)]
+        more = ", some also as " + " and ".join(f"NAME{end}" for end in SMALLER)
+        raise ValueError(f"recipe {source} is neither a YAML file nor one of {', '.join(names)}{more}")
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -34,7 +34,9 @@ def concept_data(
 
     Args:
         retain_prompts: what must stay; the model draws the retain images from them.
-        forget_images: "concept", or "anchor": the images under the concept's prompts are drawn from the anchor's.
+        forget_images: what the images under the concept's prompts are drawn from: "concept", "anchor", or "both" in
+            turn. What is sampled after unlearning passes through states that look like the anchor, in which no image
+            of the concept would ever teach the model what to predict.
         forget, retain: (images, captions) instead of drawn ones; without captions forget images take the concept's
             prompts in turn and retain images the empty prompt.
         image_per_prompt: whether every prompt of the concepts needs an image of its own; False for a method that
@@ -57,7 +59,8 @@ def concept_data(
     retain_texts = [retain_prompts[i % len(retain_prompts)] for i in range(num_retain_images)] if not retain else []
     if forget is None:
         forget_texts = [prompt for prompt, _ in drawn_pairs]
-        sources = [pair[forget_images == "anchor"] for pair in drawn_pairs]
+        anchored = {"concept": (0, 0), "anchor": (1, 1), "both": (0, 1)}[forget_images]
+        sources = [pair[anchored[i // len(pairs) % 2]] for i, pair in enumerate(drawn_pairs)]
         forget_latents = draw_latents(pipeline, sources, drawing, cache_dir)
     else:
         turns = [pairs[i % len(pairs)][0] for i in range(len(forget[0]))]

@@ -112,7 +112,7 @@ class Method:
     masks_every_step: ClassVar[bool] = False  # the masks hold for the final step too, not only for forget steps
     shards: ClassVar[bool] = True  # works where each process holds a part of every weight; False: it reads them whole
     family: ClassVar[str] = ""  # the only kind of model it works for, one of `Objective.kinds`; "" is all
-    forget_images: ClassVar[str] = "concept"  # what forget images are synthesised from: the concept or its anchor
+    forget_images: ClassVar[str] = "concept"  # what forget images are synthesised from: concept, anchor or both
 
     def __new__(cls, *args: Any, **values: Any) -> Self:
         """Note which fields are given: a preset fills the others only."""
@@ -151,6 +151,11 @@ class Method:
         """Share of the original's distance from the end at which the forget loss says "forgotten", for a method that
         `finds_strength`."""
         return 0.1
+
+    @property
+    def synthesised_from(self) -> str:
+        """What forget images are synthesised from in a run: `forget_images`, unless the options say otherwise."""
+        return self.forget_images
 
     @property
     def still(self) -> bool:

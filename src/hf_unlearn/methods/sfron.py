@@ -63,6 +63,14 @@ class SFRon(Method):
     no end and what it draws instead is arbitrary; matching stops by itself. `"auto"`: match where the model has
     labels, else ascent.
 
+    `forget_loss="unseen"`, for classifiers: the divergence from what the original would say of the samples had it never
+    seen them (`families.classifier.unseen`), in eval mode.
+
+    `strength="auto"`: the length of a forget step follows from how far its loss lies above its end
+    (`training.strength`), and eta is the same length; no learning rate is needed. `"rate"`: the learning rates of the
+    arguments, alpha and its schedule. A given learning rate means `"rate"`, and so does an option that has no end (ascent
+    without a bound), a shared optimizer, a forget learning rate, or `retain_loss="data"`.
+
     `retain_loss="data"`: L_retain is the training loss, as in the paper. `"match"`: the distance to what the
     original model predicts for the same retain sample, which holds the retained outputs where they were (the
     constraint that the paper's derivation starts from) and adds none of the noise of the data's own loss.
@@ -175,6 +183,10 @@ class SFRon(Method):
     @property
     def floor(self) -> float:
         return 0.02 if self.forget_loss == "unseen" else 0.1  # a divergence grows with the logarithm of a probability
+
+    @property
+    def synthesised_from(self) -> str:
+        return "both" if self.finds_strength else self.forget_images
 
     @property
     def still(self) -> bool:

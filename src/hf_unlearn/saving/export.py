@@ -50,7 +50,10 @@ def load_checkpoint(folder: Path) -> tuple[Masks | None, torch.Tensor | None, di
     if (folder / LOSSES_FILE).is_file():
         with loading(folder / LOSSES_FILE):
             baseline_losses = load_file(folder / LOSSES_FILE)["profile"]
-    return masks, baseline_losses, read_json(folder / STATE_FILE)
+    state = read_json(folder / STATE_FILE)
+    if state.get("method") == "sfron":
+        state.get("options", {}).setdefault("strength", "rate")  # there was nothing else before 0.4
+    return masks, baseline_losses, state
 
 
 def check_same_run(folder: Path, state: dict[str, Any], described: dict[str, Any]) -> None:

@@ -97,6 +97,11 @@ def check_network(objective: Objective, args: UnlearnConfig) -> None:
         )
 
 
+def method_for(method: Method, args: UnlearnConfig) -> Method:
+    """The method as these arguments run it: at their learning rate, if one is given."""
+    return method if args.find_strength else method.at_rate()
+
+
 def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -> Method:
     """The method for this model, with every "auto" decided.
 
@@ -113,7 +118,7 @@ def resolved_method(objective: Objective, method: Method, args: UnlearnConfig) -
             f"{method.name} differentiates gradients with these options, which needs all activations: leave "
             "activation_checkpointing (--gradient_checkpointing) out, or take its first-order form"
         )
-    resolved = (method if args.find_strength else method.at_rate()).resolved(objective)
+    resolved = method_for(method, args).resolved(objective)
     if objective.adapter is not None and (method.masks_every_step or not method.trains):
         raise ValueError(f"{method.name} works on weights, which an adapter leaves alone: do without LoRA")
     return resolved

@@ -25,7 +25,7 @@ from ..saving.export import export
 from .callbacks import MergeSlowWeights, TwoSidedStop, UntilForgotten, settle_callbacks
 from .calls import Calls
 from .checkpointer import Checkpointer, Stateful
-from .checks import check_network, checked_arguments, checked_sets, objective_of
+from .checks import check_network, checked_arguments, checked_sets, method_for, objective_of
 from .config import UnlearnConfig
 from .draws import Draws, stream_loader
 from .evaluator import Evaluator
@@ -78,7 +78,7 @@ class UnlearnTrainer(Trainer):
         **kwargs: Any,
     ):
         args = checked_arguments(args, kwargs)
-        objective, method = objective_of(model, kwargs.get("processing_class")), method or SFRon()
+        objective, method = objective_of(model, kwargs.get("processing_class")), method_for(method or SFRon(), args)
         check_network(objective, args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
         sets = checked_sets(objective, method, args, *given, holdout_dataset)

@@ -29,7 +29,8 @@ def check_flags(training: Any, lora: Any, method: Method) -> None:
     folder = find_checkpoint(training.output_dir, training.resume_from_checkpoint)
     if folder is not None:
         state = load_checkpoint(Path(folder))[2]
-        check_same_run(Path(folder), state, {"method": method.name, "options": asdict(method)})
+        run = method if training.learning_rate is None else method.at_rate()
+        check_same_run(Path(folder), state, {"method": method.name, "options": asdict(run)})
     if not method.trains:
         stops = {name: getattr(training, name) for name in ("target_forget", "max_retain_drift", "eval_steps")}
         stops |= {"resume_from_checkpoint": training.resume_from_checkpoint}

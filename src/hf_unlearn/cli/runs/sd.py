@@ -190,6 +190,7 @@ class TextToImageRun(DiffusionRun):
 
     def sets(self) -> None:
         given, model = self.concept, self.model
+        method = self.method if self.training.learning_rate is None else self.method.at_rate()
         with self.state.local_main_process_first():  # the others find what the first has drawn
             self.pipeline.to(self.state.device)
             self.objective, self.forget, self.retain = concept_data(
@@ -200,7 +201,7 @@ class TextToImageRun(DiffusionRun):
                 given.num_forget_images,
                 given.num_retain_images,
                 self.drawing,
-                self.method.forget_images,
+                method.synthesised_from,
                 self.images_of(given.forget_dataset_name, given.forget_data_dir),
                 self.images_of(given.retain_dataset_name, given.retain_data_dir),
                 image_per_prompt=self.method.trains,
