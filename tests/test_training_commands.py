@@ -49,7 +49,8 @@ def test_an_old_spelling_sets_the_same_value(call, tmp_path, command, old, new, 
         del given["dashed"]
     outputs = {name: call(command, *flags, *forget, "--dry_run") for name, flags in given.items()}
     assert {code for code, _, _ in outputs.values()} == {0}, outputs
-    assert len({text for _, text, _ in outputs.values()}) == 1
+    values = [yaml.safe_load(text) for _, text, _ in outputs.values()]  # the plan says what is free at the moment
+    assert all(each == values[0] for each in values)
     assert yaml.safe_load(outputs["old"][1])[new] == value
     assert f"--{old} " not in call(command, "--help_all")[1]
 
@@ -104,7 +105,7 @@ def test_classify_reaches_all_training_arguments(call, tmp_path):
     values = yaml.safe_load(first)
     assert code == 0 and (values["data_seed"], values["use_cpu"], values["save_steps"]) == (5, True, 3), error
     (tmp_path / "again.yaml").write_text(first)
-    assert call("classify", "--config", tmp_path / "again.yaml")[1] == first
+    assert yaml.safe_load(call("classify", "--config", tmp_path / "again.yaml")[1]) == values
     assert "data_seed" not in re.sub(r"such as .*", "", call("classify", "--help_all")[1])
 
 

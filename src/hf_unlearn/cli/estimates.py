@@ -132,12 +132,19 @@ class Memory:
 
 
 def memory(
-    network: nn.Module, mode: str, method: SFRon, batch: int, size: int | None = None, offload: bool = False
+    network: nn.Module,
+    mode: str,
+    method: SFRon,
+    batch: int,
+    size: int | None = None,
+    offload: bool = False,
+    fishers: bool = True,
 ) -> Memory:
     """What `mode` takes at `batch` samples. Of "lora" the network must have its adapter (see `adapted`).
 
     Args:
         offload: the copy of the original and the slow weights are elsewhere.
+        fishers: whether masks or ranks come from the two Fishers.
     """
     every = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -157,7 +164,7 @@ def memory(
     stepping = {"gradients": FP32 * trained, "weights kept outside the mask": FP32 * trained * masked}
     passes = {"activations": kept_bytes(network, batch, size)}
     preparing: dict[str, int] = {}
-    if mode != "full":
+    if mode != "full" and fishers:
         samples = min(method.fisher_batch_size, method.fisher_samples or method.fisher_batch_size)
         chunk = sample_chunk(dict(network.named_parameters()), samples, device_at_hand())
         copies, together = (chunk, chunk) if method.fisher == "sample" else (1, samples)
@@ -166,10 +173,10 @@ def memory(
     return Memory(trained, lasting, passes, stepping, preparing)
 
 
-def adapted(network: nn.Module, rank: int, share: float = 1.0) -> nn.Module:
-    """The network with an untrained adapter of `rank` on all layers, or on the first ones that make up `share` of
-    it; it alone is trained."""
-    layers, left, chosen = lora_layers(network), 0.0, []
+def adapted(network: nn.Module, rank: int, share: float = 1.0, select: str = "all") -> nn.Module:
+    """The network with an untrained adapter of `rank` on all layers (or those of the cross attention, "xattn"), or on
+    the first ones that make up `share` of it; it alone is trained."""
+    layers, left, chosen = lora_layers(network, select), 0.0, []
     left = share * sum(lora_size(layer, rank) for layer in layers.values())
     for name, layer in layers.items():
         if lora_size(layer, rank) <= left:
@@ -260,3 +267,8 @@ def free_bytes(device: Any) -> int:
     if kind == "mps":  # memory that it shares with the host
         return min(host, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return host
+
+
+def size_text(value: float) -> str:
+    """Bytes in words: "1.50 GiB", "3.2 MiB", or "-" for none."""
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB" if value else "-"

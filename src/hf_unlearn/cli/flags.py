@@ -107,7 +107,14 @@ def check_token_stays_local(token: str | None, report_to: Sequence[str]) -> None
 class LoraFlags:
     """Train a low-rank adapter instead of the weights."""
 
-    use_lora: bool = flag(False, "Train a low-rank adapter; it alone is saved, unless --merge is given.")
+    use_lora: bool | None = field(  # None, where the flag is not given, is no
+        default=None,
+        metadata={
+            "help": "Train a low-rank adapter; it alone is saved, unless --merge is given.",
+            "nargs": "?",
+            "const": True,
+        },
+    )
     rank: int = flag(4, "LoRA rank; with --lora_select saliency, the average rank that --rank_budget assumes.")
     lora_alpha: float | None = flag(None, "LoRA scale times the rank; the default is the rank, which is scale 1.")
     lora_select: Literal["saliency", "all", "xattn"] = flag(
@@ -119,9 +126,9 @@ class LoraFlags:
     merge: bool = flag(False, "Save merged weights; the adapter stays beside them.")
 
     def __post_init__(self):
-        given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-        if given and not self.use_lora:
-            raise ValueError(f"--{given[0]} is for adapters: add --use_lora")
+        others = [f.name for f in fields(self) if f.name != "use_lora" and getattr(self, f.name) != f.default]
+        if others and not self.use_lora:
+            raise ValueError(f"--{others[0]} is for adapters: add --use_lora")
         check_limits(self, rank="[1, inf)", lora_alpha="(0, inf)", rank_budget="(0, 1]")
 
     def apply(self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", seed: int) -> None:

@@ -43,7 +43,7 @@ class Plan:
     floor: float = 0.1
     by: float = 1 / 3
     hold: float = 2 / 3
-    gain: tuple[float, float] = (0.05, 4.0)
+    gain: tuple[float, float] = (0.05, 10.0)
     exponent: float = 0.2
     jump: float = 2.0
     drift: float = 0.1

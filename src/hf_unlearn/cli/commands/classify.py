@@ -1,7 +1,7 @@
 """hf-unlearn classify: make an image classifier forget a class or some training images.
 
     hf-unlearn classify                 # a small ViT forgets 10 % of the digits it learnt
-    hf-unlearn classify --forget_class 3 --learning_rate 5e-4
+    hf-unlearn classify --forget_class 3
     hf-unlearn classify --pretrained_model_name_or_path my-vit --train_data_dir photos/train \\
         --validation_data_dir photos/val --forget_class cat --retrained_model my-vit-without-cats
 """

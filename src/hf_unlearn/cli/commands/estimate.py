@@ -130,14 +130,15 @@ def _times(network: Any, needed: "Memory", flags: Any, device: str, free: int) -
 def table(found: dict[str, Any]) -> str:
     """The parts in columns, and what they do not hold."""
     from ...evaluation.tables import markdown_table
+    from ..estimates import size_text
 
     modes = found["modes"]
     rows = []
     for group in ("lasting", "passes", "stepping"):
         for name in modes["full"][group]:
-            rows.append([name, *(_size(values[group][name]) for values in modes.values())])
-    rows.append(["**peak of training**", *(f"**{_size(v['peak_bytes'])}**" for v in modes.values())])
-    rows.append(["peak of the Fisher pass before", *(_size(v["preparation_bytes"]) for v in modes.values())])
+            rows.append([name, *(size_text(values[group][name]) for values in modes.values())])
+    rows.append(["**peak of training**", *(f"**{size_text(v['peak_bytes'])}**" for v in modes.values())])
+    rows.append(["peak of the Fisher pass before", *(size_text(v["preparation_bytes"]) for v in modes.values())])
     fits = ("yes" if v["fits"] else f"no: {' and '.join(v['too_large'])}" for v in modes.values())
     rows.append(["fits", *fits])
     rows.append(["an outer step", *(_seconds(v) for v in modes.values())])
@@ -151,15 +152,11 @@ def table(found: dict[str, Any]) -> str:
     counts = ", ".join(f"{v['trained']:,} ({mode})" for mode, v in modes.items())
     return (
         f"{found['model']}: {found['parameters']:,} weights in fp32, batch {found['batch_size']}, {found['device']} "
-        f"with {_size(found['free_bytes'])} free; trained weights: {counts}\n\n"
+        f"with {size_text(found['free_bytes'])} free; trained weights: {counts}\n\n"
         + markdown_table(["", *modes], rows)
         + f"\n\nThe peak is what lasts and the larger of activations and optimizer step; Python, libraries and what "
         f"the allocator keeps come on top. Time: {how}, random weights."
     )
-
-
-def _size(value: float) -> str:
-    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB" if value else "-"
 
 
 def _seconds(values: dict[str, Any]) -> str:

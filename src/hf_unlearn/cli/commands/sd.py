@@ -26,8 +26,11 @@ class ModelFlags:
     )
     revision: str | None = flag(None, "Hub revision of the model.")
     variant: str | None = flag(None, "Variant of the weight files, such as fp16.")
-    train_method: Literal["full", "xattn", "noxattn", "selfattn", "text_encoder"] = flag(
-        "full", "Weights to train: all of the UNet, only or all but its cross-attention, its self-attention, or CLIP."
+    train_method: Literal["full", "xattn", "noxattn", "selfattn", "text_encoder"] | None = flag(
+        None,
+        "Weights to train: all of the UNet, only or all but its cross-attention, its self-attention, or CLIP. Cross "
+        "attention alone redirects the word and leaves the object. The default is all of the UNet or, where they do "
+        "not fit the free memory, an adapter on all layers.",
     )
     label_dropout: float = flag(0.1, "Share of the retain samples that are trained under the empty prompt.")
     enable_xformers_memory_efficient_attention: bool = flag(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.utils.data import Subset
 
 from ...common.files import write_text
@@ -20,6 +21,7 @@ from ...training import recipes
 from ...training.config import UnlearnConfig
 from ...training.trainer import UnlearnTrainer
 from ..classifier_flags import held_out_images, processor_of, split_train, train_images
+from ..plan import sketch
 from .skeleton import Run
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
@@ -63,6 +65,11 @@ class ClassifierRun(Run):
     @property
     def hub_revision(self) -> str | None:
         return self.others.get("hub_revision")
+
+    def outlined(self) -> nn.Module | str:
+        if self.base_model is not None:
+            return super().outlined()
+        return sketch(recipes.build_classifier("digits_vit", self.training.seed))
 
     def check(self) -> None:
         data = self.data

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from ...data.images import digits
 from ...data.streaming import first_of
 from ...evaluation import (
@@ -25,9 +27,10 @@ from ...families import NoisePrediction
 from ...families.ddpm.pipeline import load_ddpm_pipeline, set_null_class
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import unet_sets
+from ..plan import outlined
 from ..sample_classifier import sample_classifier
 from .early import check_images
-from .sampling import check_sampling, say_few, usable_guidance
+from .sampling import check_sampling, class_draws, say_few, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
 
@@ -54,6 +57,19 @@ class DDPMRun(DiffusionRun):
     @property
     def sources(self) -> dict[str, str]:
         return self.data.sources
+
+    @property
+    def draws(self) -> list[str]:
+        judged = self.samples.classifier_model_name_or_path is not None or (self.default and self.data.forget_class)
+        ten = set(range(10)) if self.default and self.samples.classifier_model_name_or_path is None else None
+        return class_draws(self.samples, self.data, bool(judged), self.sampling.num_inference_steps, ten)
+
+    @property
+    def side(self) -> int | None:
+        return self.data.resolution
+
+    def outlined(self) -> nn.Module | str:
+        return outlined(self.base_model or str(DIGITS_DDPM), self.revision)
 
     def check(self) -> None:
         check_images(self.data, self.training, self.method, optional=self.default)

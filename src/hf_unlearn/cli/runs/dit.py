@@ -20,7 +20,7 @@ from ...training.trainer import UnlearnTrainer
 from ..image_sets import decoded_sets, latent_sets
 from ..sample_classifier import sample_classifier
 from .early import check_images
-from .sampling import check_sampling, say_few, usable_guidance
+from .sampling import check_sampling, class_draws, say_few, usable_guidance
 from .skeleton import DiffusionRun, need_modules
 
 
@@ -47,6 +47,15 @@ class DiTRun(DiffusionRun):
     @property
     def shows_stages(self) -> bool:
         return self.state.is_main_process
+
+    @property
+    def draws(self) -> list[str]:
+        judged = self.samples.classifier_model_name_or_path is not None
+        return class_draws(self.samples, self.data, judged, self.model.num_inference_steps)
+
+    @property
+    def side(self) -> int | None:
+        return self.data.resolution and self.data.resolution // 8
 
     def check(self) -> None:
         if self.base_model is None:

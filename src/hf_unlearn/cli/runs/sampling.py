@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,31 @@ def usable_guidance(wanted: float, why_not: str) -> float:
         return wanted
     say(f"samples are generated with guidance scale 1 instead of {wanted:g}: {why_not}")
     return 1.0
+
+
+def class_draws(
+    flags: Any, data: Any, classified: bool, steps: int, classes: Collection[int] | None = None
+) -> list[str]:
+    """Return the line of the plan on the images that a class-conditional model generates.
+
+    Args:
+        flags, data: `SampleFlags` and `ImageDataFlags`.
+        classified: whether a classifier recognises them.
+        steps: sampling steps of an image.
+        classes: those that are generated, where they are known; else the flags say.
+    """
+    if not classified or not flags.eval_samples_per_class:
+        return [
+            f"none as data; to show, a few with each model in {steps} sampling steps, and nothing is measured on them"
+        ]
+    if classes is not None:
+        count = f"{len(classes)} classes"
+    elif flags.eval_classes:
+        count = f"{len({*flags.eval_classes, *(data.forget_class or [])})} classes"
+    else:
+        count = "the forgotten and up to nine other classes"
+    each = flags.eval_samples_per_class
+    return [f"none as data; to measure, {each} of each of {count} with each model, in {steps} sampling steps"]
 
 
 def say(text: str) -> None:

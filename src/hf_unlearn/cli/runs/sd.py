@@ -1,10 +1,14 @@
 """A run on a Stable Diffusion pipeline: a concept, and images that the model draws itself or is given."""
 
+import copy
 import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from torch import nn
 
 from ...common.devices import joined_state
 from ...common.identity import file_digest, identity_of
@@ -19,8 +23,12 @@ from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, concept_pa
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
+from ...families.text_to_image.objective import trained_names
 from ...training.trainer import UnlearnTrainer
+from ..flags import LoraFlags
 from ..parsing import values_of
+from ..plan import ALL_LAYERS_RANK, Room, adapter_instead
+from ..stages import Stages
 from .sampling import say_few
 from .skeleton import DiffusionRun, need_modules
 
@@ -29,6 +37,11 @@ ELSEWHERE = {
     *("output_dir", "cache_dir", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "push_masks"),
     *("dry_run", "report_to", "logging_steps", "dataloader_num_workers"),
 }
+
+
+def _given(flags: Any, part: str) -> bool:
+    """Whether the flags name images to "forget" or "retain"."""
+    return bool(getattr(flags, f"{part}_data_dir") or getattr(flags, f"{part}_dataset_name"))
 
 
 class TextToImageRun(DiffusionRun):
@@ -104,12 +117,48 @@ class TextToImageRun(DiffusionRun):
         return [concept_of(text, *told) for text in self.concept.concept or []]
 
     @property
-    def plan(self) -> str:
-        concepts = self.named_concepts
+    def draws(self) -> list[str]:
+        concepts, given = self.named_concepts, self.concept
         if not concepts:
-            return ""
+            return ["no concept is named yet"]
+        counts = {"forget": given.num_forget_images, "retain": given.num_retain_images}
+        images = [f"{n} {part} images" for part, n in counts.items() if not _given(given, part)]
+        data = f"the original generates {' and '.join(images)}" if images else "none are generated"
         sets = prompt_sets(self.measuring, concepts, self.retain_prompts, self.training.seed)
-        return drawing_plan(sets, concept_pairs_to_draw(self.measuring, concepts, self.training.seed))
+        measured = drawing_plan(sets, concept_pairs_to_draw(self.measuring, concepts, self.training.seed))
+        return [f"as data, {data}; what the cache holds is not generated again", measured]
+
+    @property
+    def side(self) -> int | None:
+        return self.concept.resolution and self.concept.resolution // 8
+
+    def outlined(self) -> nn.Module | str:
+        if self.model.train_method == "text_encoder":
+            return "those of the text encoder are not looked at before they are loaded"
+        network = super().outlined()
+        if isinstance(network, nn.Module) and self.model.train_method is not None:
+            chosen = trained_names(network, self.model.train_method)
+            for name, p in network.named_parameters():
+                p.requires_grad_(name in chosen)
+        return network
+
+    def settle(self, network: nn.Module | str, room: Room, stages: Stages) -> str:
+        """Where the flags do not say which weights: all, or an adapter on all layers where they do not fit."""
+        method = self.method
+        said = self.model.train_method is not None or self.lora.use_lora is not None or self.training.mask_path
+        if said or isinstance(network, str) or not method.trains or method.masks_every_step:
+            return ""
+        question = [self.base_model, self.revision, method.name, self.training.train_batch_size, self.side]
+        why: str | None = stages.chosen("weights", question)  # as before, however much is free now
+        why = adapter_instead(copy.deepcopy(network), self, room) if why is None else why
+        if self.state is not None and self.state.num_processes > 1:
+            [why] = broadcast_object_list([why])  # the processes find different memory
+        if not self.training.dry_run:
+            stages.choose("weights", question, why)
+        if why:
+            self.lora = LoraFlags(use_lora=True, lora_select="all", rank=ALL_LAYERS_RANK)
+            self.parts = [self.lora if isinstance(part, LoraFlags) else part for part in self.parts]
+        return why or ""
 
     def begin(self) -> None:
         # The others wait while the first one draws, which may take longer than an exchange of gradients ever does.
@@ -117,7 +166,6 @@ class TextToImageRun(DiffusionRun):
         if self.state.is_main_process:  # what is missing for it fails here, before anything is drawn
             prompts = (self.concepts, self.retain_prompts, self.training.seed)
             self.evaluation = PictureEvaluation(self.measuring, *prompts)
-            print(self.plan)
             if self.evaluation.note():
                 print(self.evaluation.note())
             if self.evaluation.forgotten:
@@ -134,7 +182,9 @@ class TextToImageRun(DiffusionRun):
         self.loaded = identity_of(self.pipeline)
         anchors = {p: a for c in self.concepts for p, a in zip(c.prompts[:1], c.anchors[:1]) if p != a}
         prompts = encode_prompts(self.pipeline, [*anchors, *anchors.values(), self.concepts[0].prompts[0]])
-        options: dict[str, Any] = dict(train_method=self.model.train_method, label_dropout=self.model.label_dropout)
+        options: dict[str, Any] = dict(
+            train_method=self.model.train_method or "full", label_dropout=self.model.label_dropout
+        )
         options["resolution"] = self.concept.resolution
         self.objective = text_to_image_objective(self.pipeline, prompts, anchors, **options)  # until there are images
 
@@ -155,7 +205,7 @@ class TextToImageRun(DiffusionRun):
                 self.images_of(given.forget_dataset_name, given.forget_data_dir),
                 self.images_of(given.retain_dataset_name, given.retain_data_dir),
                 image_per_prompt=self.method.trains,
-                train_method=model.train_method,
+                train_method=model.train_method or "full",
                 label_dropout=model.label_dropout,
                 resolution=given.resolution,
             )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+from torch import nn
 from transformers.trainer_utils import set_seed
 
 from ...common.files import check_apart
@@ -18,9 +19,11 @@ from ...training.config import UnlearnConfig, check_precision
 from ...training.trainer import UnlearnTrainer
 from ..finish import finish, prepare_repo
 from ..parsing import resolved, without_secrets
+from ..plan import Room, lines, outlined, outlook, sketch
 from ..stages import AGAIN, Stages
 from ..terminal import check_writable
 from .early import check_arguments, check_flags, check_model
+from .sampling import say
 
 
 class Run:
@@ -54,6 +57,7 @@ class Run:
         self.holdout: Any = None
         self.base_model: str | None = None
         self.revision: str | None = None
+        self.others: dict[str, Any] = {}  # given fields of UnlearnConfig that are no flags
         self.picture: str | None = "before_after.png"
         self.command: list[str] | None = None
 
@@ -89,8 +93,25 @@ class Run:
         return None
 
     @property
-    def plan(self) -> str:
-        """One line on what the run will cost, known from the flags alone; "" says nothing."""
+    def draws(self) -> list[str]:
+        """How many images are generated and what for, as far as the flags say; a line each."""
+        return ["none are generated"]
+
+    @property
+    def side(self) -> int | None:
+        """Height and width of what the network sees; None for its own."""
+        return None
+
+    def outlined(self) -> nn.Module | str:
+        """Return the network on the meta device, or why it is not known before the model is loaded."""
+        return outlined(self.base_model, self.revision)
+
+    def settle(self, network: nn.Module | str, room: Room, stages: Stages) -> str:
+        """Choose what the flags leave open, once the model is known, and return what was chosen; "" if nothing was.
+
+        Args:
+            network: a sketch of it, or why there is none.
+        """
         return ""
 
     def check(self) -> None:
@@ -165,7 +186,9 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     run.command = None if name is None else without_secrets(["hf-unlearn", name, *argv])
     training = run.training
     if training.dry_run:
-        print(resolved(run.parts) + (f"# {run.plan}\n" if run.plan else ""), end="")
+        given = resolved(run.parts)
+        told = planned(run, run.outlined(), Room.at_hand(), Stages(training.output_dir, list(run.stages), show=False))
+        print(given + "".join(f"# {line}\n" for line in told), end="")
         return
     check_precision(training.mixed_precision)
     run.check()
@@ -177,9 +200,12 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     check_arguments(run.config())
     repo = prepare_repo(training, run.hub_revision)
     set_seed(training.seed)
+    room = Room.at_hand()  # before the model takes its part
     run.load()
-    check_model(run.objective, run.method, training, run.lora, run.config())
     stages = Stages(training.output_dir, list(run.stages), show=run.shows_stages)
+    told = planned(run, sketch(run.objective.network), room, stages)
+    check_model(run.objective, run.method, training, run.lora, run.config())
+    say("\n".join(told))
 
     stages.begin("data")
     run.sets()
@@ -200,6 +226,7 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
         load_saved(run.objective, training.output_dir)
     else:
         stages.begin("unlearn")
+        stages.keep()
         trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         stages.begin("save")
         trainer.save_model()
@@ -219,7 +246,18 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
         record = remeasured(read_record(training.output_dir), metrics, run.command)
     else:
         record = run.record(trainer, metrics, rows)
+    stages.close()
     finish(training, repo, record, table, trainer, run.command)
+
+
+def planned(run: Run, network: nn.Module | str, room: Room, stages: Stages) -> list[str]:
+    """Settle what is open, and return the lines that say so and what the run will do.
+
+    Args:
+        network: a sketch of what will be trained, or why there is none.
+    """
+    chosen = run.settle(network, room, stages)
+    return [*([chosen] if chosen else []), *lines(run, outlook(network, run, room), stages.took)]
 
 
 def has_record(folder: str, show: bool) -> bool:
