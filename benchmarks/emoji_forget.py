@@ -25,7 +25,7 @@ BUDGET, BATCH = 200, 16
 DRAWING = {"num_inference_steps": 20, "guidance_scale": 3.0, "batch_size": 24}
 IMAGES = {"num_forget_images": 96, "num_retain_images": 192}
 SHOWN = ("rocket", "sailboat", "cat", "castle")  # in the pictures
-STEPS = 100  # of the rows without a rate, as `hf-unlearn sd` takes by default: 300 batch gradients
+STEPS = 100  # of the rows without a rate: 300 batch gradients
 # row -> (method, its options, weights that are trained, learning rate; None: the method finds its strength)
 SFRON = {"retain_steps": 1}  # 100 outer steps
 ROWS = {

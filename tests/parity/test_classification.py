@@ -327,7 +327,7 @@ def test_sfron(tmp_path, parts):
     trainer = unlearn(tmp_path, parts, method)
     resolved = trainer.step.method
     assert (resolved.forget_loss, resolved.bound, resolved.bound_margin) == ("ascent", "other", 1.0)
-    assert trainer.method is method and (method.forget_loss, method.bound) == ("auto", "auto")
+    assert trainer.method == method.at_rate() and (method.forget_loss, method.bound) == ("auto", "auto")
     model, start = tiny_vit().train(), tiny_vit().eval()
     f, r = (fisher(Classification(tiny_vit()), part, forget=True, seed=42)[0] for part in parts)
     masks = {id(p): (f[n] > 1e-12) & (f[n] >= r[n]) for n, p in model.named_parameters()}

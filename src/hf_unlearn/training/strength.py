@@ -46,7 +46,7 @@ class Plan:
     gain: tuple[float, float] = (0.05, 10.0)
     exponent: float = 0.2
     jump: float = 2.0
-    drift: float = 0.1
+    drift: float = 0.25
     largest_change: float = 0.02
     retain_ratio: float = 1.0
 
