@@ -61,7 +61,7 @@ def test_the_gain_falls_where_the_retained_side_drifts_and_where_the_loss_grew()
     strength.measure_retain(1.0)  # two of the units of 0.5, a fifth of which counts
     assert strength.drift == pytest.approx(2 / SMOOTHING)
     strength.measure(2.0, 2.0, 0.5)
-    assert strength.gain == pytest.approx(before * (0.1 / 0.4) ** 0.2)
+    assert strength.gain == pytest.approx(before * (0.25 / 0.4) ** 0.2)
     strength = Strength()
     strength.begin(10, T)
     strength.measure(2.0, 2.0, 1.0)

@@ -32,8 +32,8 @@ class Controller:
         ratio = above / start
         behind = max(ratio, self.floor / 10) / self.floor ** min(t / planned, 1)
         behind = 1 / ratio if ratio > 1 else behind
-        behind = min(behind, 0.1 / self.drift) if self.drift > 0.1 else behind
-        self.gain = min(max(self.gain * behind**0.2, 0.05), 4.0)
+        behind = min(behind, 0.25 / self.drift) if self.drift > 0.25 else behind
+        self.gain = min(max(self.gain * behind**0.2, 0.05), 10.0)
         want = self.gain * (1 - self.floor ** (1 / planned)) * max(above - start * self.floor / 2, 0)
         found = want / slope if slope > 0 else geometric_mean(self.lengths)
         self.negative += slope <= 0
