@@ -168,12 +168,12 @@ def test_what_to_try_fits_the_method(changes, tried):
     assert outcome(whole).next.endswith(tried)
 
 
-def test_a_strength_that_was_found_is_held_back_by_drift():
+def test_a_strength_that_was_found_and_broke_the_rest_needs_more_steps():
     """Where the rest broke, and no rate says how strong the run was: half the drift that it had."""
     figures = models(forget_accuracy=(ALL, NONE), retain_drift=(None, figure(0.3, limit=0.2)))
     record = replace(generator(), figures=run_record(figures=figures).figures)
     record.method.options.update(AUTO)
-    assert outcome(record).state == BROKE and outcome(record).next.endswith("--forget_class=3 --max_retain_drift 0.15")
+    assert outcome(record).state == BROKE and outcome(record).next.endswith("--forget_class=3 --max_train_steps 150")
 
 
 def test_samples_that_a_command_left_out_are_generated_again():

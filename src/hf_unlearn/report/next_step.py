@@ -37,6 +37,8 @@ def _strength(record: RunRecord, state: str, read: Reading, diverged: bool) -> d
     rate, steps = None if found else record.training.learning_rate, record.training.outer_steps or 1
     longer = {STEPS: f"{MORE_STEPS * steps}"}
     if state == BROKE_THE_REST:
+        if found:  # the plan is the same for every number of steps, so few of them are long ones
+            return longer
         if not rate:
             drift = record.value("after", "retain_drift")
             return {DRIFT: f"{drift / 2:.2g}" if is_number(drift) and drift > 0 else "0.05"}
