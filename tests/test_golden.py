@@ -7,6 +7,7 @@ import pytest
 from golden_cases import figures, names, run
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+NEAR = 1e-5  # another CPU rounds otherwise: 2e-6 was seen
 
 
 def test_every_recorded_case_is_run():
@@ -19,7 +20,7 @@ def test_nothing_changed(name):
     found, wanted = figures(run(name)), GOLDEN[name]
     assert found.keys() == wanted.keys()
     for key in ("projections", "weights", "buffers"):
-        assert found[key] == pytest.approx(wanted[key], rel=1e-6, abs=1e-6), key
+        assert found[key] == pytest.approx(wanted[key], rel=1e-6, abs=NEAR), key
     for key in ("count", "masks", "ranks"):
         assert found.get(key) == wanted.get(key), key
-    assert found["logged"] == pytest.approx(wanted["logged"], rel=1e-5, abs=1e-6)
+    assert found["logged"] == pytest.approx(wanted["logged"], rel=1e-5, abs=NEAR)
