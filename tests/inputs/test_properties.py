@@ -77,7 +77,9 @@ def test_a_config_of_any_values(tmp_path, capsys, content):
     (tmp_path / "c.yaml").write_text(yaml.dump(content, allow_unicode=True), encoding="utf-8")
     made = parsed(tmp_path / "c.yaml", capsys)
     if made is not None:
-        assert isinstance(made[2].seed, int) and isinstance(made[1].rank, int) and made[1].use_lora in (None, True, False)
+        assert (
+            isinstance(made[2].seed, int) and isinstance(made[1].rank, int) and made[1].use_lora in (None, True, False)
+        )
         assert made[0].forget_class is None or all(isinstance(c, str) for c in made[0].forget_class)
         assert made[2].learning_rate is None or 0 <= made[2].learning_rate < float("inf")
 
