@@ -32,6 +32,14 @@ def ranking(select: str) -> dict[str, str]:
     return {"ranks": hashlib.sha256(code.encode()).hexdigest()[:12]}
 
 
+def method_at(name: str, options: dict[str, Any], rate: float | None) -> Any:
+    """A Method as it is run at a learning rate; without one it finds its strength."""
+    from hf_unlearn import METHODS
+
+    method = METHODS[name](**options)
+    return method if rate is None else method.at_rate()
+
+
 def computed(
     path: str | Path, wanted: Sequence[tuple], key: Callable[..., str], cell: Callable[..., dict], jobs: int
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from cells import computed, digest_of
+from cells import computed, digest_of, method_at
 
 from hf_unlearn.common.keys import content_key
 
@@ -35,12 +35,9 @@ ROWS = {
 
 
 def method_of(row: str):
-    """The Method of a row; without a learning rate it finds its strength."""
-    from hf_unlearn import METHODS
-
+    """The Method of a row."""
     name, options, rate = ROWS[row]
-    method = METHODS[name](**options)
-    return method if rate is None else method.at_rate()
+    return method_at(name, options, rate)
 
 
 def unlearned(model: str, row: str, digit: int, seed: int, rate: float | None):

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from cells import computed, digest_of, ranking
+from cells import computed, digest_of, method_at, ranking
 
 from hf_unlearn.common.keys import content_key
 
@@ -66,12 +66,9 @@ def concept_of(kind: str, name: str):
 
 
 def method_of(row: str):
-    """The Method of a row; without a learning rate it finds its strength."""
-    from hf_unlearn import METHODS
-
+    """The Method of a row."""
     name, options, _, rate = ROWS[row]
-    method = METHODS[name](**options)
-    return method if rate is None else method.at_rate()
+    return method_at(name, options, rate)
 
 
 def trained(

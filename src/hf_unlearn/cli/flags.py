@@ -240,6 +240,11 @@ class TrainingFlags:
         if (self.target_forget is not None or self.max_retain_drift is not None) and not self.eval_steps:
             self.eval_steps = 10
 
+    @property
+    def find_strength(self) -> bool:
+        """Whether a method that can finds its strength: no learning rate is given."""
+        return self.learning_rate is None
+
     def config(self, **others: Any) -> "UnlearnConfig":
         """Return the UnlearnConfig these flags mean; `others` are fields of it, and win."""
         from ..training.config import UnlearnConfig
@@ -258,7 +263,7 @@ class TrainingFlags:
             "per_device_train_batch_size": self.train_batch_size,
             "per_device_eval_batch_size": self.train_batch_size,
             "max_steps": self.max_train_steps,
-            "find_strength": self.learning_rate is None,
+            "find_strength": self.find_strength,
             "learning_rate": self.own_rate if self.learning_rate is None else self.learning_rate,
             "lr_scheduler_type": self.lr_scheduler,
             "warmup_steps": self.lr_warmup_steps,

@@ -156,7 +156,7 @@ def _strength(run: Any) -> str:
     method, training = run.method, run.training
     if not method.trains:
         return "that of its formula"
-    if method.finds_strength and training.learning_rate is None:
+    if method.finds_strength and training.find_strength:
         return "found in each step, without a learning rate; the run ends once it has forgotten"
     rate = training.own_rate if training.learning_rate is None else training.learning_rate
     return f"learning rate {rate:g}" + ("" if training.learning_rate else f", the default for {method.name}")

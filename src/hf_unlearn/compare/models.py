@@ -16,7 +16,7 @@ from ..common.untrusted import loading
 from ..common.weights import weights_digest
 from ..data.fingerprint import fingerprint
 from ..data.images import ArrayDataset, FlippedAndCropped
-from ..data.pairs import collate, random_subset, split_by_index, split_by_label
+from ..data.pairs import collate, halves, random_subset, split_by_index, split_by_label
 from ..data.protocols import SizedDataset
 from ..data.sources import split_names
 from ..training.recipes import CLASSIFIERS, build_classifier, digits_splits, train_classifier
@@ -95,9 +95,8 @@ def _own_splits(
     if len(held_out) > 1:
         parts = {"train": loaded["train"], "validation": loaded[held_out[1]], "test": test}
     else:
-        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
-        half = len(test) // 2
-        parts = {"train": loaded["train"], "validation": _part(test, order[:half]), "test": _part(test, order[half:])}
+        first, second = (_part(test, torch.tensor(half.indices)) for half in halves(test))  # as `classify` does
+        parts = {"train": loaded["train"], "validation": first, "test": second}
     return parts, {name: fingerprint(part, len(part)) for name, part in parts.items()}, names
 
 

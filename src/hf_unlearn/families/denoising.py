@@ -94,6 +94,18 @@ class Denoising(Objective):
         prediction = self._prediction(self.network, noisy, timesteps, self._labels(labels, drop_labels))
         if predict:
             return prediction
+        return self._losses(prediction, target, pixel_values, noise, noisy, timesteps)
+
+    def _losses(
+        self,
+        prediction: Tensor,
+        target: Tensor | None,
+        pixel_values: Tensor,
+        noise: Tensor,
+        noisy: Tensor,
+        timesteps: Tensor,
+    ) -> Tensor:
+        """(B,) errors of a prediction against `target`, or against what was added."""
         if target is None:
             target = self.schedule.target(pixel_values, noise, timesteps)
         return self.errors(prediction.float(), target.float(), pixel_values, noisy, timesteps)
@@ -172,12 +184,15 @@ class Denoising(Objective):
         with self.measuring():
             for batch in batches:
                 bins = self.schedule.bins(batch["timesteps"], self.timestep_bins).cpu()
-                own = self(**batch).double().cpu()
+                given = (batch["pixel_values"], batch["noise"], batch["timesteps"])
+                drawn = (*given[:2], self.schedule.add_noise(*given), given[2])
+                predicted = self.predict(self.network, batch)
+                own = self._losses(predicted, None, *drawn).double().cpu()
                 other, gap = own, torch.zeros_like(own)
                 if self.conditional:
-                    named = {**batch, "labels": self.other_labels(batch)}
-                    other = self(**named).double().cpu()
-                    gap = self(**batch, target=self.predict(self.network, named)).double().cpu()
+                    anchor = self.predict(self.network, {**batch, "labels": self.other_labels(batch)})
+                    other = self._losses(anchor, None, *drawn).double().cpu()
+                    gap = self._losses(predicted, anchor, *drawn).double().cpu()
                 for row, values in enumerate((own, other, gap, torch.ones_like(own))):
                     sums[row].index_add_(0, bins, values)
         if (sums[3] == 0).any():

@@ -12,6 +12,7 @@ from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
 from ..families import Baseline, Objective
 from ..saliency.masks import Masks
+from .parts import Above as Above
 from .parts import Batch as Batch
 from .parts import Losses as Losses
 from .parts import OptimizerSpec as OptimizerSpec
@@ -85,7 +86,7 @@ class Step(Protocol):
         forget: bool,
         max_norm: float | None = None,
         scale: float = 1.0,
-        above: tuple[Tensor, Tensor, Tensor] | None = None,
+        above: Above | None = None,
     ) -> None:
         """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate.
 

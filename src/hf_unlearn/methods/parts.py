@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 Samples = dict[str, Tensor]
+Above = tuple[Tensor, Tensor, Tensor]  # see `Step.fast_step`
 
 
 @dataclass(frozen=True)

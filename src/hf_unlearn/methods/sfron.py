@@ -13,7 +13,7 @@ from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import fisher
 from ..saliency.masks import Masks, ratio_masks
-from .base import Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
+from .base import Above, Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
 
 # What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
 REFERENCE = {
@@ -43,8 +43,6 @@ PAPER = {
     "forget_optim": "shared",
     "slow_rate": 0.5,
 }
-
-Above = tuple[Tensor, Tensor, Tensor]  # see Step.fast_step
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -97,7 +97,15 @@ def check_network(objective: Objective, args: UnlearnConfig) -> None:
         )
 
 
-def method_for(method: Method, args: UnlearnConfig) -> Method:
+class Strengthened(Protocol):
+    """Arguments of a run, or the flags that they are made of."""
+
+    @property
+    def find_strength(self) -> bool | None:
+        """Whether no learning rate is given."""
+
+
+def method_for(method: Method, args: Strengthened) -> Method:
     """The method as these arguments run it: at their learning rate, if one is given."""
     return method if args.find_strength else method.at_rate()
 

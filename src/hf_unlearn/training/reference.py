@@ -60,14 +60,9 @@ class Reference:
         return self.masks is None and self.forget is not None and self.retain is not None
 
     @property
-    def wants_baseline(self) -> bool:
-        """Whether the original's losses are to be measured before the first step."""
-        return self.method.needs_baseline
-
-    @property
     def measures_first(self) -> bool:
         """Whether anything is measured on the network before training starts."""
-        return self.lacks_masks or self.wants_baseline or self.args.eval_strategy != "no"
+        return self.lacks_masks or self.method.needs_baseline or self.args.eval_strategy != "no"
 
     def prepare(self) -> None:
         """Keep the original, and compute masks and the original's losses.
@@ -78,7 +73,7 @@ class Reference:
         self.begin_method()
         if self.lacks_masks:
             self.compute_masks()
-        if self.wants_baseline and self.baseline_losses is None:
+        if self.method.needs_baseline and self.baseline_losses is None:
             losses = self.objective.baseline_losses(self._baseline_batches())
             if losses.isnan().any():
                 raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")

@@ -12,7 +12,7 @@ from ..common.sharding import gather, local
 from ..data.numerics import gradient_norm
 from ..families import Baseline
 from ..families.base import Objective
-from ..methods.base import OWN, Batch, Losses, Method, Samples
+from ..methods.base import OWN, Above, Batch, Losses, Method, Samples
 from .config import UnlearnConfig
 from .draws import Draws
 from .guard import DivergenceGuard
@@ -247,7 +247,7 @@ class Step:
         forget: bool,
         max_norm: float | None = None,
         scale: float = 1.0,
-        above: tuple[Tensor, Tensor, Tensor] | None = None,
+        above: Above | None = None,
     ) -> None:
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
@@ -272,7 +272,7 @@ class Step:
             self.optimizer.step()
         self.weights.zero_grad()
 
-    def _length(self, above: tuple[Tensor, Tensor, Tensor] | None, clipped: float) -> Length | None:
+    def _length(self, above: Above | None, clipped: float) -> Length | None:
         """How far a forget step goes whose loss lies so far above its end; None: as its learning rate says.
 
         Args:

@@ -9,7 +9,7 @@ from ...saliency.masks import Masks, masks_from
 from ...saliency.ranks import lora_layers
 from ...saving.checkpoints import find_checkpoint
 from ...saving.export import check_same_run, load_checkpoint
-from ...training.checks import resolved_method
+from ...training.checks import method_for, resolved_method
 from ...training.config import UnlearnConfig
 
 UNLISTED = {"flyte", "kubeflow", "neptune"}  # transformers does not say whether these are installed
@@ -29,8 +29,8 @@ def check_flags(training: Any, lora: Any, method: Method) -> None:
     folder = find_checkpoint(training.output_dir, training.resume_from_checkpoint)
     if folder is not None:
         state = load_checkpoint(Path(folder))[2]
-        run = method if training.learning_rate is None else method.at_rate()
-        check_same_run(Path(folder), state, {"method": method.name, "options": asdict(run)})
+        options = asdict(method_for(method, training))
+        check_same_run(Path(folder), state, {"method": method.name, "options": options})
     if not method.trains:
         stops = {name: getattr(training, name) for name in ("target_forget", "max_retain_drift", "eval_steps")}
         stops |= {"resume_from_checkpoint": training.resume_from_checkpoint}

@@ -24,6 +24,7 @@ from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
 from ...families.text_to_image.objective import trained_names
+from ...training.checks import method_for
 from ...training.trainer import UnlearnTrainer
 from ..flags import LoraFlags
 from ..parsing import values_of
@@ -190,7 +191,7 @@ class TextToImageRun(DiffusionRun):
 
     def sets(self) -> None:
         given, model = self.concept, self.model
-        method = self.method if self.training.learning_rate is None else self.method.at_rate()
+        method = method_for(self.method, self.training)
         with self.state.local_main_process_first():  # the others find what the first has drawn
             self.pipeline.to(self.state.device)
             self.objective, self.forget, self.retain = concept_data(
