@@ -26,6 +26,18 @@ def test_the_first_step_takes_off_the_share_that_the_plan_has_for_it():
     assert strength.rate == pytest.approx(pace * (3 - 0.15) / 0.5) and strength.logged["forget_distance"] == 1.0
 
 
+def test_equal_steps_give_the_retain_steps_the_forget_steps_root_mean_square():
+    """Adam makes a step of about the rate in every one of 400 weights; ‖κ d‖ over its root is that rate."""
+    found = []
+    for plan in (Plan(), Plan(equal_steps=True)):
+        strength = Strength(plan)
+        strength.begin(0, T)
+        strength.measure(3.0, 3.0, 1.0)
+        kappa = strength.length(0.5, 5.0, 1e9, 400)
+        found.append(strength.rate / kappa)
+    assert found == pytest.approx([1.0, 5.0 / 20])
+
+
 def test_steps_as_planned_arrive_at_the_floor_after_a_third():
     """A loss that falls by exactly what a step wants to take: m_{t+1} = m_t - want, and the gain moves little."""
     strength, m = Strength(), 2.0
@@ -178,7 +190,7 @@ def test_a_step_of_a_length_is_adams_step_at_that_rate(rate):
         moved = [(b - p.detach()) / rate for b, p in zip(before, ours)]
         slope = sum((q.grad * d).sum().item() for q, d in zip(theirs, moved))
         norms = [math.sqrt(sum(x.square().sum().item() for x in xs)) for xs in (moved, before)]
-        assert told[-1] == pytest.approx((slope, *norms), rel=1e-3)
+        assert told[-1] == pytest.approx((slope, *norms, sum(p.numel() for p in ours)), rel=1e-3)
     assert max((p - q).abs().max().item() for p, q in zip(ours, theirs)) <= 1e-6
 
 

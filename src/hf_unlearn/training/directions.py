@@ -47,24 +47,27 @@ def _squares(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def step_along(optimizer: Optimizer, length: Callable[[float, float, float], float]) -> None:
+def step_along(optimizer: Optimizer, length: Callable[[float, float, float, int], float]) -> None:
     """Move the weights by -κ d along Adam's direction d, whose moments hold the present gradient already.
 
     The gradients are overwritten: d waits in their place until κ is known.
 
     Args:
-        length: κ of (<g, d>, norm of d, norm of the weights), with g the present gradient. Over all shards.
+        length: κ of (<g, d>, norm of d, norm of the weights, their number), with g the present gradient. Over all
+            shards.
     """
-    rows, moved = [], []
+    rows, moved, count = [], [], 0
     for weights, gradient, d in directions(optimizer):
         slope = torch.dot(gradient.flatten().float(), d.flatten().float())
         rows.append(torch.stack([slope, _squares(d), _squares(weights)]))
+        count += d.numel()
         gradient.copy_(d)
         moved.append((weights, gradient))
     if not rows:
         return
     every = [p for group in optimizer.param_groups for p in group["params"]]
-    slope, across, whole = sum_of_shards(torch.stack(rows).double().sum(0), every).tolist()
-    kappa = length(slope, math.sqrt(across), math.sqrt(whole))
+    own = torch.stack(rows).double().sum(0)
+    slope, across, whole, number = sum_of_shards(torch.cat([own, own.new_tensor([count])]), every).tolist()
+    kappa = length(slope, math.sqrt(across), math.sqrt(whole), int(number))
     for weights, direction in moved:
         weights.add_(direction, alpha=-kappa)

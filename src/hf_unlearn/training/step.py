@@ -18,7 +18,7 @@ from .draws import Draws
 from .guard import DivergenceGuard
 from .optim import FastSlow, Length
 from .reference import Reference
-from .strength import Plan, Strength
+from .strength import Strength, strength_of
 
 
 class Step:
@@ -49,7 +49,7 @@ class Step:
         self.masks: list[Tensor | None] | None = None  # in the order of the optimizer's parameters
         self.optimizer: Any = None  # `fast_slow` as accelerate has wrapped it
         self.model: nn.Module = objective  # the objective as accelerate has wrapped it
-        self.strength = Strength(Plan(floor=method.floor)) if method.finds_strength else None
+        self.strength = strength_of(method)
         self.progress = 0.0
         self.number = 0  # the outer steps already taken
         self._recorded: dict[str, list[Tensor]] = {}
@@ -285,7 +285,7 @@ class Step:
         strength.measure(*(global_sum(torch.stack(above).float()) / world_size()).tolist())
         for name, value in strength.logged.items():
             self._recorded.setdefault(name, []).append(torch.tensor(value, device=self.args.device))
-        return lambda slope, direction, weights: strength.length(slope / clipped, direction, weights)
+        return lambda slope, *sizes: strength.length(slope / clipped, *sizes)
 
 
 def _inputs(batch: Samples) -> Samples:
