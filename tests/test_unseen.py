@@ -272,7 +272,7 @@ def test_the_progress_of_a_classifier(tmp_path, samples):
         p, q = (sum(math.exp(-x) for x in xs) for xs in (before, after))
         wanted, unit = 1 - q / p, sum(-math.log(1 - math.exp(-x)) for x in before) / 5
         assert unseen_distance(forget) == pytest.approx(unit, rel=1e-5)
-    assert found.value == pytest.approx(wanted, rel=1e-4) and found.value == min(found.parts)
+    assert found.value == pytest.approx(wanted, rel=1e-3) and found.value == min(found.parts)
     now = outputs(objective.network, retain)
     far = (kept.exp() * (kept - now)).sum(1)
     if samples:
