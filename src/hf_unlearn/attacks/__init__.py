@@ -1,0 +1,27 @@
+"""Attacks: what brings a forgotten concept back, measured as a share of images or as steps of training."""
+
+from .base import Attack as Attack
+from .base import Found as Found
+from .base import Reader as Reader
+from .base import Subject as Subject
+from .base import Suite as Suite
+from .base import Target as Target
+from .running import Trial as Trial
+from .running import run_attacks as run_attacks
+
+# Attacks of each family, in the order in which they run.
+TEXT_TO_IMAGE: tuple[Attack, ...] = ()
+CLASSES: tuple[Attack, ...] = ()
+CLASSIFIERS: tuple[Attack, ...] = ()
+ATTACKS = (*TEXT_TO_IMAGE, *CLASSES, *CLASSIFIERS)
+
+
+def suite_of(family: str, suite: Suite = "quick") -> list[Attack]:
+    """The attacks on models of a family, ready to run.
+
+    Args:
+        family: a name in `families.load`: text_to_image, ddpm, dit or classifier.
+        suite: "full" is all of them as they are; "quick" the short ones, in few steps (`Attack.quick`).
+    """
+    fitting = [attack for attack in ATTACKS if family in attack.families]
+    return fitting if suite == "full" else [attack.quick() for attack in fitting if attack.suite == "quick"]
