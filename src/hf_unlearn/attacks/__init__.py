@@ -6,13 +6,23 @@ from .base import Reader as Reader
 from .base import Subject as Subject
 from .base import Suite as Suite
 from .base import Target as Target
+from .class_embedding import ClassEmbedding as ClassEmbedding
+from .class_guidance import ClassGuidance as ClassGuidance
+from .class_null import ClassNull as ClassNull
+from .class_relearning import ClassRelearning as ClassRelearning
+from .classes import ClassReader as ClassReader
+from .classifier_membership import ClassifierIAM as ClassifierIAM
+from .classifier_membership import ClassifierRMIA as ClassifierRMIA
+from .classifier_relearning import ClassifierRelearning as ClassifierRelearning
+from .classifier_residual import ClassifierResidual as ClassifierResidual
+from .classifiers import classifier_target as classifier_target
 from .running import Trial as Trial
 from .running import run_attacks as run_attacks
 
 # Attacks of each family, in the order in which they run.
 TEXT_TO_IMAGE: tuple[Attack, ...] = ()
-CLASSES: tuple[Attack, ...] = ()
-CLASSIFIERS: tuple[Attack, ...] = ()
+CLASSES: tuple[Attack, ...] = (ClassNull(), ClassGuidance(), ClassEmbedding(), ClassRelearning())
+CLASSIFIERS: tuple[Attack, ...] = (ClassifierIAM(), ClassifierRMIA(), ClassifierResidual(), ClassifierRelearning())
 ATTACKS = (*TEXT_TO_IMAGE, *CLASSES, *CLASSIFIERS)
 
 

@@ -126,6 +126,11 @@ def residual_knowledge(
         ValueError: what `recognised_nearby` raises.
     """
     ours, theirs = recognised_nearby([model, retrained], data, tau, valid, draws, norm, seed)
+    return residual_of(ours, theirs, tau, norm, draws, seed)
+
+
+def residual_of(ours: Tensor, theirs: Tensor, tau: float, norm: Norm, draws: int, seed: int) -> Metric:
+    """Return the metric of `residual_knowledge` for what `recognised_nearby` measured, (N,) of each model."""
     more = (ours > theirs).double().mean().item()
     details: dict[str, Any] = {
         "recognised": ours.mean().item(),

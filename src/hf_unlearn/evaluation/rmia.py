@@ -12,7 +12,7 @@ from torch import Tensor
 from .classification import Predictions
 from .membership import check_logits, log_probabilities
 from .metric import Metric, version_of
-from .roc import auc, auc_interval, tpr_at
+from .roc import auc, auc_interval, threshold_at, tpr_at
 
 REFERENCES = 4
 
@@ -100,19 +100,9 @@ def rmia(
     Raises:
         ValueError: there are no references, they are of other samples, or what `log_ratio` and `rmia_scores` raise.
     """
-    if not references:
-        raise ValueError(
-            "RMIA needs at least one reference model, and 4 in its cheap form: train some without the data"
-        )
-    ratios = []
-    for part, (ours, theirs) in enumerate(
-        ((forget, [r[0] for r in references]), (holdout, [r[1] for r in references]))
-    ):
-        if any(not torch.equal(r.labels, ours.labels) for r in theirs):
-            raise ValueError(f"the references' {('forget', 'held-out')[part]} samples are not those of the model")
-        ratios.append(log_ratio(log_of_label(ours), torch.stack([log_of_label(r) for r in theirs]), scale))
-    members = rmia_scores(ratios[0], ratios[1], gamma)
-    strangers = rmia_scores(ratios[1], ratios[1], gamma, same=True)
+    known = _ratios(forget, holdout, references, scale)
+    members = rmia_scores(*known, gamma)
+    strangers = rmia_scores(known[1], known[1], gamma, same=True)
     value = auc(members, strangers)
     return Metric(
         value=value,
@@ -128,9 +118,55 @@ def rmia(
             "references": len(references),
             "gamma": gamma,
             "scale": scale,
-            "mean_log_ratio": ratios[0].mean().item(),
+            "mean_log_ratio": known[0].mean().item(),
         },
     )
+
+
+@torch.no_grad()
+def rmia_members(
+    forget: Predictions,
+    holdout: Predictions,
+    references: Sequence[tuple[Predictions, Predictions]],
+    fpr: float = 0.1,
+    gamma: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """Return which forget samples (N,) bool RMIA takes for members.
+
+    Half of the held-out samples, drawn by the seed, are the population. The threshold on the scores is the lowest that
+    at most the share `fpr` of the other half exceeds.
+
+    Args:
+        others: as in `rmia`.
+
+    Raises:
+        ValueError: there are fewer than 2 held-out samples, or what `rmia` raises.
+    """
+    known, unseen = _ratios(forget, holdout, references, 1.0)
+    if len(unseen) < 2:
+        raise ValueError(f"{len(unseen)} held-out samples: one half is the population, the other sets the threshold")
+    order = torch.randperm(len(unseen), generator=torch.Generator().manual_seed(seed))
+    population, strangers = unseen[order[: len(unseen) // 2]], unseen[order[len(unseen) // 2 :]]
+    return rmia_scores(known, population, gamma) > threshold_at(rmia_scores(strangers, population, gamma), fpr)
+
+
+def _ratios(
+    forget: Predictions, holdout: Predictions, references: Sequence[tuple[Predictions, Predictions]], scale: float
+) -> tuple[Tensor, Tensor]:
+    """`log_ratio` of the forget and of the held-out samples."""
+    if not references:
+        raise ValueError(
+            "RMIA needs at least one reference model, and 4 in its cheap form: train some without the data"
+        )
+    ratios = []
+    for part, (ours, theirs) in enumerate(
+        ((forget, [r[0] for r in references]), (holdout, [r[1] for r in references]))
+    ):
+        if any(not torch.equal(r.labels, ours.labels) for r in theirs):
+            raise ValueError(f"the references' {('forget', 'held-out')[part]} samples are not those of the model")
+        ratios.append(log_ratio(log_of_label(ours), torch.stack([log_of_label(r) for r in theirs]), scale))
+    return ratios[0], ratios[1]
 
 
 def of_classes(p: Predictions, classes: Sequence[int]) -> Predictions:

@@ -19,14 +19,18 @@ def auc(positive: Tensor, negative: Tensor) -> float:
     return beaten.double().mean().item() / (2 * len(negative))
 
 
-def tpr_at(positive: Tensor, negative: Tensor, fpr: float) -> float:
-    """Return the share of positives above the lowest threshold that at most the share `fpr` of negatives exceeds.
+def threshold_at(negative: Tensor, fpr: float) -> float:
+    """Return the lowest threshold that at most the share `fpr` of negatives (N,) exceeds.
 
-    With fewer than 1 / `fpr` negatives the threshold is above all of them.
+    With fewer than 1 / `fpr` negatives none of them does.
     """
-    allowed = int(fpr * len(negative) + 1e-9)  # 0.1 of 30 is 3 and not 2
-    threshold = negative.sort(descending=True).values[allowed]
-    return (positive > threshold).double().mean().item()
+    allowed = int(fpr * len(negative) + 1e-9)  # 0.29 of 100 is 29 and not 28
+    return negative.sort(descending=True).values[min(allowed, len(negative) - 1)].item()
+
+
+def tpr_at(positive: Tensor, negative: Tensor, fpr: float) -> float:
+    """Return the share of positives (P,) above `threshold_at`."""
+    return (positive > threshold_at(negative, fpr)).double().mean().item()
 
 
 def auc_interval(value: float, positives: int, negatives: int) -> tuple[float, float]:

@@ -1,0 +1,53 @@
+"""Relearning: how soon a classifier is as good on the forgotten data again as it was."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..evaluation.classification import accuracy, predictions
+from ..evaluation.relearn import relearn
+from .base import Attack, Found, Subject, Suite
+from .classifiers import FAMILIES, data_of, original_of
+
+
+@dataclass(frozen=True)
+class ClassifierRelearning(Attack):
+    """Fine-tune on the forget samples until the accuracy on them is the original's again.
+
+    The original needs no step. A retrained model, which learns the samples for the first time, says how many steps
+    are enough: fewer are knowledge that was left.
+
+    learning_rate: of AdamW, constant. batch_size: forget samples in a step. max_steps: the limit. share: of the
+    original's accuracy that is to be reached.
+    """
+
+    learning_rate: float = 1e-4
+    batch_size: int = 64
+    max_steps: int = 50
+    share: float = 1.0
+
+    name: ClassVar[str] = "classifier"
+    suite: ClassVar[Suite] = "quick"
+    families: ClassVar[tuple[str, ...]] = FAMILIES
+    counts_steps: ClassVar[bool] = True
+    same_samples: ClassVar[bool] = True
+    limits: ClassVar[dict[str, str]] = {
+        "learning_rate": "(0, inf)",
+        "batch_size": "[1, inf)",
+        "max_steps": "[1, inf)",
+        "share": "(0, 1]",
+    }
+
+    @property
+    def budget(self) -> str:
+        return f"the weights, the forget samples, at most {self.max_steps} steps on all weights"
+
+    def attack(self, subject: Subject, seed: int) -> Found:
+        data = data_of(subject.target, "the forget samples")
+        known = accuracy(predictions(original_of(subject, "relearning"), data)).number
+        relearnt = relearn(
+            subject.model, data, self.share * known, self.learning_rate, self.batch_size, self.max_steps, seed
+        )
+        right = relearnt.predictions.logits.argmax(1) == relearnt.predictions.labels
+        return Found(
+            tuple(right.tolist()), relearnt.steps, relearnt.reached, {"accuracy_to_reach": self.share * known}
+        )
