@@ -19,7 +19,7 @@ class ClassGuidance(Attack):
     the pipeline cannot guide. steps: of the model's own sampler, besides the subject's; other_steps: of the other one.
     """
 
-    guidance_scales: tuple[float, ...] = (1.0, 3.0, 7.5)
+    guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0)
     steps: tuple[int, ...] = (25, 100)
     other_steps: tuple[int, ...] = (25, 100)
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from typing_extensions import Self
 
 from .base import Attack, Found, Subject
 from .classes import FAMILIES, Batches, objective_for_classes, one_class, pictures, sampled, working_copy
@@ -22,7 +21,7 @@ class ClassRelearning(Attack):
     """
 
     pictures: int = 5
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     batch_size: int = 32
     every: int = 5
     max_steps: int = 200
@@ -43,9 +42,6 @@ class ClassRelearning(Attack):
     @property
     def budget(self) -> str:
         return f"the weights, {self.pictures} pictures, at most {self.max_steps} steps on all weights"
-
-    def quick(self) -> Self:
-        return self
 
     def attack(self, subject: Subject, seed: int) -> Found:
         objective = working_copy(subject)
