@@ -15,13 +15,17 @@ from .base import Subject
 FIRST_SEED = 7_000_000  # far from the seeds of training images and of evaluations
 
 
-def draw(pipeline: Any, drawing: Drawing, seed: int, count: int, given: Callable[[slice], dict[str, Any]]) -> Tensor:
+def draw(
+    pipeline: Any, drawing: Drawing, seed: int, count: int, given: Callable[[slice], dict[str, Any]], first: int = 0
+) -> Tensor:
     """Images (count, 3, H, W) in [-1, 1] on the CPU, each from a generator of its own, so that batches change nothing.
 
     The pipeline's safety checker is off: what it blacks out would be read as "not there".
 
     Args:
-        given: the arguments of the pipeline's call for a slice of the images; they win over those of `drawing`.
+        given: the arguments of the pipeline's call for a slice of the images; they win over those of `drawing`, and
+            None takes one away.
+        first: number of the first image, for parts of a larger set.
     """
     size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     pipeline.set_progress_bar_config(disable=True)
@@ -35,17 +39,26 @@ def draw(pipeline: Any, drawing: Drawing, seed: int, count: int, given: Callable
                 "guidance_scale": drawing.guidance_scale,
                 "height": size,
                 "width": size,
-                "generator": [torch.Generator().manual_seed(FIRST_SEED + 10_000 * seed + i) for i in numbers],
+                "generator": [torch.Generator().manual_seed(_seed(seed, first + i)) for i in numbers],
                 "output_type": "pt",
             }
-            made = pipeline(**{**options, **given(rows)}).images
+            options |= given(rows)
+            made = pipeline(**{name: value for name, value in options.items() if value is not None}).images
             images.append(made.float().cpu() * 2 - 1)
     return torch.cat(images)
 
 
-def ask(pipeline: Any, prompts: Sequence[str], drawing: Drawing, seed: int, **options: Any) -> Tensor:
+def _seed(seed: int, number: int) -> int:
+    return FIRST_SEED + 10_000 * seed + number
+
+
+def ask(pipeline: Any, prompts: Sequence[str], drawing: Drawing, seed: int, first: int = 0, **options: Any) -> Tensor:
     """Images (N, 3, H, W) in [-1, 1] of N prompts; `options` are further arguments of the pipeline's call."""
-    return draw(pipeline, drawing, seed, len(prompts), lambda rows: {"prompt": list(prompts[rows]), **options})
+
+    def given(rows: slice) -> dict[str, Any]:
+        return {"prompt": list(prompts[rows]), **options}
+
+    return draw(pipeline, drawing, seed, len(prompts), given, first)
 
 
 def drawing_of(subject: Subject) -> Drawing:
