@@ -33,7 +33,7 @@ class SoftPrefix(Attack):
 
     tokens: int = flag(4, "Vectors before the prompt.")
     steps: int = flag(200, "Steps of Adam.")
-    rate: float = flag(1e-2, "Learning rate of Adam.")
+    rate: float = flag(1.5, "Learning rate of Adam, in standard deviations of the token embeddings.")
     pictures: int = flag(20, "Pictures of the concept that the attacker has, at most.")
     batch_size: int = flag(10, "Pictures in a step.")
 

@@ -18,8 +18,8 @@ class Tina(Attack):
     """x_t* = argmin_x ‖DDIM_θ(x, t -> t-1, null text) - x_(t-1)*‖²,   from x_0 = the picture to x_T.
 
     Then the model samples from x_T, without text. The start of each search is the DDIM inversion of x_(t-1)*. After
-    arXiv 2603.17828: 25 AdamW steps at each of 50 timesteps. A good enough inversion reconstructs any picture: read it beside a concept that was never
-    learnt, the negative control, and not alone.
+    arXiv 2603.17828: 25 AdamW steps at each of 50 timesteps. A good enough inversion reconstructs any picture: read it
+    beside a concept that was never learnt, the negative control, and not alone.
     """
 
     name: ClassVar[str] = "tina"

@@ -5,7 +5,7 @@ The vectors stand in the input of the text encoders, where the embeddings of tok
 pipeline's own, so SDXL's two encoders, its pooled embedding and its skipped layers need nothing of their own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -136,18 +136,19 @@ def learn_vectors(
     rate: float,
     batch_size: int,
     seed: int,
-    make_optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> Vectors:
     """Learn `count` vectors for each text encoder: Adam on `PromptLoss`, from `random_vectors`.
 
     Args:
         prompts: one for each image of the target, with `count` places.
+        rate: of Adam, in units of the standard deviation of an encoder's token embeddings, which differs by encoder.
     """
     generator = torch.Generator().manual_seed(seed)
     with frozen(subject.model):
         loss = PromptLoss(subject, prompts, batch_size, generator)
         vectors = [v.requires_grad_() for v in random_vectors(subject.model, count, generator)]
-        optimizer = make_optimizer(vectors, lr=rate)
+        rates = [rate * encoder.get_input_embeddings().weight.std().item() for _, encoder in encoders(subject.model)]
+        optimizer = torch.optim.Adam([{"params": [v], "lr": lr} for v, lr in zip(vectors, rates, strict=True)])
         for _ in range(steps):
             value = loss(vectors)
             optimizer.zero_grad()
