@@ -51,3 +51,9 @@ def subject(model, original, reader=None, samples=3, **values) -> Subject:
     drawing = Drawing(num_inference_steps=3, guidance_scale=2.0, batch_size=2)
     retained = target(name="a dog")
     return Subject(model, target(reader), original, retained, drawing, samples=samples, **values)
+
+
+def state_of(pipeline) -> dict[str, torch.Tensor]:
+    """All weights of the pipeline's networks."""
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    return {f"{n}.{k}": v.clone() for n, part in parts.items() for k, v in part.state_dict().items()}
