@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attack_cases import Brighter, Never, changed_sd, state_of, subject
-from conftest import same, tiny_sd, tiny_sdxl
+from attack_cases import Never, changed_sd, check_repeatable, subject
+from conftest import tiny_sd, tiny_sdxl
 from diffusers import DDIMScheduler
 
 from hf_unlearn.attacks.completion import Completion, completed
@@ -172,13 +172,7 @@ def test_every_wording_meets_every_prompt(own, monkeypatch):
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
 def test_an_attack_is_repeatable_and_leaves_the_models(make, attack):
-    pipeline, original = make(seed=1), make(seed=0)
-    before = state_of(pipeline), state_of(original)
-    scheduler = pipeline.scheduler
-    own = subject(pipeline, original, Brighter(), samples=4)
-    assert attack.attack(own, 1) == attack.attack(own, 1)
-    assert same(before[0], state_of(pipeline)) and same(before[1], state_of(original))
-    assert pipeline.scheduler is scheduler and attack.budget
+    check_repeatable(attack, make, samples=4)
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)

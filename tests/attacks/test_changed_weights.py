@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attack_cases import Brighter, Never, changed_sd, state_of, subject
+from attack_cases import Brighter, Never, changed_sd, check_repeatable, state_of, subject
 from conftest import same, tiny_sd, tiny_sdxl
 
 from hf_unlearn.attacks.benign_relapse import BenignRelapse
@@ -143,11 +143,4 @@ def test_a_benign_relapse_needs_what_stayed(own):
     ids=lambda attack: attack.metric,
 )
 def test_an_attack_is_repeatable_and_leaves_the_models(make, attack):
-    pipeline, original = make(seed=1), make(seed=0)
-    pipeline.unet.train()
-    before = state_of(pipeline), state_of(original)
-    own = subject(pipeline, original, Brighter(2.0), samples=2)
-    assert attack.attack(own, 1) == attack.attack(own, 1)
-    assert same(before[0], state_of(pipeline)) and same(before[1], state_of(original))
-    assert pipeline.unet.training and all(p.requires_grad for p in pipeline.unet.parameters())
-    assert attack.budget
+    check_repeatable(attack, make, reader=Brighter(2.0), samples=2)

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from attack_cases import Brighter, Never, changed_sd, state_of, subject
-from conftest import same, tiny_sd, tiny_sdxl
+from attack_cases import Never, changed_sd, check_repeatable, subject
+from conftest import tiny_sd, tiny_sdxl
 from diffusers import DDIMScheduler
 
 from hf_unlearn.attacks.discrete import DiscretePrefix, exchange_scores, ordinary_tokens, vectors_of
@@ -129,11 +129,4 @@ def test_tina_reads_the_pictures_that_it_inverts(own):
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 @pytest.mark.parametrize("attack", SHORT, ids=lambda attack: attack.name)
 def test_an_attack_is_repeatable_and_leaves_the_model(make, attack):
-    pipeline = make()
-    pipeline.unet.train()
-    before = state_of(pipeline)
-    own = subject(pipeline, pipeline, Brighter())
-    assert attack.attack(own, 1) == attack.attack(own, 1)
-    assert same(before, state_of(pipeline))
-    assert pipeline.unet.training and all(p.requires_grad for p in pipeline.unet.parameters())
-    assert attack.budget
+    check_repeatable(attack, make)

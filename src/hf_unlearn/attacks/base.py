@@ -54,6 +54,17 @@ class Target:
         if self.captions and len(self.captions) != len(self.images):
             raise ValueError(f"{len(self.images)} images of {self.name!r} have {len(self.captions)} captions")
 
+    def at_most(self, count: int) -> "Target":
+        """This target with at most `count` of its images, evenly spread. Raises ValueError if there is none."""
+        if not len(self.images):
+            raise ValueError(f"there is no picture of {self.name!r} to learn from: give some as `images`")
+        if len(self.images) <= count:
+            return self
+        chosen = [i * len(self.images) // count for i in range(count)]
+        labels = None if self.labels is None else self.labels[chosen]
+        captions = tuple(self.prompts_of_images[i] for i in chosen)
+        return replace(self, images=self.images[chosen], labels=labels, captions=captions)
+
     @property
     def prompts_of_images(self) -> list[str]:
         """The prompt that each image goes with: its caption, or those of `asked` in turn."""

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ..methods.base import flag
 from .base import Attack, Found, Subject
-from .inversion import first_pictures
 from .pictures import frozen
 from .vectors import PromptLoss, Vectors, draw_with, encoders, places
 
@@ -50,7 +49,7 @@ class DiscretePrefix(Attack):
         )
 
     def attack(self, subject: Subject, seed: int) -> Found:
-        learner = replace(subject, target=first_pictures(subject.target, self.pictures))
+        learner = replace(subject, target=subject.target.at_most(self.pictures))
         prompts = [places(self.tokens, prompt) for prompt in learner.target.prompts_of_images]
         generator = torch.Generator().manual_seed(seed)
         with frozen(subject.model):

@@ -8,7 +8,6 @@ from typing_extensions import Self
 from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
 from .fine_tuning import Weights, fine_tune
-from .inversion import first_pictures
 from .pictures import ask, drawing_of
 
 
@@ -76,7 +75,7 @@ class Relearning(Attack):
 
         reached = back(subject.model, 0)
         if not reached:
-            data = first_pictures(subject.target, self.pictures)
+            data = subject.target.at_most(self.pictures)
             options: dict[str, Any] = {"weights": self.weights, "rank": self.rank, "stop": back}
             _, reached = fine_tune(subject, data, self.steps, self.rate, self.pictures, seed, **options)
         return Found(read, max(shares), reached, {"shares": {str(step): share for step, share in shares.items()}})
