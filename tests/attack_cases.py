@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
-from conftest import tiny_sd
+from conftest import same, tiny_sd
 
 from hf_unlearn.attacks import Subject, Target
 from hf_unlearn.families.latents import Drawing
@@ -51,3 +51,21 @@ def subject(model, original, reader=None, samples=3, **values) -> Subject:
     drawing = Drawing(num_inference_steps=3, guidance_scale=2.0, batch_size=2)
     retained = target(name="a dog")
     return Subject(model, target(reader), original, retained, drawing, samples=samples, **values)
+
+
+def state_of(pipeline) -> dict[str, torch.Tensor]:
+    """All weights of the pipeline's networks."""
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    return {f"{n}.{k}": v.clone() for n, part in parts.items() for k, v in part.state_dict().items()}
+
+
+def check_repeatable(attack, make=tiny_sd, **values) -> None:
+    """The attack finds the same twice, has a budget, and leaves weights, modes and requires_grad as they were."""
+    pipeline, original = make(seed=1), make(seed=0)
+    pipeline.unet.train()
+    before, scheduler = (state_of(pipeline), state_of(original)), pipeline.scheduler
+    own = subject(pipeline, original, **{"reader": Brighter(), **values})
+    assert attack.attack(own, 1) == attack.attack(own, 1)
+    assert same(before[0], state_of(pipeline)) and same(before[1], state_of(original))
+    assert pipeline.unet.training and all(p.requires_grad for p in pipeline.unet.parameters())
+    assert pipeline.scheduler is scheduler and attack.budget

@@ -36,8 +36,9 @@ class Target:
     name: of the concept or class, in words.
     asked: what the model is asked for, one after the other: prompts, or numbers of classes; none where a model takes
         no condition.
-    images: (N, C, H, W) in [-1, 1] that show it; a classifier's are as it takes them, and `labels` (N,) say of which
-        class each is.
+    images: (N, C, H, W) in [-1, 1] that show it; a classifier's are as it takes them. A classifier's `labels` (N,) say
+        of which class each is, and `captions` with what prompt each goes, where that is known; else it goes with those
+        of `asked` in turn.
     reader: tells whether an image shows it.
     neutral: what stands for "nothing in particular": the prompt, or the class, that a condition is learnt beside.
     """
@@ -48,6 +49,27 @@ class Target:
     reader: Reader
     neutral: Any = ""
     labels: Tensor | None = None
+    captions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.captions and len(self.captions) != len(self.images):
+            raise ValueError(f"{len(self.images)} images of {self.name!r} have {len(self.captions)} captions")
+
+    def at_most(self, count: int) -> "Target":
+        """This target with at most `count` of its images, evenly spread. Raises ValueError if there is none."""
+        if not len(self.images):
+            raise ValueError(f"there is no picture of {self.name!r} to learn from: give some as `images`")
+        if len(self.images) <= count:
+            return self
+        chosen = [i * len(self.images) // count for i in range(count)]
+        labels = None if self.labels is None else self.labels[chosen]
+        captions = tuple(self.prompts_of_images[i] for i in chosen)
+        return replace(self, images=self.images[chosen], labels=labels, captions=captions)
+
+    @property
+    def prompts_of_images(self) -> list[str]:
+        """The prompt that each image goes with: its caption, or those of `asked` in turn."""
+        return list(self.captions) or [str(self.asked[i % len(self.asked)]) for i in range(len(self.images))]
 
 
 @dataclass(frozen=True, eq=False)
