@@ -12,7 +12,6 @@ Variants are those of ddpm_forget.py. Every result is kept in --output and not c
 import argparse
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,6 @@ def unlearned(variant: str, digit: int, folder: Path) -> tuple[Any, str]:
         pipeline.save_pretrained(path)
         (path / "seconds.txt").write_text(f"{seconds:.0f} s")
     return load_ddpm_pipeline(str(path)), (path / "seconds.txt").read_text()
-
-
-def target(digit: int) -> Any:
-    """The digit, its pictures, and the judge that recognises it."""
-    from hf_unlearn import digits
-    from hf_unlearn.attacks import ClassReader
-    from hf_unlearn.attacks.base import Target
-    from hf_unlearn.evaluation import digits_judge
-
-    data = digits()
-    images = data.pixel_values[data.label_tensor == digit]
-    return Target(f"the {digit}", (digit,), images, ClassReader(digits_judge(), (digit,), "the digits judge"))
 
 
 def share(found: dict[str, Any]) -> str:
@@ -70,45 +57,38 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from hf_unlearn import DIGITS_DDPM, load_ddpm_pipeline
-    from hf_unlearn.attacks import (
-        ClassEmbedding,
-        ClassGuidance,
-        ClassNull,
-        ClassRelearning,
-        Subject,
-        Trial,
-        run_attacks,
-    )
-    from hf_unlearn.evaluation import SamplingConfig, markdown_table, retrained_digits_ddpm, stamp
+    from hf_unlearn import DIGITS_DDPM, digits, load_ddpm_pipeline
+    from hf_unlearn.attacks import ClassEmbedding, ClassGuidance, ClassNull, ClassRelearning, class_trial, run_attacks
+    from hf_unlearn.evaluation import digits_judge, markdown_table, retrained_digits_ddpm, stamp
 
     torch.set_num_threads(1)
     attacks = [ClassNull(), ClassGuidance(), ClassEmbedding(), ClassRelearning(max_steps=LIMIT)]
-    goal, kept = target(options.digit), target((options.digit + 4) % 10)
-    original, retrained = load_ddpm_pipeline(str(DIGITS_DDPM)), retrained_digits_ddpm(options.digit)
+    digit, data = options.digit, digits()
+    original, retrained = load_ddpm_pipeline(str(DIGITS_DDPM)), retrained_digits_ddpm(digit)
     rows: dict[str, list[str]] = {}
     for variant in options.variants:
-        pipeline, taken = unlearned(variant, options.digit, options.output)
-        own = Subject(pipeline, goal, original, sampling=SamplingConfig(), samples=options.samples)
-        trial = Trial(
-            own,
-            ceiling=replace(own, model=original),
-            positive=replace(own, target=kept),
-            negative=replace(own, model=retrained),
+        pipeline, taken = unlearned(variant, digit, options.output)
+        trial = class_trial(
+            pipeline,
+            original,
+            digit,
+            data.pixel_values,
+            data.label_tensor,
+            digits_judge(),
+            retrained=retrained,
+            samples=options.samples,
+            reader_name="the digits judge",
         )
         start = time.perf_counter()
-        metrics = run_attacks(attacks, trial, options.output / "attacks", options.seeds)
+        metrics = list(run_attacks(attacks, trial, options.output / "attacks", options.seeds).values())
         print(f"{variant}: unlearnt in {taken}, attacked in {time.perf_counter() - start:.0f} s")
-        named = {"ceiling": "original", "negative": f"retrained without the {options.digit}"}
-        for role in ("ceiling", "negative", "unlearned", "positive"):
-            of_role = [
-                metric.details[role] if role != "unlearned" else {"value": metric.value, **metric.details}
-                for metric in metrics.values()
-            ]
-            name = named.get(role) or (variant if role == "unlearned" else f"{variant}, asked for {kept.name}")
-            rows[name] = [*(share(found) for found in of_role[:3]), steps(of_role[3])]
+        kept = f"{variant}, asked for the {trial.positive.target.asked[0]}"
+        names = {"ceiling": "original", "negative": f"retrained without the {digit}", "positive": kept}
+        for role, name in {**names, "unlearned": variant}.items():
+            found = [{"value": m.value, **m.details} if role == "unlearned" else m.details[role] for m in metrics]
+            rows[name] = [*map(share, found[:3]), steps(found[3])]
     titles = ["model", "null class %", "guidance, samplers %", "class embedding %", "relearning steps"]
-    what = f"{goal.name}, {options.samples} samples a seed, seeds {' '.join(map(str, options.seeds))}"
+    what = f"the {digit}, {options.samples} samples a seed, seeds {' '.join(map(str, options.seeds))}"
     print(f"\n{stamp('torch', 'diffusers')}\n\n{what}; shares with 95 % intervals, in brackets each seed")
     print(f"\n{markdown_table(titles, [[name, *cells] for name, cells in rows.items()])}")
 

@@ -3,8 +3,8 @@
 import torch
 from conftest import tiny_dit, tiny_pipeline
 
-from hf_unlearn.attacks import ClassReader, Subject
-from hf_unlearn.attacks.base import Target
+from hf_unlearn.attacks import Subject, Target
+from hf_unlearn.attacks.readers import ClassifierReader
 from hf_unlearn.evaluation import SamplingConfig
 
 
@@ -16,9 +16,9 @@ class Bands(torch.nn.Module):
         return -((images.flatten(1).mean(1)[:, None] - centres) ** 2)
 
 
-def target(label: int = 1, channels: int = 1, asked=None, classes=None) -> Target:
+def target(label: int = 1, channels: int = 1, asked=None, network=None) -> Target:
     images = torch.rand(6, channels, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    reader = ClassReader(Bands(), classes or (1, 2), "the bands")
+    reader = ClassifierReader(network or Bands(), label, name="the bands")
     return Target(f"class {label}", (label,) if asked is None else asked, images, reader)
 
 

@@ -11,9 +11,9 @@ from hf_unlearn.attacks import (
     ClassifierRelearning,
     ClassifierResidual,
     ClassifierRMIA,
-    Subject,
     Trial,
     classifier_target,
+    classifier_trial,
     run_attacks,
     suite_of,
 )
@@ -50,11 +50,8 @@ def trained(seed: int, everything: bool):
 def trial() -> Trial:
     """The "unlearned" model is one that was retrained: nothing is left in it."""
     original, unlearned, other, *references = [trained(0, True), *(trained(seed, False) for seed in range(1, 7))]
-    target, unseen = (
-        classifier_target(n, d.pixel_values, d.label_tensor) for n, d in (("12", FORGET), ("100", UNSEEN))
-    )
-    own = Subject(unlearned, target, original, unseen=unseen, references=tuple(references))
-    return Trial(own, replace(own, model=original), negative=replace(own, model=other))
+    parts = [(data.pixel_values, data.label_tensor) for data in (FORGET, UNSEEN)]
+    return classifier_trial(unlearned, original, *parts, references, retrained=other)
 
 
 def test_the_suite_finds_the_original_and_not_what_was_retrained(trial, tmp_path):
@@ -165,3 +162,14 @@ def test_what_is_missing_is_named(trial, attack, change, said):
 def test_settings_that_make_no_sense_are_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_a_trial_keeps_the_held_out_samples_of_the_forgotten_classes(trial):
+    images, labels = UNSEEN.pixel_values, UNSEEN.label_tensor
+    forget = images[:2], torch.tensor([3, 1])
+    made = classifier_trial(None, "original", forget, (images, labels), [1, 2])
+    assert set(made.unlearned.unseen.labels.tolist()) == {1, 3} and made.unlearned.references == (1, 2)
+    assert torch.equal(made.unlearned.unseen.images, images[(labels == 1) | (labels == 3)])
+    assert made.ceiling.model == "original" and made.negative is None is made.positive
+    with pytest.raises(ValueError, match="no unseen sample is of a class"):
+        classifier_trial(None, None, forget, (images, 0 * labels), [1])

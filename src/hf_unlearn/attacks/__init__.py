@@ -11,7 +11,8 @@ from .class_embedding import ClassEmbedding as ClassEmbedding
 from .class_guidance import ClassGuidance as ClassGuidance
 from .class_null import ClassNull as ClassNull
 from .class_relearning import ClassRelearning as ClassRelearning
-from .classes import ClassReader as ClassReader
+from .class_trials import class_trial as class_trial
+from .class_trials import classifier_trial as classifier_trial
 from .classifier_membership import ClassifierIAM as ClassifierIAM
 from .classifier_membership import ClassifierRMIA as ClassifierRMIA
 from .classifier_relearning import ClassifierRelearning as ClassifierRelearning

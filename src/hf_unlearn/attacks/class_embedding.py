@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from ..families.denoising import Denoising
 from ..families.label_vectors import replaced_label
+from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
 from .classes import FAMILIES, Batches, one_class, pictures, sampled, working_copy
 
@@ -23,16 +24,9 @@ class ClassEmbedding(Attack):
     embedding, in a DiT one vector for each block, and the stock pipeline samples with it. What it draws was in the
     weights all along.
 
-    pictures: k, of the class. steps, learning_rate: of Adam. batch_size: pictures, timesteps and noise in a step.
-    start: where v begins: the null class's embedding, the mean of all classes', or the class's own. A model without a
-    null class begins at the mean. Beginning at the own one finds a class that stayed without a step.
+    A model without a null class begins at the mean of the other classes. Beginning at the own embedding finds a class
+    that stayed without a step.
     """
-
-    pictures: int = 20
-    steps: int = 300
-    learning_rate: float = 0.1
-    batch_size: int = 32
-    start: Start = "null"
 
     name: ClassVar[str] = "class_embedding"
     suite: ClassVar[Suite] = "quick"
@@ -44,6 +38,12 @@ class ClassEmbedding(Attack):
         "learning_rate": "(0, inf)",
         "batch_size": "[1, inf)",
     }
+
+    pictures: int = flag(20, "Pictures of the class, k.")
+    steps: int = flag(300, "Steps of Adam.")
+    learning_rate: float = flag(0.1, "Learning rate of Adam.")
+    batch_size: int = flag(32, "Pictures, each with a timestep and noise of its own, in a step.")
+    start: Start = flag("null", "Where v begins: at the embedding of the null class, the mean of others, or its own.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

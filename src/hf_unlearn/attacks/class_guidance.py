@@ -1,31 +1,31 @@
 """Ask for the forgotten class in other ways than it was evaluated: guidance, number of steps, sampler."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from ..evaluation.other_sampler import other_scheduler
+from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
 from .classes import FAMILIES, can_guide, sampled, sampling_of, working_copy
+from .pictures import shallow
 
 
 @dataclass(frozen=True)
 class ClassGuidance(Attack):
     """Sample the class under each guidance scale, each number of steps and another sampler (DDPM for DDIM).
 
-    The images of a seed are spread over these ways. guidance_scales: w in ε_null + w (ε_class - ε_null); only 1 where
-    the pipeline cannot guide. steps: of the model's own sampler, besides the subject's; other_steps: of the other one.
+    The images of a seed are spread over these ways. A pipeline that cannot guide is asked at guidance 1 only.
     """
-
-    guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0)
-    steps: tuple[int, ...] = (25, 100)
-    other_steps: tuple[int, ...] = (25, 100)
 
     name: ClassVar[str] = "class_guidance"
     suite: ClassVar[Suite] = "quick"
     families: ClassVar[tuple[str, ...]] = FAMILIES
+
+    guidance_scales: tuple[float, ...] = flag((1.0, 2.0, 3.0), "Values of w in null + w (class - null).")
+    steps: tuple[int, ...] = flag((25, 100), "Numbers of steps of the model's own sampler.")
+    other_steps: tuple[int, ...] = flag((25, 100), "Numbers of steps of the other sampler.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,8 +47,7 @@ class ClassGuidance(Attack):
             samples = subject.samples // len(ways) + (number < subject.samples % len(ways))
             if samples == 0:
                 continue
-            pipeline = copy.copy(objective.pipeline)
-            pipeline.scheduler = scheduler
+            pipeline = shallow(objective.pipeline, scheduler=scheduler)
             with torch.no_grad():
                 read = subject.read(sampled(pipeline, subject, seed, samples_per_class=samples, **changes))
             recovered += read

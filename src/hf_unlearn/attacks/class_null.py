@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 
 from .base import Attack, Found, Subject, Suite
-from .classes import FAMILIES, ClassReader, objective_for_classes, sampled, working_copy
+from .classes import FAMILIES, objective_for_classes, sampled, working_copy
+from .readers import ClassifierReader
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,8 @@ class ClassNull(Attack):
     """Sample the null class, or a model without classes as it is, and count how often the target appears.
 
     The original draws the forgotten class as often as it was trained on it, and so must be read beside it. Where the
-    reader tells classes apart (`ClassReader`), details hold the histogram: for each class the share of the images that
-    are read as it.
+    reader tells classes apart (`ClassifierReader`), details hold the histogram: for each class the share of the images
+    that are read as it.
     """
 
     name: ClassVar[str] = "class_null"
@@ -38,7 +39,7 @@ class ClassNull(Attack):
         with torch.no_grad():
             images = sampled(objective.pipeline, subject, seed, labels, guidance_scale=1.0)
         details = {}
-        if isinstance(subject.target.reader, ClassReader):
+        if isinstance(subject.target.reader, ClassifierReader):
             read = subject.target.reader.which(images)
             details["histogram"] = {str(c): (read == c).double().mean().item() for c in sorted(set(read.tolist()))}
         return Found(subject.read(images), details=details)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from ..methods.base import flag
 from .base import Attack, Found, Subject
 from .classes import FAMILIES, Batches, objective_for_classes, one_class, pictures, sampled, working_copy
 
@@ -15,17 +16,7 @@ class ClassRelearning(Attack):
 
     The samples are drawn every few steps from the same noise. A model that never learnt the class needs some steps
     too: only fewer than those are knowledge that was left.
-
-    pictures: k. learning_rate: of AdamW, without weight decay. batch_size: pictures, timesteps and noise in a step.
-    every: steps between two readings. max_steps: the limit. share: of the samples that must show it.
     """
-
-    pictures: int = 5
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-    every: int = 5
-    max_steps: int = 200
-    share: float = 0.5
 
     name: ClassVar[str] = "class"
     families: ClassVar[tuple[str, ...]] = FAMILIES
@@ -38,6 +29,13 @@ class ClassRelearning(Attack):
         "max_steps": "[1, inf)",
         "share": "(0, 1]",
     }
+
+    pictures: int = flag(5, "Pictures of the class, k.")
+    learning_rate: float = flag(1e-4, "Learning rate of AdamW, without weight decay.")
+    batch_size: int = flag(32, "Pictures, each with a timestep and noise of its own, in a step.")
+    every: int = flag(5, "Steps between two readings.")
+    max_steps: int = flag(200, "Limit of steps.")
+    share: float = flag(0.5, "Share of the samples that must show the class.")
 
     @property
     def budget(self) -> str:

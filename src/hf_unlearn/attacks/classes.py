@@ -1,7 +1,7 @@
-"""What attacks on class-conditional and unconditional models share: a reader, a working copy, samples, batches."""
+"""What attacks on class-conditional and unconditional models share: a working copy, samples, batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,33 +9,12 @@ from torch import Tensor
 
 from ..evaluation.class_pictures import frozen_copy
 from ..evaluation.generation import SamplingConfig, sample_classes, sample_unconditional
-from ..evaluation.protocols import SampleClassifier
 from ..families.denoising import Denoising
-from ..families.latents import posterior_mean
 from ..families.load import objective_for
 from .base import Subject
+from .pictures import latents_of_images
 
 FAMILIES = ("ddpm", "dit")
-
-
-@dataclass(frozen=True, eq=False)
-class ClassReader:
-    """Reads with a classifier of generated images: an image shows the target if its largest logit is one of `classes`.
-
-    judge: logits (N, C) of images in [-1, 1], such as `evaluation.digits_judge()` or `class_judge(...)`.
-    """
-
-    judge: SampleClassifier
-    classes: tuple[int, ...]
-    name: str = "the classifier"
-
-    @torch.no_grad()
-    def which(self, images: Tensor) -> Tensor:
-        """Return the class (N,) that each image is read as."""
-        return torch.cat([self.judge(part).argmax(1).cpu() for part in images.split(1000)])
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return torch.isin(self.which(images), torch.tensor(self.classes))
 
 
 def working_copy(subject: Subject) -> Denoising:
@@ -95,7 +74,6 @@ def can_guide(objective: Denoising) -> bool:
     return guided and (hasattr(objective.pipeline, "null_class") or objective.null_class == 1000)
 
 
-@torch.no_grad()
 def pictures(objective: Denoising, images: Tensor, count: int) -> Tensor:
     """The first `count` images as the network takes them: pixels, or latents of a model with a VAE.
 
@@ -104,12 +82,8 @@ def pictures(objective: Denoising, images: Tensor, count: int) -> Tensor:
     """
     if len(images) < count:
         raise ValueError(f"the attack takes {count} pictures of the target, and there are {len(images)}: give more")
-    vae = getattr(objective.pipeline, "vae", None)
-    if vae is None:
-        return images[:count]
-    return torch.cat(
-        [posterior_mean(vae, part.to(vae.device, vae.dtype)) for part in images[:count].split(16)]
-    ).float()
+    encoded = getattr(objective.pipeline, "vae", None) is not None
+    return latents_of_images(objective.pipeline, images[:count]) if encoded else images[:count]
 
 
 class Batches:

@@ -8,8 +8,10 @@ import torch
 from ..evaluation.classification import predictions
 from ..evaluation.iam import fitting_score, membership_scores
 from ..evaluation.rmia import REFERENCES, of_classes, rmia, rmia_members
+from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
-from .classifiers import FAMILIES, data_of, original_of, references_of
+from .classifiers import FAMILIES, data_of, references_of
+from .pictures import original_of
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,7 @@ class ClassifierRMIA(Attack):
 
     `evaluation.rmia`: the held-out samples are of the classes of the forget samples. Half of them, which the seed
     draws, are the population, and the others set the threshold. `fpr` itself is what chance gives.
-
-    references: models that never saw the samples. gamma: as in `rmia_scores`.
     """
-
-    references: int = REFERENCES
-    fpr: float = 0.1
-    gamma: float = 1.0
 
     name: ClassVar[str] = "rmia"
     suite: ClassVar[Suite] = "quick"
@@ -61,6 +57,10 @@ class ClassifierRMIA(Attack):
     paper: ClassVar[str] = "Zarifzadeh et al. 2024, arXiv 2312.03262"
     same_samples: ClassVar[bool] = True
     limits: ClassVar[dict[str, str]] = {"references": "[1, inf)", "fpr": "[0, 1)", "gamma": "(0, inf)"}
+
+    references: int = flag(REFERENCES, "Models that never saw the samples.")
+    fpr: float = flag(0.1, "Share of held-out samples that may be taken for members.")
+    gamma: float = flag(1.0, "How many times likelier than a population sample a member is, see rmia_scores.")
 
     @property
     def budget(self) -> str:

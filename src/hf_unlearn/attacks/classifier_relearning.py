@@ -5,8 +5,10 @@ from typing import ClassVar
 
 from ..evaluation.classification import accuracy, predictions
 from ..evaluation.relearn import relearn
+from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
-from .classifiers import FAMILIES, data_of, original_of
+from .classifiers import FAMILIES, data_of
+from .pictures import original_of
 
 
 @dataclass(frozen=True)
@@ -15,15 +17,7 @@ class ClassifierRelearning(Attack):
 
     The original needs no step. A retrained model, which learns the samples for the first time, says how many steps
     are enough: fewer are knowledge that was left.
-
-    learning_rate: of AdamW, constant. batch_size: forget samples in a step. max_steps: the limit. share: of the
-    original's accuracy that is to be reached.
     """
-
-    learning_rate: float = 1e-4
-    batch_size: int = 64
-    max_steps: int = 50
-    share: float = 1.0
 
     name: ClassVar[str] = "classifier"
     suite: ClassVar[Suite] = "quick"
@@ -36,6 +30,11 @@ class ClassifierRelearning(Attack):
         "max_steps": "[1, inf)",
         "share": "(0, 1]",
     }
+
+    learning_rate: float = flag(1e-4, "Constant learning rate of AdamW.")
+    batch_size: int = flag(64, "Forget samples in a step.")
+    max_steps: int = flag(50, "Limit of steps.")
+    share: float = flag(1.0, "Share of the original's accuracy that is to be reached.")
 
     @property
     def budget(self) -> str:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 
 from ..evaluation.residual import Norm, recognised_nearby, residual_of
+from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
 from .classifiers import FAMILIES, data_of, references_of
 
@@ -17,15 +18,8 @@ class ClassifierResidual(Attack):
     a is the first reference, a model trained without the samples; details hold the ratio over all samples. Of two
     retrained models each recognises some samples more often, so read it beside another one.
 
-    tau: radius in the units of what the classifier takes; 8/255 of pixels in [0, 1] is 16/255 in [-1, 1]. norm: linf
-    or l2. draws: images near each sample. low, high: the valid pixels, see `evaluation.residual.pixel_range`.
+    The radius is in the units of what the classifier takes: 8/255 of pixels in [0, 1] is 16/255 in [-1, 1].
     """
-
-    tau: float = 16 / 255
-    norm: Norm = "linf"
-    draws: int = 100
-    low: float = -1.0
-    high: float = 1.0
 
     name: ClassVar[str] = "residual"
     suite: ClassVar[Suite] = "quick"
@@ -33,6 +27,12 @@ class ClassifierResidual(Attack):
     paper: ClassVar[str] = "Hsu et al., NeurIPS 2025, arXiv 2601.22359"
     same_samples: ClassVar[bool] = True
     limits: ClassVar[dict[str, str]] = {"tau": "(0, inf)", "draws": "[1, inf)"}
+
+    tau: float = flag(16 / 255, "Radius of the ball.")
+    norm: Norm = flag("linf", "Norm of the ball.")
+    draws: int = flag(100, "Images drawn near each sample.")
+    low: float = flag(-1.0, "Value of the darkest valid pixel.")
+    high: float = flag(1.0, "Value of the brightest valid pixel.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -56,10 +56,3 @@ def references_of(subject: Subject, count: int, why: str) -> tuple[Any, ...]:
             "the model under attack is one of the references: as a control give a retrained model besides"
         )
     return subject.references[:count]
-
-
-def original_of(subject: Subject, why: str) -> Any:
-    """Return the model before unlearning. Raises ValueError if it is not there."""
-    if subject.original is None:
-        raise ValueError(f"{why} needs the original: give the model before unlearning as `original`")
-    return subject.original

@@ -28,12 +28,16 @@ class ClassifierReader:
     name: str = "a classifier"
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def which(self, images: Tensor) -> Tensor:
+        """Return the class (N,) that it says of each image."""
         found = []
         for part in images.split(256):
             logits = self.network(part)
-            found.append((logits if self.head is None else logits[self.head]).argmax(1) == self.number)
+            found.append((logits if self.head is None else logits[self.head]).argmax(1))
         return torch.cat(found)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.which(images) == self.number
 
 
 @dataclass(eq=False)
