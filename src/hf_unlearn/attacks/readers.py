@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import pt_to_pil
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..evaluation.clip import CLIPScore
 from ..evaluation.concept_share import ConceptLatents, mean_separability, shows_by_means
@@ -30,9 +30,10 @@ class ClassifierReader:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         found = []
+        weight = next(self.network.parameters(), None) if isinstance(self.network, nn.Module) else None
         for part in images.split(256):
-            logits = self.network(part)
-            found.append((logits if self.head is None else logits[self.head]).argmax(1) == self.number)
+            logits = self.network(part if weight is None else part.to(weight))
+            found.append(((logits if self.head is None else logits[self.head]).argmax(1) == self.number).cpu())
         return torch.cat(found)
 
 
