@@ -43,6 +43,13 @@ def test_merging_takes_the_text_encoder_too():
     assert same(found, original.text_encoder.state_dict())
 
 
+def test_merging_other_weights_is_refused(models):
+    other = tiny_sd()
+    other.unet.extra = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="merge adapters before merging back"):
+        merged(other, models[1], 0.5)
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_rounding_is_within_half_a_level(bits):
     weight = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * torch.arange(5).view(5, 1, 1, 1)

@@ -120,7 +120,10 @@ def test_residual_knowledge_and_relearning_are_those_of_the_measures(trial):
     assert found.details["ratio"] == metric.value > 1
     assert found.share == pytest.approx(metric.details["more_often_share"])
     relearnt = ClassifierRelearning(learning_rate=1e-3, max_steps=9).attack(trial.negative, 1)
-    assert relearnt.steps == relearn_steps(trial.negative.model, FORGET, 1.0, 1e-3, max_steps=9, seed=1).value
+    assert (
+        relearnt.steps
+        == relearn_steps(trial.negative.model, FORGET, 1.0, learning_rate=1e-3, max_steps=9, seed=1).value
+    )
     assert len(relearnt.recovered) == 12 and relearnt.reached == all(relearnt.recovered)
 
 

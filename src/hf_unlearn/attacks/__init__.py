@@ -64,7 +64,12 @@ def suite_of(family: str, suite: Suite = "quick") -> list[Attack]:
 
     Args:
         family: a name in `families.load`: text_to_image, ddpm, dit or classifier.
-        suite: "full" is all of them as they are; "quick" the short ones, in few steps (`Attack.quick`).
+        suite: "full" is all of them as they are; "quick" the short ones, in few steps (`Attack.quick`), and of several
+            forms of one attack only the first.
     """
     fitting = [attack for attack in ATTACKS if family in attack.families]
-    return fitting if suite == "full" else [attack.quick() for attack in fitting if attack.suite == "quick"]
+    if suite == "full":
+        return fitting
+    names = [attack.name for attack in fitting]
+    first = [attack for place, attack in enumerate(fitting) if attack.name not in names[:place]]
+    return [attack.quick() for attack in first if attack.suite == "quick"]

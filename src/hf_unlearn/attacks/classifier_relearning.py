@@ -43,10 +43,9 @@ class ClassifierRelearning(Attack):
     def attack(self, subject: Subject, seed: int) -> Found:
         data = data_of(subject.target, "the forget samples")
         known = accuracy(predictions(original_of(subject, "relearning"), data)).number
-        relearnt = relearn(
-            subject.model, data, self.share * known, self.learning_rate, self.batch_size, self.max_steps, seed
+        goal = self.share * known
+        metric, last = relearn(
+            subject.model, data, goal, self.learning_rate, self.batch_size, self.max_steps, seed, len(data)
         )
-        right = relearnt.predictions.logits.argmax(1) == relearnt.predictions.labels
-        return Found(
-            tuple(right.tolist()), relearnt.steps, relearnt.reached, {"accuracy_to_reach": self.share * known}
-        )
+        right = last.logits.argmax(1) == last.labels
+        return Found(tuple(right.tolist()), int(metric.number), metric.details["reached"], {"accuracy_to_reach": goal})

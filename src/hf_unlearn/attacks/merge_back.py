@@ -9,7 +9,7 @@ from torch import Tensor
 from ..methods.base import flag
 from .base import Attack, Found, Subject
 from .pictures import original_of
-from .weights import asked_of, changed
+from .weights import TRAINED, asked_of, changed
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,17 @@ class MergeBack(Attack):
 
 
 def merged(pipeline: Any, original: Any, share: float) -> Any:
-    """A pipeline with (1 - share) of the first one's weights and `share` of the original's; exact at 0 and at 1."""
-    own = {
-        part: dict(getattr(original, part).named_parameters())
-        for part in ("unet", "text_encoder", "text_encoder_2")
-        if getattr(original, part, None) is not None
-    }
+    """A pipeline with (1 - share) of the first one's weights and `share` of the original's; exact at 0 and at 1.
+
+    Raises:
+        ValueError: the two have other weights, as where one of them has an adapter that is not merged.
+    """
+    parts = {part: getattr(original, part, None) for part in TRAINED}
+    own = {part: dict(network.named_parameters()) for part, network in parts.items() if network is not None}
 
     def mix(part: str, name: str, weight: Tensor) -> Tensor:
+        if name not in own.get(part, {}):
+            raise ValueError(f"the original has no weight {name} in its {part}: merge adapters before merging back")
         return torch.lerp(weight, own[part][name].to(weight), share)
 
     return changed(pipeline, mix)

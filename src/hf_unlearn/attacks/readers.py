@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import pt_to_pil
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..evaluation.clip import CLIPScore
 from ..evaluation.concept_share import ConceptLatents, mean_separability, shows_by_means
@@ -31,9 +31,10 @@ class ClassifierReader:
     def which(self, images: Tensor) -> Tensor:
         """Return the class (N,) that it says of each image."""
         found = []
+        weight = next(self.network.parameters(), None) if isinstance(self.network, nn.Module) else None
         for part in images.split(256):
-            logits = self.network(part)
-            found.append((logits if self.head is None else logits[self.head]).argmax(1))
+            logits = self.network(part if weight is None else part.to(weight))
+            found.append((logits if self.head is None else logits[self.head]).argmax(1).cpu())
         return torch.cat(found)
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Relearning(Attack):
         return f"{self.pictures} pictures, {trained} trained at {self.rate:g} for at most {self.steps} steps"
 
     def quick(self) -> Self:
-        return replace(self, steps=min(self.steps, 40))
+        return replace(self, first=max(self.first, 10), steps=min(self.steps, 40))
 
     @property
     def asked_after(self) -> list[int]:

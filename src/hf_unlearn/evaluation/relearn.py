@@ -2,7 +2,6 @@
 
 import copy
 import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback
@@ -28,19 +27,6 @@ class _StopAt(TrainerCallback):
             self.reached = control.should_training_stop = True
 
 
-@dataclass
-class Relearnt:
-    """What relearning came to.
-
-    steps: of fine-tuning, at most the limit. reached: whether the accuracy is back. predictions: of the watched forget
-    samples after the last step.
-    """
-
-    steps: int
-    reached: bool
-    predictions: Predictions
-
-
 def relearn(
     model: PreTrainedModel,
     forget: SizedDataset,
@@ -50,10 +36,11 @@ def relearn(
     max_steps: int = 50,
     seed: int = 0,
     max_samples: int = 1000,
-) -> Relearnt:
+) -> tuple[Metric, Predictions]:
     """Fine-tune a copy of the model on the forget data until its accuracy is `target` again.
 
-    The arguments are those of `relearn_steps`.
+    Returns:
+        (the metric of `relearn_steps`, what the copy predicts in the end for the samples that were watched).
     """
     student, watched = copy.deepcopy(model), subset(forget, spread(len(forget), max_samples))
     steps, reached = 0, accuracy(predictions(student, watched)).number >= target
@@ -72,27 +59,20 @@ def relearn(
             trainer = UnlearnTrainer(student, config, FineTune(), None, data, callbacks=[stop])
             trainer.train()
         steps, reached = trainer.state.global_step, stop.reached
-    return Relearnt(steps, bool(reached), predictions(student, watched))
+    definition = f"AdamW steps (rate {learning_rate}, batch {batch_size}) until forget accuracy {target:.3f} is back"
+    details = {"reached": bool(reached), "max_steps": max_steps, "seed": seed}
+    metric = Metric(float(steps), definition, len(watched), version_of("torch", "transformers"), details)
+    return metric, predictions(student, watched)
 
 
-def relearn_steps(
-    model: PreTrainedModel,
-    forget: SizedDataset,
-    target: float,
-    learning_rate: float = 1e-4,
-    batch_size: int = 64,
-    max_steps: int = 50,
-    seed: int = 0,
-    max_samples: int = 1000,
-) -> Metric:
+def relearn_steps(model: PreTrainedModel, forget: SizedDataset, target: float, **options: Any) -> Metric:
     """Count the steps of fine-tuning on the forget data until its accuracy is `target` again, 0 if it already is.
 
     The optimizer is AdamW at a constant rate, on a copy of the model. A run that does not reach the target counts
     `max_steps`, and details["reached"] is False. The accuracy is that of at most `max_samples` forget samples, evenly
     spread. Compare the count with that of a retrained model, which has to learn the data for the first time.
+
+    Args:
+        options: of `relearn`: learning_rate, batch_size, max_steps, seed and max_samples.
     """
-    found = relearn(model, forget, target, learning_rate, batch_size, max_steps, seed, max_samples)
-    definition = f"AdamW steps (rate {learning_rate}, batch {batch_size}) until forget accuracy {target:.3f} is back"
-    details = {"reached": found.reached, "max_steps": max_steps, "seed": seed}
-    samples = len(found.predictions.labels)
-    return Metric(float(found.steps), definition, samples, version_of("torch", "transformers"), details)
+    return relearn(model, forget, target, **options)[0]
