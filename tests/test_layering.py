@@ -20,6 +20,7 @@ ROOMS = (
     "saving",
     "training",
     "evaluation",
+    "attacks",
     "report",
     "compare",
     "cli",

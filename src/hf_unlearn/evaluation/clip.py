@@ -59,6 +59,26 @@ class CLIPScore:
         )
 
     @torch.no_grad()
+    def nearest(
+        self, pictures: Sequence[Image], prompts: Sequence[str], others: Sequence[str], batch_size: int = 32
+    ) -> torch.Tensor:
+        """Return (N,) bool: which images are nearer to one of `prompts` than to all `others` (zero-shot).
+
+        Empty texts do not count.
+
+        Raises:
+            ValueError: no prompt, or no other text, is left.
+        """
+        own, rest = ([text for text in texts if text.strip()] for texts in (prompts, others))
+        if not own or not rest:
+            raise ValueError(f"{len(own)} prompts and {len(rest)} others: give one of each at least")
+        own_texts, other_texts, found = self._texts(own), self._texts(rest), []
+        for start in range(0, len(pictures), batch_size):
+            images = self._images(pictures[start : start + batch_size])
+            found.append(((images @ own_texts.T).amax(1) > (images @ other_texts.T).amax(1)).cpu())
+        return torch.cat(found)
+
+    @torch.no_grad()
     def concept_share(
         self,
         pictures: Sequence[Image],

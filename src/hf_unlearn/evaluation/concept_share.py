@@ -72,6 +72,48 @@ def shows_by_others(original: ConceptLatents, drawn: Tensor) -> Tensor:
     return _by_others(original, drawn, _better_by_prompt(original))
 
 
+def shows_by_means(original: ConceptLatents, drawn: Tensor) -> Tensor:
+    """Whether each picture shows the concept, (N,) bool, whatever prompt and seed it was drawn from.
+
+    It does where it is nearer to the mean of the original's concept pictures of some prompt than to the mean of the
+    anchor's pictures of any prompt and to the mean of the retained ones.
+
+    Args:
+        drawn: latents (N, C, h, w) of any pictures.
+    """
+    x = drawn.double().flatten(1)
+    concept, anchor = (_by_prompt(part, original.prompts) for part in (original.concept, original.anchor))
+    return _least(x, concept) < torch.minimum(_least(x, anchor), _least(x, original.retained.mean(0, keepdim=True)))
+
+
+def mean_separability(original: ConceptLatents) -> float:
+    """Accuracy (0 to 1) with which `shows_by_means` tells the original's concept pictures from its anchor pictures.
+
+    A picture is left out of the means that it is compared with. It is the mean over both kinds; 0.5 is chance.
+    """
+    right = 0
+    for i in range(len(original.concept)):
+        rest = [j for j in range(len(original.concept)) if j != i]
+        prompts = [original.prompts[j] for j in rest]
+        for own, other in ((original.concept, original.anchor), (original.anchor, original.concept)):
+            x, mean = own[i : i + 1], original.retained.mean(0, keepdim=True)
+            near, far = (_least(x, _by_prompt(part[rest], prompts)) for part in (own, other))
+            shown = near < far if own is original.anchor else near < torch.minimum(far, _least(x, mean))
+            right += int(shown)
+    return right / (2 * len(original.concept))
+
+
+def _by_prompt(rows: Tensor, prompts: Sequence[Hashable]) -> Tensor:
+    """Return the mean of the rows of each prompt, (prompts, D)."""
+    owned = [[i for i, own in enumerate(prompts) if own == one] for one in dict.fromkeys(prompts)]
+    return torch.stack([rows[numbers].mean(0) for numbers in owned])
+
+
+def _least(x: Tensor, points: Tensor) -> Tensor:
+    """Return the squared distance of each row to the nearest point, (N,)."""
+    return torch.stack([(x - point).square().sum(1) for point in points]).amin(0)
+
+
 def _by_others(original: ConceptLatents, drawn: Tensor, by_prompt: bool) -> Tensor:
     x, mean, count = drawn.double().flatten(1), original.retained.mean(0), len(drawn)
     if count < 2:

@@ -23,6 +23,8 @@ ROLES: dict[str, Role] = {
     "forgotten_class_test_accuracy": Role("forget", True),
     "unsafe_share": Role("forget", True),
     "concept_share": Role("forget", True),
+    "recovered_": Role("forget", True),
+    "relearning_": Role("forget", False),
     "holdout": Role("other", None),
     "forget_loss": Role("forget", None),
     "forget_progress": Role("forget", False),
@@ -130,7 +132,8 @@ def role_of(name: str) -> Role:
 def is_share(name: str) -> bool:
     """Whether the metric of this name is a share in [0, 1], which is shown in %.
 
-    Those are accuracies and shares, also with the name of a sampler or of a reading at the end.
+    Those are accuracies and shares, also with the name of a sampler or of a reading at the end, and what attacks
+    recovered.
     """
     named = re.search(r"_(accuracy|share)(_(latents|clip|ddim|ddpm))?$", name) is not None
-    return named or name.startswith(("mia_", "precision", "recall"))
+    return named or name.startswith(("mia_", "precision", "recall", "recovered_"))

@@ -102,7 +102,7 @@ def draw_prompt_file(
     paths = [folder / f"{number:05d}.png" for number in range(len(rows))]
     missing = [number for number, path in enumerate(paths) if not _whole(path)]
     batches = [missing[k : k + batch_size] for k in range(0, len(missing), batch_size)]
-    with _checker(pipeline, safety_checker), _cut_once(pipeline, [rows[i].prompt for i in missing]):
+    with safety_checking(pipeline, safety_checker), _cut_once(pipeline, [rows[i].prompt for i in missing]):
         for batch in tqdm(batches, desc="pictures", disable=None if batches else True):
             generators = [torch.Generator().manual_seed(rows[i].seed) for i in batch]
             prompts = [rows[i].prompt for i in batch]
@@ -126,7 +126,7 @@ def _whole(path: Path) -> bool:
 
 
 @contextmanager
-def _checker(pipeline: Any, keep: bool) -> Iterator[None]:
+def safety_checking(pipeline: Any, keep: bool) -> Iterator[None]:
     """Switch the pipeline's safety checker off inside, unless `keep`."""
     checker = pipeline.components.get("safety_checker")
     if keep or checker is None:

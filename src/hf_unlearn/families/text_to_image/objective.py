@@ -122,12 +122,30 @@ class TextToImage(Denoising):
         assert labels is not None  # every image has a prompt
         return network(noisy, timesteps, **self._condition(labels, noisy.dtype)).sample
 
+    def embedded_losses(self, batch: dict[str, Tensor], embeds: Tensor, pooled: Tensor | None = None) -> Tensor:
+        """Per-sample losses (B,), fp32, under embeddings in place of prompts, with gradient to them.
+
+        Args:
+            batch: `pixel_values`, `noise` and `timesteps`, as `forward` takes them.
+            embeds: (B, tokens, D); pooled: (B, D') for SDXL.
+        """
+        images, noise, timesteps = batch["pixel_values"], batch["noise"], batch["timesteps"]
+        noisy = self.schedule.add_noise(images, noise, timesteps)
+        options = self._embedded(embeds, pooled, self.dtype)
+        prediction = self.network(noisy.to(self.dtype), timesteps, **options).sample
+        return self._losses(prediction, None, images, noise, noisy, timesteps)
+
     def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
         """Arguments of the UNet that say which prompts."""
-        options: dict[str, Any] = {"encoder_hidden_states": self.embeds[labels].to(dtype)}
-        if self.pooled is not None:
-            time_ids = self.time_ids.expand(len(labels), -1)
-            options["added_cond_kwargs"] = {"text_embeds": self.pooled[labels].to(dtype), "time_ids": time_ids}
+        pooled = None if self.pooled is None else self.pooled[labels]
+        return self._embedded(self.embeds[labels], pooled, dtype)
+
+    def _embedded(self, embeds: Tensor, pooled: Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
+        """Arguments of the UNet for embeddings (B, tokens, D) and pooled ones (B, D')."""
+        options: dict[str, Any] = {"encoder_hidden_states": embeds.to(dtype)}
+        if pooled is not None:
+            time_ids = self.time_ids.expand(len(embeds), -1)
+            options["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": time_ids}
         return options
 
     def release(self) -> None:

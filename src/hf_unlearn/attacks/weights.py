@@ -1,0 +1,35 @@
+"""Change the weights of a copy of a text-to-image model under attack, without training."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Found, Subject
+from .pictures import ask, drawing_of, shallow
+
+TRAINED = ("unet", "text_encoder", "text_encoder_2")  # what unlearning may have changed
+
+
+def changed(pipeline: Any, change: Callable[[str, str, Tensor], Tensor]) -> Any:
+    """A pipeline whose weights are `change(part, name, weight)`; the first one keeps its own.
+
+    The parts are the UNet and the text encoders; only parameters are changed, no buffers.
+    """
+    parts: dict[str, nn.Module] = {}
+    for part in TRAINED:
+        network = getattr(pipeline, part, None)
+        if network is not None:
+            parts[part] = copy.deepcopy(network)
+            with torch.no_grad():
+                for name, parameter in parts[part].named_parameters():
+                    parameter.copy_(change(part, name, parameter))
+    return shallow(pipeline, **parts)
+
+
+def asked_of(pipeline: Any, subject: Subject, seed: int) -> Found:
+    """What the subject's reader finds in images that another pipeline draws of the subject's prompts."""
+    prompts = [str(prompt) for prompt in subject.asked]
+    return Found(subject.read(ask(pipeline, prompts, drawing_of(subject), seed)))
