@@ -86,6 +86,26 @@ def figure(value: float | None, samples: int = 128, **details: Any) -> dict[str,
     return {"value": value, "definition": "d", "samples": samples, "details": details}
 
 
+def attack(name: str, share: float, **controls: Any) -> dict[str, Any]:
+    """What an attack found in 72 pictures, and on its controls: the original, 1.0, unless `ceiling` says otherwise.
+
+    Args:
+        controls: shares of 72 pictures by role, and other details.
+    """
+    beside = {"ceiling": 1.0, "positive": 1.0, "negative": None, **controls}
+    roles = {role: beside.pop(role) for role in ("ceiling", "positive", "negative")}
+    read = {role: None if value is None else {"value": value, "samples": 72} for role, value in roles.items()}
+    details = {"attack": name, "budget": "200 steps", "settings": {"tokens": 4}, **read, **beside}
+    return {"value": share, "definition": "share", "samples": 72, "details": details}
+
+
+def relearning(steps: float, reached: bool = True, **controls: float) -> dict[str, Any]:
+    """Steps of relearning, at which 72 pictures were read, and those of its controls."""
+    beside = {role: {"value": value, "samples": 72} for role, value in controls.items()}
+    details = {"attack": "relearning", "budget": "5 pictures", "reached": reached, **beside}
+    return {"value": steps, "definition": "steps", "samples": 72, "details": details}
+
+
 def models(**rows: tuple) -> dict[str, dict[str, Any]]:
     """figures from name=(before, after) or (before, after, retrained), each (value, samples) or a metric."""
     found: dict[str, dict[str, Any]] = {}

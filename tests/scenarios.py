@@ -1,13 +1,24 @@
 """Records of runs as they end, good and bad: the scenario table of the outcome."""
 
-from records import classifier, figure, generator, painter, share
+from dataclasses import replace
 
+from records import attack, classifier, figure, generator, painter, relearning, share
+
+from hf_unlearn.families.description import Description
 from hf_unlearn.report.record import STATES, RunRecord
 
-FORGOTTEN, PARTLY, NOT, BROKE, UNTESTED = STATES
+FORGOTTEN, REMAINS, PARTLY, NOT, BROKE, UNTESTED = STATES
 ALL, NONE, KEPT = (1.0, 100), (0.0, 100), ((0.99, 900), (0.985, 900))
 LOSSES = {"forget_loss": (figure(0.0811), figure(0.0815)), "retain_loss": (figure(0.08325), figure(0.08361))}
 TENTH = {"retain_accuracy": ((1.0, 1132), (0.998, 1132)), "test_accuracy": ((0.963, 270), (0.96, 270))}
+
+
+def attacked(train_method: str = "full", **attacks: dict) -> RunRecord:
+    """A text-to-image run that forgot, read in latents, and the attacks on it by the name of their metric."""
+    rows = {name: (None, metric) for name, metric in attacks.items()}
+    record = painter(rate=1e-3, concept_share_latents=(None, (0.0, 32)), **LOSSES, **rows)
+    return replace(record, objective=Description(train_method=train_method))
+
 
 # name -> (record, state, beginning of the evidence, end of what to try)
 SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
@@ -46,6 +57,95 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
         FORGOTTEN,
         "0 of 32 pictures still show it, read in latents",
         "--seed 1",
+    ),
+    "good in latents, and attacks find nothing": (
+        attacked(
+            recovered_soft_prefix=attack("soft_prefix", 0.0),
+            recovered_wordings=attack("wordings", 1 / 72),
+            recovered_samplers=attack("samplers", 0.0, ceiling=0.1),
+        ),
+        FORGOTTEN,
+        "0 of 32 pictures still show it, read in latents (95 % interval 0 to 11 %), 32 of 32 before; 2 attacks do not "
+        "bring it back, 1 attack says nothing",
+        "--seed 1",
+    ),
+    "a soft prefix brings it back": (
+        attacked("xattn", recovered_soft_prefix=attack("soft_prefix", 57 / 72), recovered_wordings=attack("x", 0.0)),
+        REMAINS,
+        "a soft prefix of 4 learnt tokens brings it back in 79 % (95 % interval 68 to 87 %); 0 of 32 pictures still",
+        "--train_method full",
+    ),
+    "a class embedding brings it back": (
+        generator(
+            forget_accuracy=(ALL, NONE),
+            retain_accuracy=KEPT,
+            recovered_class_embedding=(None, attack("class_embedding", 0.5, negative=0.1)),
+        ),
+        REMAINS,
+        "a learnt class embedding brings it back in 50 % (95 % interval 39 to 61 %); 0 of 100 pictures still show it",
+        "--forget_class=3 --max_train_steps 150",
+    ),
+    "an attack finds as much in a retrained model": (
+        generator(
+            forget_accuracy=(ALL, NONE),
+            retain_accuracy=KEPT,
+            recovered_class_embedding=(None, attack("class_embedding", 0.5, negative=0.45)),
+        ),
+        FORGOTTEN,
+        "0 of 100 pictures still show it (95 % interval 0 to 4 %), 100 of 100 before; 1 attack does not bring it back",
+        "--seed 1",
+    ),
+    "broken attacks are no robustness": (
+        attacked(
+            recovered_soft_prefix=attack("soft_prefix", 0.0, ceiling=0.15),
+            recovered_inversion=attack("inversion", 0.0, positive=0.1),
+            recovered_tina=attack("tina", 0.9),
+        ),
+        FORGOTTEN,
+        "0 of 32 pictures still show it, read in latents (95 % interval 0 to 11 %), 32 of 32 before; 3 attacks say "
+        "nothing",
+        "--seed 1",
+    ),
+    "the original's first steps and its weights bring it back": (
+        attacked(
+            recovered_completion=attack("completion", 0.9),
+            recovered_merge_back=attack("merge_back", 0.8),
+            recovered_soft_prefix=attack("soft_prefix", 0.0),
+        ),
+        FORGOTTEN,
+        "0 of 32 pictures still show it, read in latents (95 % interval 0 to 11 %), 32 of 32 before; 1 attack does",
+        "--seed 1",
+    ),
+    "training brings it back": (
+        attacked(
+            relearning_relearning=relearning(10, ceiling=0, negative=80),
+            recovered_benign_relapse=attack("benign_relapse", 0.9),
+            recovered_inversion=attack("inversion", 0.0),
+        ),
+        FORGOTTEN,
+        "0 of 32 pictures still show it, read in latents (95 % interval 0 to 11 %), 32 of 32 before; 1 attack does",
+        "--seed 1",
+    ),
+    "an attack brings it back and the rest broke": (
+        generator(
+            forget_accuracy=(ALL, NONE),
+            retain_accuracy=((0.99, 900), (0.11, 900)),
+            recovered_class_embedding=(None, attack("class_embedding", 0.9)),
+        ),
+        BROKE,
+        "retain accuracy fell from 99.0 % to 11.0 % (95 % interval of the fall 86 to 90 points); a learnt class",
+        "--learning_rate 0.000167",
+    ),
+    "an attack on what was never forgotten": (
+        generator(
+            1e-9,
+            forget_accuracy=(ALL, ALL),
+            retain_accuracy=KEPT,
+            recovered_class_embedding=(None, attack("class_embedding", 1.0)),
+        ),
+        NOT,
+        "100 of 100 pictures still show it (95 % interval 96 to 100 %), 100 of 100 before",
+        "hf-unlearn ddpm --forget_class=3",
     ),
     "latents that do not tell the two apart": (
         painter(concept_share_latents=(None, {**share(0.0, 32), "details": {"separable": 0.6}}), **LOSSES),

@@ -91,6 +91,7 @@ def test_the_page_shows_every_section(tmp_path):
     assert found.headings == [
         "Before and after",
         "Metrics",
+        "Attacks",
         "Class by class",
         "Losses during training",
         "Which weights could move",
@@ -124,7 +125,7 @@ def test_an_adapter_has_its_section(tmp_path):
 
 def test_what_is_missing_has_no_section(tmp_path):
     nothing = dict(figures={}, per_class=[], log=[], mask={}, data={}, history=[], cost={}, environment={})
-    assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == ["How it was made"]
+    assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == ["Attacks", "How it was made"]
 
 
 def test_nothing_of_the_record_is_markup(tmp_path):

@@ -16,6 +16,7 @@ class Role(NamedTuple):
 
 FEWEST = 30  # forgotten samples below which a share says nothing: 0 of 30 is 0 to 11 %
 OTHER = Role("other", None)
+ATTACKS = ("recovered_", "relearning_")  # beginnings of the names of what attacks found
 PARTS = ("forget", "retain", "privacy", "other")
 # The first name that a metric's own name begins with counts.
 ROLES: dict[str, Role] = {
@@ -127,6 +128,11 @@ def share_text(share: float, samples: int) -> str:
 def role_of(name: str) -> Role:
     """The role that a metric's name says; `OTHER` for a name that says nothing."""
     return next((role for start, role in ROLES.items() if name.startswith(start)), OTHER)
+
+
+def is_attack(name: str) -> bool:
+    """Whether the metric of this name is what an attack found: a share that it recovered, or steps of relearning."""
+    return name.startswith(ATTACKS)
 
 
 def is_share(name: str) -> bool:

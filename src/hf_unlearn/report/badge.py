@@ -5,7 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ..common.files import write_text
-from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, PARTLY_FORGOTTEN, Outcome
+from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_REMOVED, NOT_TESTED, PARTLY_FORGOTTEN, Outcome
 
 BADGE_FILE = "verdict.svg"
 LABEL = "unlearning"
@@ -14,6 +14,7 @@ SMALL, CAPITAL = 6.2, 8.4  # mean widths of a letter of 11 px, the second bold
 # White text stands on them: each has a contrast of at least 4.5 to it.
 COLOURS = {
     FORGOTTEN: "#1a7f37",
+    NOT_REMOVED: "#bc4c00",
     PARTLY_FORGOTTEN: "#9a6700",
     NOT_FORGOTTEN: "#cf222e",
     BROKE_THE_REST: "#8250df",

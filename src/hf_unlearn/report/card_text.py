@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from ..evaluation.metric import Metric, is_share, share_interval
+from ..evaluation.metric import Metric, is_attack, is_share, share_interval
 from ..evaluation.tables import markdown_table
 from .escaping import markdown
 from .made import sampler_of
 from .outcome import outcome
 from .record import FORGOTTEN, RunRecord
+from .recovery import ROLES, recoveries, shown_value
 from .retained import WORSE, WORSE_RATIO, fell, worse
 from .verdict import shown
 
@@ -26,7 +27,7 @@ def card_table(record: RunRecord) -> str:
     Shares have their 95 % interval (`share_interval`).
     """
     models = [model for model in dict.fromkeys((*MODELS, *record.figures)) if model in record.figures]
-    names = dict.fromkeys(name for model in models for name in record.figures[model])
+    names = dict.fromkeys(name for model in models for name in record.figures[model] if not is_attack(name))
 
     def cell(name: str, metric: Metric | None) -> str:
         if metric is None or metric.value is None:
@@ -50,7 +51,22 @@ def definitions(record: RunRecord) -> list[dict[str, Any]]:
     return [
         {"name": title(name), "definition": m.definition, "samples": m.samples, "library": m.library}
         for name, m in every.items()
+        if not is_attack(name)
     ]
+
+
+def attack_table(record: RunRecord) -> str:
+    """A table with a row for each attack and a column for the model and each control; "" where none was run."""
+    rows = [
+        [
+            markdown(title(read.metric)),
+            *(shown_value(read, role) for role in (None, *ROLES)),
+            markdown(read.budget),
+            markdown(read.reading + (f": {read.why}" if read.why else "")),
+        ]
+        for read in recoveries(record)
+    ]
+    return markdown_table(["attack", "recovered", *ROLES, "budget", "reading"], rows) if rows else ""
 
 
 def change(record: RunRecord, metric: str) -> str:

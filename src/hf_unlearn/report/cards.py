@@ -15,15 +15,16 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import yaml_dump
 
 from ..common.files import write_text
-from ..evaluation.metric import is_share
+from ..evaluation.metric import is_attack, is_share
 from ..hub.origin import LICENCE_KEYS
 from .badge import BADGE_FILE, write_badge
-from .card_text import card_table, definitions, failures, generation_call, mask_sentence, scheduler_class
+from .card_text import attack_table, card_table, definitions, failures, generation_call, mask_sentence, scheduler_class
 from .escaping import FILTERS
 from .eval_results import eval_results, hub_datasets, write_entries
 from .made import how_it_was_made
 from .outcome import outcome
 from .record import RunRecord
+from .recovery import recoveries
 from .verdict import verdict
 
 CARD_FILE = "README.md"
@@ -171,7 +172,12 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
         failures=failures(record),
         metrics=metrics,
         shares=any(is_share(name) for name in metrics),
-        judged=any(record.role(name).part == "forget" and not name.endswith("_loss") for name in metrics),
+        judged=any(
+            record.role(name).part == "forget" and not name.endswith("_loss") and not is_attack(name)
+            for name in metrics
+        ),
+        attacks=attack_table(record),
+        relearnt=any(read.steps for read in recoveries(record)),
         recipe=_recipe(record),
         made=how_it_was_made(record),
         mask=mask_sentence(record),

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ..evaluation.metric import FEWEST, Metric, difference_interval, is_share, share_interval
+from ..evaluation.metric import FEWEST, Metric, difference_interval, is_attack, is_share, share_interval
 from ..families.concepts import PRESETS
 from .record import FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, PARTLY_FORGOTTEN, RunRecord
 from .verdict import in_words
@@ -90,7 +90,8 @@ def _judged(record: RunRecord) -> list[str]:
     counts where it contradicts beyond its interval.
     """
     every = record.figures.get("after", {})
-    names = [n for n in every if n != LATENTS and is_share(n) and record.role(n) == ("forget", True)]
+    shares = [n for n in every if n != LATENTS and is_share(n) and not is_attack(n)]
+    names = [n for n in shares if record.role(n) == ("forget", True)]
     checks = {n for n in names for other in names if n.startswith(f"{other}_")}
     return [n for n in names if n not in checks or _contradicts(record, n)]
 

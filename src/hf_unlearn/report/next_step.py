@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from ..methods import METHODS
 from .forgetting import Reading, is_number
-from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, RunRecord
+from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_REMOVED, NOT_TESTED, RunRecord
 
 # Flag -> its other spelling on the command line, and the argument of the API.
 STEPS, RATE, SEED = "max_train_steps", "learning_rate", "seed"
 ALIASES = {STEPS: "max_steps"}
 OWN_STRENGTH = "sfron"  # the method that needs no learning rate
+CROSS_ATTENTION = "attn2"  # in the names of those layers
 GENTLER, STRONGER, MORE_STEPS = 3, 10, 3
 DRIFT = "max_retain_drift"
 ENOUGH = {"text-to-image": ("num_eval_images", "32"), "generator": ("eval_samples_per_class", "100")}
@@ -25,10 +26,21 @@ def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = Fal
         return shlex.join(without_flag(words, RATE))  # it finds its own strength
     if state == FORGOTTEN:
         return with_flags(record, {SEED: f"{(record.training.seed or 0) + 1}"})
+    if state == NOT_REMOVED and (deeper := _deeper(record)):
+        return with_flags(record, deeper)
     method = METHODS.get(record.method.name)
     if method is not None and not method.trains:  # an edit has neither rate nor steps
         return with_flags(record, {"method": OWN_STRENGTH})
     return with_flags(record, _strength(record, state, read, diverged))
+
+
+def _deeper(record: RunRecord) -> dict[str, str]:
+    """All layers in the place of some: those that draw the thing have not moved. Empty where all of them did."""
+    layers = [] if record.adapter is None else [row.layer for row in record.adapter.layers]
+    if layers and all(CROSS_ATTENTION in layer for layer in layers):
+        return {"lora_select": "all"}
+    part = record.objective.train_method if record.objective is not None else None
+    return {"train_method": "full"} if part not in (None, "full") and not layers else {}
 
 
 def _strength(record: RunRecord, state: str, read: Reading, diverged: bool) -> dict[str, str]:

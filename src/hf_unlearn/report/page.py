@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..evaluation.metric import is_attack
 from ..saliency.layers import by_prefix
 from .badge import COLOURS
 from .charts import bars, line_chart
 from .made import how_it_was_made
 from .outcome import outcome
 from .record import EnvironmentRecord, HistoryEntry, RunRecord
-from .verdict import LIMITS, headline_metric, in_words, shown, verdict
+from .recovery import ROLES, recoveries, shown_value
+from .verdict import headline_metric, in_words, limits, shown, verdict
 
 Points = list[tuple[float, float | None]]
 MODELS = ("before", "after", "retrained")
@@ -48,9 +50,10 @@ def page(record: RunRecord, folder: str | Path) -> str:
         outcome=found,
         colour=COLOURS[found.state],
         verdict=verdict(record),
-        limits=LIMITS,
+        limits=limits(record),
         models=[m for m in MODELS if m in record.figures] + [m for m in record.figures if m not in MODELS],
         metrics=metric_rows(record),
+        attacks=attack_rows(record),
         made=how_it_was_made(record),
         classes=class_sections(record),
         curves=loss_curves(record),
@@ -66,7 +69,7 @@ def page(record: RunRecord, folder: str | Path) -> str:
 def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
     """A row for each metric: name, cells by model, which direction is better, and what its footnote says."""
     rows = []
-    for name in dict.fromkeys(name for row in record.figures.values() for name in row):
+    for name in dict.fromkeys(name for row in record.figures.values() for name in row if not is_attack(name)):
         found = {model: row[name] for model, row in record.figures.items() if name in row}
         first, (part, less) = next(iter(found.values())), record.role(name)
         counts = {metric.samples for metric in found.values()}
@@ -84,6 +87,20 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def attack_rows(record: RunRecord) -> list[dict[str, Any]]:
+    """A row for each attack: its name, what it found on the model and on each control, its budget, how to read it."""
+    return [
+        {
+            "name": in_words(read.metric),
+            "budget": read.budget,
+            "cells": [shown_value(read), *(shown_value(read, role) for role in ROLES)],
+            "back": read.counts,
+            "reading": read.reading + (f": {read.why}" if read.why else ""),
+        }
+        for read in recoveries(record)
+    ]
 
 
 def class_sections(record: RunRecord) -> dict[str, Any]:

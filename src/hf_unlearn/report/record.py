@@ -17,8 +17,10 @@ from ..families.description import Description
 RECORD_FILE = "unlearning_report.json"
 SCHEMA_VERSION = 2
 LogRow = dict[str, float | None]
-STATES = ("FORGOTTEN", "PARTLY FORGOTTEN", "NOT FORGOTTEN", "BROKE THE REST", "NOT TESTED")
-FORGOTTEN, PARTLY_FORGOTTEN, NOT_FORGOTTEN, BROKE_THE_REST, NOT_TESTED = STATES
+STATES = (
+    *("FORGOTTEN", "FORGOTTEN, NOT REMOVED", "PARTLY FORGOTTEN", "NOT FORGOTTEN", "BROKE THE REST", "NOT TESTED"),
+)
+FORGOTTEN, NOT_REMOVED, PARTLY_FORGOTTEN, NOT_FORGOTTEN, BROKE_THE_REST, NOT_TESTED = STATES
 
 
 class MaskRow(NamedTuple):
@@ -46,6 +48,9 @@ class BaseModel:
     licence: Annotated[dict[str, Any], "licence keys of its card; empty where the licence is not known", "key"] = (
         field(default_factory=dict)
     )
+    weights: Annotated[
+        str | None, "hash of the weights of its networks as they were loaded; null where no command made the run"
+    ] = None
 
 
 @dataclass
@@ -174,7 +179,9 @@ class Outcome:
     """What a run came to, in one word and one sentence; `outcome.outcome` says it of a record."""
 
     state: Annotated[
-        str, "`FORGOTTEN`, `PARTLY FORGOTTEN`, `NOT FORGOTTEN`, `BROKE THE REST` or `NOT TESTED` (docs/tuning.md)"
+        str,
+        "`FORGOTTEN`, `FORGOTTEN, NOT REMOVED`, `PARTLY FORGOTTEN`, `NOT FORGOTTEN`, `BROKE THE REST` or `NOT TESTED` "
+        "(docs/tuning.md)",
     ]
     evidence: Annotated[str, "the metric that the state rests on, with its 95 % interval if it is a share"]
     next: Annotated[str, "what to try next: a command, or an argument to change where no command made the run"] = ""

@@ -1,9 +1,15 @@
 """What the metrics of a run say, in one sentence that says no more than they do."""
 
-from ..evaluation.metric import is_share
+from ..evaluation.metric import is_attack, is_share
 from .record import RunRecord
 
-LIMITS = "Metrics say what was measured, not that the forgotten data cannot be recovered by relearning or an attack."
+
+def limits(record: RunRecord) -> str:
+    """What the metrics of a run do not say."""
+    if any(is_attack(name) for name in record.figures.get("after", {})):
+        return "Metrics say what was measured and which attacks were run, not that another attack brings nothing back."
+    said = "Metrics say what was measured, not that the forgotten data cannot be recovered by relearning or an attack"
+    return f"{said}: hf-unlearn attack tries it."
 
 
 def shown(metric: str, value: float | None) -> str:
@@ -24,7 +30,8 @@ def headline_metric(record: RunRecord, part: str) -> str | None:
     A share comes before anything else, and a metric with a better direction before one without.
     """
     after = record.figures.get("after", {})
-    names = [name for name in after if record.role(name).part == part and after[name].value is not None]
+    known = [name for name in after if after[name].value is not None and not is_attack(name)]
+    names = [name for name in known if record.role(name).part == part]
     return min(names, key=lambda name: (not is_share(name), record.role(name).less_is_better is None), default=None)
 
 

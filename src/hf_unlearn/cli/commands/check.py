@@ -57,10 +57,10 @@ class Criterion:
 
 def _shares(record: "RunRecord", part: str) -> list[str]:
     """Names of shares, of the original or the unlearned model, that should be low ("forget") or high ("retain")."""
-    from ...evaluation.metric import is_share
+    from ...evaluation.metric import is_attack, is_share
 
     names = dict.fromkeys(n for model in ("after", "before") for n in record.figures.get(model, {}))
-    return [n for n in names if is_share(n) and record.role(n) == (part, part == "forget")]
+    return [n for n in names if is_share(n) and not is_attack(n) and record.role(n) == (part, part == "forget")]
 
 
 def _drop(record: "RunRecord", part: str) -> Found:
@@ -75,6 +75,12 @@ def _ratio(record: "RunRecord", start: str, reference: str) -> Found:
         ours, theirs = record.value("after", name), record.value(reference, name)
         found[f"{name} / {reference}"] = None if ours is None or not theirs else ours / theirs
     return found
+
+
+def _recovered(record: "RunRecord") -> Found:
+    from ...report.recovery import recovered_shares
+
+    return recovered_shares(record)
 
 
 def _measured(name: str, value: float | None) -> Found:
@@ -96,6 +102,13 @@ CRITERIA = [
         "no share of the forgotten was measured",
         share=True,
         least=True,
+    ),
+    Criterion(
+        "max-recovered",
+        "largest share that an attack may bring back, apart from those that borrow the original",
+        _recovered,
+        "no attack was measured: run hf-unlearn attack",
+        share=True,
     ),
     Criterion(
         "max-retain-drop",
