@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..common.files import write_text
 from ..hub.upload import reserve
 from ..report.cards import BEGIN, CARD_FILE, write_card
 from ..report.outcome import judged, outcome
+from ..report.page import PAGE_FILE, page
 from ..report.reading import read_record
 from ..report.record import RECORD_FILE, RunRecord
 from ..report.verdict import verdict
@@ -39,6 +41,21 @@ def name_card(folder: str | Path, repo: str) -> None:
     card = Path(folder) / CARD_FILE
     if (Path(folder) / RECORD_FILE).is_file() and card.is_file() and BEGIN in card.read_text(errors="replace"):
         write_card(folder, read_record(folder), repo)
+
+
+def renew(folder: str | Path, record: RunRecord) -> list[str]:
+    """Write a finished run's record again, with its card, badge and Hub entries, and its page where there is one.
+
+    Returns:
+        Names of the files that a person reads.
+    """
+    record.write(folder)
+    path = write_card(folder, record)
+    written = [RECORD_FILE, path.name]
+    if (Path(folder) / PAGE_FILE).is_file():
+        write_text(Path(folder) / PAGE_FILE, page(record, folder))
+        written.append(PAGE_FILE)
+    return written
 
 
 def push(trainer: Any, repo: str, with_masks: bool = False) -> str:

@@ -221,6 +221,9 @@ class TrainingFlags:
     )
     max_loss_ratio: float = flag(20.0, "Stop as diverged once the retain loss is this many times the original's.")
     mask_path: str | None = flag(None, "File of weight masks to use instead of computing them.")
+    attack: Literal["none", "quick", "full"] = flag(
+        "none", "Attack the result once it is saved, as `hf-unlearn attack` does: not, shortly, or with all attacks."
+    )
     push_to_hub: bool = flag(False, "Upload the result to the Hub.")
     hub_model_id: str | None = flag(None, "Repository, user/name; the default is the output folder's name.")
     hub_token: str | None = field(

@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Evaluation": (
         *("classifier_model_name_or_path", "classifier_revision", "eval_classes", "eval_samples_per_class"),
         *("eval_profile", "eval_prompts", "eval_retain_prompts", "num_eval_images", "safety_detector", "clip_model"),
-        *("feature_model", "inception_weights", "lpips_weights", "eval_batch_size", "max_eval_samples"),
+        *("feature_model", "inception_weights", "lpips_weights", "eval_batch_size", "max_eval_samples", "attack"),
     ),
     "Hub": ("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "push_masks"),
 }

@@ -135,6 +135,7 @@ def lines(run: Any, found: Outlook, took: dict[str, float]) -> list[str]:
         *(f"  images: {line}" for line in run.draws),
         f"  time: {_time(run, took)}",
         f"  memory: {_memory(run, found)}",
+        *([f"  attack: {_attack(run)}"] if run.training.attack != "none" else []),
     ]
 
 
@@ -164,7 +165,7 @@ def _strength(run: Any) -> str:
 
 def _time(run: Any, took: dict[str, float]) -> str:
     if took:
-        each = ", ".join(f"{name} {_seconds(took[name])}" for name in run.stages if name in took)
+        each = ", ".join(f"{name} {_seconds(took[name])}" for name in run.all_stages if name in took)
         return f"the last run in {run.training.output_dir} took {each}"
     if not run.method.trains:
         return "no earlier run in this folder says"
@@ -172,6 +173,11 @@ def _time(run: Any, took: dict[str, float]) -> str:
     steps = f"{run.training.max_train_steps} outer steps" if passes is None else f"{passes:g} passes"
     gradients = f"{run.method.batch_gradients:g} batches of {run.training.train_batch_size}"
     return f"no earlier run in this folder says; at most {steps}, each of {gradients}"
+
+
+def _attack(run: Any) -> str:
+    which = {"quick": "the short attacks", "full": "all attacks"}[run.training.attack]
+    return f"{which}, on what was saved, beside the original and a control"
 
 
 def _memory(run: Any, found: Outlook) -> str:

@@ -2,12 +2,14 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .files import atomic
+from .keys import content_key
 from .sharding import gather, is_sharded
 
 
@@ -25,6 +27,14 @@ def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
         seen.add(key)
         state[name] = value.detach().contiguous().cpu()
     return state
+
+
+def model_digest(model: Any) -> str:
+    """Return 16 hex digits that identify the weights of a network, or of all networks of a pipeline."""
+    parts = getattr(model, "components", None)
+    if not isinstance(parts, dict):
+        return weights_digest(model)
+    return content_key({name: weights_digest(part) for name, part in parts.items() if isinstance(part, nn.Module)})
 
 
 def save_weights(module: nn.Module, path: Path, write: bool = True) -> None:

@@ -15,8 +15,8 @@ words; their numbers are constants of those files.
    interval is FORGOTTEN, unless a membership attack still tells the model from the retrained one.
 3. The rest is broken where a retained share fell by 5 points beyond its interval (Newcombe), a loss or a distance rose
    by half, a metric passed the limit beside it, or something is no finite number.
-4. It is not removed where an attack that trains no weights and borrows nothing of the original finds it in more than 5 %
-   and more than its negative control, beyond its interval (Wilson), and the original 20 points above that.
+4. It is not removed where an attack that trains no weights and borrows nothing of the original finds it in more than
+   its negative control and than 5 %, beyond its interval (Wilson), and in the original 20 points above that.
 """
 
 from dataclasses import replace

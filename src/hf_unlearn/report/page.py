@@ -20,6 +20,7 @@ from .record import EnvironmentRecord, HistoryEntry, RunRecord
 from .recovery import ROLES, recoveries, shown_value
 from .verdict import headline_metric, in_words, limits, shown, verdict
 
+PAGE_FILE = "report.html"
 Points = list[tuple[float, float | None]]
 MODELS = ("before", "after", "retrained")
 AIMS = {"forget": "forgets more"}  # which is not better below what a retrained model has

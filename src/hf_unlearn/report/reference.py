@@ -24,10 +24,10 @@ not finite are `null`. Paths of folders are cut to their last part.
 TAIL = """
 The name of a metric says what it is about. `forget_*`, `concept_share*` and `unsafe_share*` are about what was to be
 forgotten; `retain_*`, `test_*`, `frechet_distance*` and `clip_score*` about what was to be kept; `average_gap` and
-`mia_*` about what an attacker sees; `recovered_*` (shares) and `relearning_*` (steps) about what an attack brought back,
-with its budget, the result of each seed and those of its `ceiling`, `positive` and `negative` control in the details. A metric of another package may say it in `role`. Names that end in `_accuracy` or
-`_share`, also with the name of a sampler or of a reading behind it, and those that begin with `recovered_` are shares
-from 0 to 1.
+`mia_*` about what an attacker sees; `recovered_*` (shares) and `relearning_*` (steps) about what an attack brought
+back, with its budget, the result of each seed, its `ceiling` and its `positive` and `negative` control in the details.
+A metric of another package may say it in `role`. Names that end in `_accuracy` or `_share`, also with the name of a
+sampler or of a reading behind it, and those that begin with `recovered_` are shares from 0 to 1.
 """
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
         Command("classify", "Make an image classifier forget a class or images.", trains=True),
         Command("compare", "Compare methods over several seeds under one budget, against retraining."),
         Command("report", "Write the record of a run as one HTML page."),
+        Command("attack", "Try to bring back what a run forgot, and say how much came back."),
         Command("check", "Compare a run with limits: exit code 0 if it keeps them, 1 if not."),
         Command("demo", "Show the original and the unlearned model side by side in a browser."),
         Command("saliency", "Show which weights matter for the forget data, and write a mask file."),

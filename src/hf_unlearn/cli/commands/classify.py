@@ -75,6 +75,12 @@ def _other_arguments() -> type:
 
 
 OtherArguments = _other_arguments()
+HIDDEN = (OtherArguments,)
+
+
+def flag_classes() -> tuple[type, ...]:
+    """The dataclasses of the command's flags, in the order in which `parse` returns them."""
+    return ModelFlags, DataFlags, LoraFlags, ClassifierFlags
 
 
 def given_arguments(others: Any) -> dict[str, Any]:
@@ -88,10 +94,9 @@ def classify_command(argv: list[str]) -> None:
     """hf-unlearn classify"""
     from ..parsing import parse
 
-    classes = (ModelFlags, DataFlags, LoraFlags, ClassifierFlags)
     text = "Make an image classifier forget a class or some training images, and save what plain transformers loads."
-    known: dict[str, Any] = {"kinds": KINDS, "basic": BASIC, "hidden": (OtherArguments,), "epilog": EPILOG}
-    parts = parse(classes, argv, text, prog="hf-unlearn classify", **known)
+    known: dict[str, Any] = {"kinds": KINDS, "basic": BASIC, "hidden": HIDDEN, "epilog": EPILOG}
+    parts = parse(flag_classes(), argv, text, prog="hf-unlearn classify", **known)
     from ..runs.classify import ClassifierRun
     from ..runs.skeleton import execute
 

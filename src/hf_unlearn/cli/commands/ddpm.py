@@ -40,13 +40,17 @@ class SamplingFlags:
         check_limits(self, guidance_scale="[0, inf)", num_inference_steps="[1, 1000]")
 
 
+def flag_classes() -> tuple[type, ...]:
+    """The dataclasses of the command's flags, in the order in which `parse` returns them."""
+    return ModelFlags, ImageDataFlags, SamplingFlags, SampleFlags, LoraFlags, TrainingFlags
+
+
 def ddpm_command(argv: list[str]) -> None:
     """hf-unlearn ddpm"""
     from ..parsing import parse
 
-    classes = (ModelFlags, ImageDataFlags, SamplingFlags, SampleFlags, LoraFlags, TrainingFlags)
     text = "Make a UNet2D diffusion pipeline forget a class or a set of images, and save what plain diffusers loads."
-    parts = parse(classes, argv, text, prog="hf-unlearn ddpm", kinds=KINDS, basic=BASIC)
+    parts = parse(flag_classes(), argv, text, prog="hf-unlearn ddpm", kinds=KINDS, basic=BASIC)
     from ..runs.ddpm import DDPMRun
     from ..runs.skeleton import execute
 

@@ -42,13 +42,17 @@ class DiTFlags(TrainingFlags):
     own_rate: ClassVar[float] = 1e-4
 
 
+def flag_classes() -> tuple[type, ...]:
+    """The dataclasses of the command's flags, in the order in which `parse` returns them."""
+    return ModelFlags, ImageDataFlags, SampleFlags, LoraFlags, DiTFlags
+
+
 def dit_command(argv: list[str]) -> None:
     """hf-unlearn dit"""
     from ..parsing import parse
 
-    classes = (ModelFlags, ImageDataFlags, SampleFlags, LoraFlags, DiTFlags)
     text = "Make a DiTPipeline forget a class or a set of images, and save what plain diffusers loads."
-    parts = parse(classes, argv, text, prog="hf-unlearn dit", kinds=KINDS, basic=BASIC)
+    parts = parse(flag_classes(), argv, text, prog="hf-unlearn dit", kinds=KINDS, basic=BASIC)
     from ..runs.dit import DiTRun
     from ..runs.skeleton import execute
 

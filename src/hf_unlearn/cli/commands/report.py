@@ -21,12 +21,12 @@ def report_command(argv: list[str]) -> None:
     )
     options = parser.parse_args(argv)
     from ...report.outcome import outcome
-    from ...report.page import page
+    from ...report.page import PAGE_FILE, page
     from ...report.reading import read_record
     from ...report.verdict import verdict
 
     record = read_record(options.run_dir)
-    path = Path(options.output or Path(options.run_dir) / "report.html")
+    path = Path(options.output or Path(options.run_dir) / PAGE_FILE)
     if path.is_dir():
         raise ValueError(f"--output {path} is a folder: name a file")
     text = page(record, options.run_dir)

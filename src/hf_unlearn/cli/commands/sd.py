@@ -86,6 +86,13 @@ class DiffusionFlags(TrainingFlags):
     own_rate: ClassVar[float] = 1e-5
 
 
+def flag_classes() -> tuple[type, ...]:
+    """The dataclasses of the command's flags, in the order in which `parse` returns them."""
+    from ...evaluation.picture_prompts import PictureFlags
+
+    return ModelFlags, ConceptFlags, PictureFlags, LoraFlags, DiffusionFlags
+
+
 def sd_command(argv: list[str]) -> None:
     """hf-unlearn sd --concept ..."""
     if "--list_concepts" in argv:
@@ -93,12 +100,10 @@ def sd_command(argv: list[str]) -> None:
 
         print(list_concepts())
         return
-    from ...evaluation.picture_prompts import PictureFlags
     from ..parsing import parse
 
-    classes = (ModelFlags, ConceptFlags, PictureFlags, LoraFlags, DiffusionFlags)
     text = "Make a Stable Diffusion pipeline (1.x, 2.x, XL) forget a concept, and save what plain diffusers loads."
-    parts = parse(classes, argv, text, prog="hf-unlearn sd", kinds=KINDS, basic=BASIC)
+    parts = parse(flag_classes(), argv, text, prog="hf-unlearn sd", kinds=KINDS, basic=BASIC)
     from ..runs.sd import TextToImageRun
     from ..runs.skeleton import execute
 

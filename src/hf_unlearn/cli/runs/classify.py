@@ -1,5 +1,6 @@
 """A run on an image classifier."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from ...families.classifier.load import ProcessedImages, check_same_build, load_
 from ...training import recipes
 from ...training.config import UnlearnConfig
 from ...training.trainer import UnlearnTrainer
+from ..attacks.case import Known
+from ..attacks.samples import UNSEEN
 from ..classifier_flags import held_out_images, processor_of, split_train, train_images
 from ..plan import sketch
 from .skeleton import Run
@@ -42,6 +45,7 @@ class ClassifierRun(Run):
         self.arguments: UnlearnConfig | None = None
         self.retrained: Any = None
         self.processor: Any = None
+        self.original: Any = None
         self.train: Any = None
         self.test: Any = None
         self.measured: dict[str, dict[str, Metric]] = {}
@@ -82,6 +86,14 @@ class ClassifierRun(Run):
 
     def begin(self) -> None:
         self.arguments = self.training.config(**self.others)
+
+    def digest(self) -> str | None:
+        return None if self.base_model is None else super().digest()
+
+    def known(self) -> Known:
+        place = None if self.base_model is None else (self.base_model, self.revision)
+        retrained = [] if self.retrained is None else [self.retrained]
+        return Known(place, self.original, retrained, (self.forget, self.test))
 
     def config(self) -> UnlearnConfig:
         return self.arguments or self.training.config(**self.others)
@@ -124,6 +136,11 @@ class ClassifierRun(Run):
         self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, by_class)
         if lacks := unjudged(self.sets_measured, by_class):
             print(lacks)
+        if self.training.attack != "none":
+            if self.test is None:
+                raise ValueError(UNSEEN)
+            if self.base_model is None:  # nothing else keeps it
+                self.original = copy.deepcopy(model)
         if self.retrained is not None:
             self.retrained.to(self.config().device)
 

@@ -78,6 +78,12 @@ class DDPMRun(DiffusionRun):
         if self.samples.eval_samples_per_class and (self.default or self.samples.classifier_model_name_or_path):
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")
 
+    def check_attack(self) -> None:
+        if not self.data.forget_class and (self.data.says_what or not self.default):
+            raise ValueError("--attack tries to bring back a class: name it with --forget_class")
+        if not self.default and self.samples.classifier_model_name_or_path is None:
+            raise ValueError("--attack reads what is drawn: set --classifier_model_name_or_path")
+
     def load(self) -> None:
         self.pipeline = load_ddpm_pipeline(
             self.base_model or str(DIGITS_DDPM), revision=self.revision, variant=self.model.variant

@@ -71,6 +71,12 @@ class DiTRun(DiffusionRun):
     def begin(self) -> None:
         self.state = joined_state()
 
+    def check_attack(self) -> None:
+        if not self.data.forget_class:
+            raise ValueError("--attack tries to bring back a class: name it with --forget_class")
+        if self.samples.classifier_model_name_or_path is None:
+            raise ValueError("--attack reads what is drawn: set --classifier_model_name_or_path")
+
     def load(self) -> None:
         self.pipeline = load_dit_pipeline(str(self.base_model), revision=self.revision, variant=self.model.variant)
         why, classes = "", self.pipeline.transformer.config.num_embeds_ada_norm

@@ -1,18 +1,38 @@
 """What cannot work together is said before anything is drawn, encoded or trained: of the flags, then of the model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...common.files import check_apart
 from ...methods import Method
+from ...report.reading import read_record
 from ...saliency.masks import Masks, masks_from
 from ...saliency.ranks import lora_layers
 from ...saving.checkpoints import find_checkpoint
 from ...saving.export import check_same_run, load_checkpoint
 from ...training.checks import method_for, resolved_method
 from ...training.config import UnlearnConfig
+from ..stages import AGAIN
 
 UNLISTED = {"flyte", "kubeflow", "neptune"}  # transformers does not say whether these are installed
+
+
+# Flags that name what is read, and whether the output folder must not hold it either.
+READ = {
+    **dict.fromkeys(("pretrained_model_name_or_path", "classifier_model_name_or_path"), True),
+    **dict.fromkeys(("retrained_model", "clip_model"), True),
+    **dict.fromkeys(("train_data_dir", "validation_data_dir", "forget_data_dir", "retain_data_dir"), False),
+}
+
+
+def check_folders(parts: Sequence[Any]) -> None:
+    """Raise ValueError if the output folder is one that is read, lies in one, or holds a model that is read."""
+    output = next(part.output_dir for part in parts if hasattr(part, "output_dir"))
+    for name, holding in READ.items():
+        for folder in filter(None, (getattr(part, name, None) for part in parts)):
+            check_apart(output, folder, name, holding)
 
 
 def check_flags(training: Any, lora: Any, method: Method) -> None:
@@ -97,3 +117,14 @@ def check_model(objective: Any, method: Method, training: Any, lora: Any, argume
         if not objective.adaptable:
             raise ValueError("adapters are for the UNet: choose another --train_method, or do without --use_lora")
         lora_layers(objective.network, "xattn" if lora.lora_select == "xattn" else "all")
+
+
+def has_record(folder: str, show: bool) -> bool:
+    """Whether the run in `folder` can be read, which a call that only measures again adds to. It says so if not."""
+    try:
+        read_record(folder)
+    except ValueError as error:
+        if show:
+            print(f"{error}, {AGAIN}", flush=True)
+        return False
+    return True

@@ -49,9 +49,14 @@ def class_draws(
     return [f"none as data; to measure, {each} of each of {count} with each model, in {steps} sampling steps"]
 
 
+def is_first() -> bool:
+    """Whether this is the first process, or the only one."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def say(text: str) -> None:
     """Print a line, once where there are several processes."""
-    if int(os.environ.get("RANK", 0)) == 0:
+    if is_first():
         print(text, flush=True)
 
 

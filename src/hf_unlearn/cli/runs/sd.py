@@ -12,7 +12,7 @@ from torch import nn
 
 from ...common.devices import joined_state
 from ...common.identity import file_digest, identity_of
-from ...common.keys import class_code, code_key
+from ...common.keys import class_code, code_key, content_key
 from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
@@ -36,7 +36,7 @@ from .skeleton import DiffusionRun, need_modules
 # Flags that say where something goes, and nothing of what it is.
 ELSEWHERE = {
     *("output_dir", "cache_dir", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "push_masks"),
-    *("dry_run", "report_to", "logging_steps", "dataloader_num_workers"),
+    *("dry_run", "report_to", "logging_steps", "dataloader_num_workers", "attack"),
 }
 
 
@@ -110,6 +110,15 @@ class TextToImageRun(DiffusionRun):
         if self.method.trains and not (self.concept.forget_data_dir or self.concept.forget_dataset_name):
             concept_pairs(self.concepts, self.concept.num_forget_images)
         need_modules("report", "the picture of the result", "matplotlib")
+
+    def check_attack(self) -> None:
+        forgotten = {prompt for concept in self.concepts for prompt in concept.prompts}
+        if len([prompt for prompt in self.retain_prompts if prompt not in forgotten]) < 2:
+            raise ValueError("--attack needs to know what stays: give at least two --retain_prompts")
+
+    def digest(self) -> str | None:
+        parts = {name: part for name, part in self.loaded.items() if isinstance(part, dict) and "weights" in part}
+        return content_key({name: part["weights"] for name, part in parts.items()})  # as `model_digest` says it
 
     @property
     def named_concepts(self) -> list[Concept]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 from transformers.trainer_utils import set_seed
 
-from ...common.files import check_apart
+from ...common.weights import model_digest
 from ...evaluation.metric import Metric
 from ...evaluation.progress import progress_figures
 from ...evaluation.registry import extra_metrics, joined, registered_metrics
@@ -17,13 +17,15 @@ from ...report.recording import record_run, remeasured
 from ...saving.export import load_saved
 from ...training.config import UnlearnConfig, check_precision
 from ...training.trainer import UnlearnTrainer
+from ..attacks.case import Known
 from ..finish import finish, prepare_repo
 from ..parsing import resolved, without_secrets
 from ..plan import Room, lines, outlined, outlook, sketch
-from ..stages import AGAIN, Stages
+from ..stages import Stages
 from ..terminal import check_writable
-from .early import check_arguments, check_flags, check_model
-from .sampling import say
+from .attack_stage import attack_flags, attacked
+from .early import check_arguments, check_flags, check_folders, check_model, has_record
+from .sampling import is_first, say
 
 
 class Run:
@@ -40,6 +42,7 @@ class Run:
         base_model, revision: folder or Hub id of the original and its revision.
         picture: file in the output folder that shows the result; None if there is none.
         command: words of the command, without secrets; `execute` knows them.
+        loaded_weights: hash of the original's weights, in the main process.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("data", "unlearn", "save", "evaluate")
@@ -60,6 +63,7 @@ class Run:
         self.others: dict[str, Any] = {}  # given fields of UnlearnConfig that are no flags
         self.picture: str | None = "before_after.png"
         self.command: list[str] | None = None
+        self.loaded_weights: str | None = None
 
     # ---- what a family fills in -------------------------------------------------------------------
     @property
@@ -101,6 +105,22 @@ class Run:
     def side(self) -> int | None:
         """Height and width of what the network sees; None for its own."""
         return None
+
+    @property
+    def all_stages(self) -> list[str]:
+        """The stages, with the attack where one is asked for."""
+        return [*self.stages, *(["attack"] if self.training.attack != "none" else [])]
+
+    def check_attack(self) -> None:
+        """Raise ValueError where the result could not be attacked, as far as the flags say."""
+
+    def known(self) -> Known:
+        """What attacks on the result need and neither its files nor its record have."""
+        return Known(None if self.base_model is None else (self.base_model, self.revision))
+
+    def digest(self) -> str | None:
+        """Hash of the weights of the original, just loaded; None where the run trains it itself."""
+        return model_digest(self.pipeline)
 
     def outlined(self) -> nn.Module | str:
         """Return the network on the meta device, or why it is not known before the model is loaded."""
@@ -149,7 +169,9 @@ class Run:
         """Return the record of the run."""
         base = (self.base_model, self.revision)
         known: dict[str, Any] = {"picture": self.picture, "forgets": self.forgets, "command": self.command}
-        return record_run(trainer, self.forgotten, metrics, *base, self.sources, rows, **known)
+        record = record_run(trainer, self.forgotten, metrics, *base, self.sources, rows, **known)
+        record.base_model.weights = self.loaded_weights
+        return record
 
     def registered(self, trainer: UnlearnTrainer) -> dict[str, Metric]:
         """Return the metrics of other packages for the model as it is now; nothing but in the main process."""
@@ -187,13 +209,16 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     training = run.training
     if training.dry_run:
         given = resolved(run.parts)
-        told = planned(run, run.outlined(), Room.at_hand(), Stages(training.output_dir, list(run.stages), show=False))
+        told = planned(run, run.outlined(), Room.at_hand(), Stages(training.output_dir, run.all_stages, show=False))
         print(given + "".join(f"# {line}\n" for line in told), end="")
         return
     check_precision(training.mixed_precision)
     run.check()
     check_folders(run.parts)
     check_flags(training, run.lora, run.method)
+    if training.attack != "none":
+        attack_flags(run)
+        run.check_attack()
     registered_metrics()  # one that does not load is named before anything is drawn or trained
     check_writable(training.output_dir)
     run.begin()
@@ -202,7 +227,8 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     set_seed(training.seed)
     room = Room.at_hand()  # before the model takes its part
     run.load()
-    stages = Stages(training.output_dir, list(run.stages), show=run.shows_stages)
+    run.loaded_weights = run.digest() if is_first() else None
+    stages = Stages(training.output_dir, run.all_stages, show=run.shows_stages)
     told = planned(run, sketch(run.objective.network), room, stages)
     check_model(run.objective, run.method, training, run.lora, run.config())
     say("\n".join(told))
@@ -246,6 +272,9 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
         record = remeasured(read_record(training.output_dir), metrics, run.command)
     else:
         record = run.record(trainer, metrics, rows)
+    if training.attack != "none":
+        stages.begin("attack")
+        record, table = attacked(run, record, table)
     stages.close()
     finish(training, repo, record, table, trainer, run.command)
 
@@ -258,33 +287,6 @@ def planned(run: Run, network: nn.Module | str, room: Room, stages: Stages) -> l
     """
     chosen = run.settle(network, room, stages)
     return [*([chosen] if chosen else []), *lines(run, outlook(network, run, room), stages.took)]
-
-
-def has_record(folder: str, show: bool) -> bool:
-    """Whether the run in `folder` can be read, which a call that only measures again adds to. It says so if not."""
-    try:
-        read_record(folder)
-    except ValueError as error:
-        if show:
-            print(f"{error}, {AGAIN}", flush=True)
-        return False
-    return True
-
-
-# Flags that name what is read, and whether the output folder must not hold it either.
-READ = {
-    **dict.fromkeys(("pretrained_model_name_or_path", "classifier_model_name_or_path"), True),
-    **dict.fromkeys(("retrained_model", "clip_model"), True),
-    **dict.fromkeys(("train_data_dir", "validation_data_dir", "forget_data_dir", "retain_data_dir"), False),
-}
-
-
-def check_folders(parts: Sequence[Any]) -> None:
-    """Raise ValueError if the output folder is one that is read, lies in one, or holds a model that is read."""
-    output = next(part.output_dir for part in parts if hasattr(part, "output_dir"))
-    for name, holding in READ.items():
-        for folder in filter(None, (getattr(part, name, None) for part in parts)):
-            check_apart(output, folder, name, holding)
 
 
 def need_modules(extra: str, purpose: str, *modules: str) -> None:

@@ -1,0 +1,149 @@
+"""A run and its models, ready to be attacked: what its record names is loaded and compared with it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...common.devices import joined_state
+from ...common.weights import model_digest
+from ...families.classifier.load import check_same_build
+from ...families.load import CLASSIFIER, load_model, prepare_family
+from ...report.record import RunRecord
+from ...saving.adapters import holds_adapter, load_adapter
+from ..side_by_side import original_of
+from .asked import Asked
+from .flags import AttackFlags
+
+FAMILIES = {
+    "TextToImage": "text_to_image",
+    "NoisePrediction": "ddpm",
+    "DiTPrediction": "dit",
+    "Classification": "classifier",
+}  # class of the objective in the record -> name in `families.load`
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a training command has in hand when it ends, and a record alone cannot give.
+
+    place: folder or Hub id of the original, and its revision; None looks for what the record names.
+    original: the model itself, where the run trained it; retrained: models without the forget data.
+    data: of a classifier, the forget samples and samples that no model was trained on.
+    """
+
+    place: tuple[str, str | None] | None = None
+    original: Any = None
+    retrained: Sequence[Any] = ()
+    data: tuple[Any, Any] | None = None
+
+
+@dataclass(eq=False)
+class Case:
+    """A run under attack.
+
+    folder: of the run. family: name in `families.load`. asked: the flags of its command.
+    unlearned, original, retrained: models on their device; processor: of a classifier.
+    """
+
+    record: RunRecord
+    folder: Path
+    flags: AttackFlags
+    family: str
+    asked: Asked
+    unlearned: Any
+    original: Any
+    processor: Any = None
+    retrained: list[Any] = field(default_factory=list)
+    data: tuple[Any, Any] | None = None
+    said: list[str] = field(default_factory=list)  # lines on what could not be done as asked
+
+    @property
+    def cache(self) -> str:
+        """The folder of pictures that the original draws."""
+        return str(self.asked("cache_dir") or self.folder / "cache")
+
+    @property
+    def device(self) -> Any:
+        """Where the models are."""
+        return self.unlearned.device
+
+
+def family_of_record(record: RunRecord) -> str:
+    """The family of a run's model. Raises ValueError for one that no attack is made for."""
+    if record.family not in FAMILIES:
+        raise ValueError(f"there are no attacks on models of {record.family}: it is none of {', '.join(FAMILIES)}")
+    return FAMILIES[record.family]
+
+
+def load_case(record: RunRecord, folder: str | Path, flags: AttackFlags, known: Known | None = None) -> Case:
+    """Load the models of a run.
+
+    Raises:
+        ValueError: the original is not here or is another model, a model does not load, or is of another build.
+    """
+    known = known or Known()
+    family = family_of_record(record)
+    folders = {"train_data_dir": flags.train_data_dir, "validation_data_dir": flags.validation_data_dir}
+    asked = Asked(record, **(folders if family == "classifier" else {}))
+    revision: str | None = None
+    if known.original is None or flags.original:
+        given = (flags.original, None) if flags.original else known.place
+        name, revision = given or original_of(record, folder)
+        original, processor = _loaded(name, revision, "the original", "--original")
+        check_original(record, original, name)
+    else:
+        name, original, processor = "the original", known.original, None
+    if holds_adapter(folder):
+        kept = known.original is not None and not flags.original
+        unlearned = copy.deepcopy(original) if kept else _loaded(name, revision, "the original", "--original")[0]
+        load_adapter(unlearned, folder)
+    else:
+        unlearned, own = load_model(str(folder))
+        processor = own or processor
+    check_alike(original, unlearned, f"the original {name}")
+    retrained = list(known.retrained)
+    if flags.retrained_model:
+        retrained = [
+            _loaded(path, None, "the retrained model", "--retrained_model")[0] for path in flags.retrained_model
+        ]
+    for number, model in enumerate(retrained):
+        check_alike(model, unlearned, f"retrained model {number + 1}")
+    device = joined_state().device
+    for model in (unlearned, original, *retrained):
+        ready(model, device)
+    return Case(record, Path(folder), flags, family, asked, unlearned, original, processor, retrained, known.data)
+
+
+def ready(model: Any, device: Any) -> None:
+    """Put a model on its device, silent and in eval mode."""
+    model.to(device)
+    if hasattr(model, "set_progress_bar_config"):
+        model.set_progress_bar_config(disable=True)
+    else:
+        model.eval()
+
+
+def check_original(record: RunRecord, original: Any, name: str) -> None:
+    """Raise ValueError if the original's weights are not those that the run started from, as far as it noted them."""
+    noted = record.base_model.weights
+    if noted is not None and model_digest(original) != noted:
+        raise ValueError(
+            f"{name} has other weights than the model that the run started from: say with --original where that one is"
+        )
+
+
+def check_alike(model: Any, unlearned: Any, name: str) -> None:
+    """Raise ValueError unless `model`, called `name`, is a model as the unlearned one is."""
+    if type(model) is not type(unlearned):
+        raise ValueError(f"{name} is a {type(model).__name__}, the run's model a {type(unlearned).__name__}")
+    if prepare_family(unlearned) is CLASSIFIER and not hasattr(unlearned, "peft_config"):
+        check_same_build(unlearned, model, name)
+
+
+def _loaded(name: str, revision: str | None, what: str, flag: str) -> tuple[Any, Any]:
+    try:
+        return load_model(name, revision)
+    except OSError as error:
+        raise ValueError(f"{what} {name} does not load ({error}): give a folder with {flag}") from error

@@ -1,0 +1,33 @@
+"""The last stage of a training command with --attack: what `hf-unlearn attack` does to the model that was saved."""
+
+from typing import Any
+
+from ...report.record import RunRecord
+from ..attacks.attacking import attack_run, attacks_table
+from ..attacks.flags import AttackFlags
+from ..finish import renew
+from .sampling import say
+
+
+def attack_flags(run: Any) -> AttackFlags:
+    """How the result of a run is attacked: as `hf-unlearn attack` does where no flag says anything else.
+
+    Raises:
+        ValueError: there are several processes.
+    """
+    return AttackFlags(suite=run.training.attack)
+
+
+def attacked(run: Any, record: RunRecord, table: str) -> tuple[RunRecord, str]:
+    """The record with what attacks on the saved model found, and the table on the screen with theirs.
+
+    The record is written before, so that an attack that is stopped loses nothing: `hf-unlearn attack` goes on.
+    """
+    folder = run.training.output_dir
+    renew(folder, record)
+    if hasattr(run.pipeline, "components"):
+        run.pipeline.to("cpu")  # the attacks load what was saved, and need the room
+    record, said = attack_run(record, folder, attack_flags(run), run.known())
+    for line in said:
+        say(line)
+    return record, f"{table}\n\n{attacks_table(record)}"
