@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...common.devices import launched_processes
 from ...common.limits import check_limits
 
 SEEDS, SAMPLES = (0, 1), 36
@@ -36,6 +35,8 @@ class AttackFlags:
     validation_data_dir: str | None = None
 
     def __post_init__(self) -> None:
+        from ...common.devices import launched_processes  # which imports what is heavy
+
         if launched_processes() > 1:
             raise ValueError(
                 f"attacks run in one process, and {launched_processes()} were launched: start hf-unlearn attack "
