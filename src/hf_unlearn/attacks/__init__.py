@@ -45,6 +45,8 @@ TEXT_TO_IMAGE: tuple[Attack, ...] = (
 )
 CLASSES: tuple[Attack, ...] = ()
 CLASSIFIERS: tuple[Attack, ...] = ()
+# Images of each seed: 30 over two seeds are the fewest that say something (`evaluation.metric.FEWEST`).
+SAMPLES: dict[Suite, int] = {"quick": 15, "full": 36}
 ATTACKS = (*TEXT_TO_IMAGE, *CLASSES, *CLASSIFIERS)
 
 
