@@ -176,7 +176,7 @@ def test_a_diverged_trial_is_the_worst_and_a_diverged_cell_is_named(finished, tm
     results = json.loads((finished[0] / "results.json").read_text())["results"]
     results["finetune"][1]["diverged"] = "loss is not finite"
     line = next(line for line in table(results, 1.5).splitlines() if line.startswith("| finetune"))
-    assert line.count("1 of 2 diverged") == 10 and ordered(results, 100)[-1] == "finetune"
+    assert line.count("1 of 2 diverged") == 11 and ordered(results, 100)[-1] == "finetune"
 
 
 @pytest.mark.parametrize("row", sorted(SPACES))

@@ -7,7 +7,7 @@ import pytest
 from test_compare import TINY, measured
 
 from hf_unlearn.compare import Cells, load_recipe
-from hf_unlearn.compare.cells import over_budget
+from hf_unlearn.compare.budget import over_budget
 from hf_unlearn.compare.ranking import best_of, excess, ordered, points_lost, verdict
 from hf_unlearn.compare.rows import AGAIN
 from hf_unlearn.compare.search import search
@@ -71,7 +71,7 @@ def test_the_limit_holds_for_means_over_runs():
 def test_the_table_has_a_line_above_those_over_the_limit_and_the_accuracies_beside_the_gap(results):
     lines = table(results, LIMIT).splitlines()
     titles = [title.strip() for title in lines[0].split("|")[1:-1]]
-    assert titles[:8] == ["method", "gap of means", "average gap", "RA %", "TA %", "KL", "IAM", "FA %"]
+    assert titles[:9] == ["method", "gap of means", "average gap", "RA %", "TA %", "KL", "IAM", "RMIA AUC", "FA %"]
     rows = [line.split("|")[1].strip() for line in lines[2:]]
     over = "*over the limit of 1.5 points:*"
     assert rows == ["original", "retrained", AGAIN, "near", "far", over, "broken", "destroyed"]

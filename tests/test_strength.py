@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_unlearn.training.directions import directions, step_along
+from hf_unlearn.training.directions import conflict, directions, step_along
 from hf_unlearn.training.optim import FastSlow
 from hf_unlearn.training.strength import MEMORY, SMOOTHING, Plan, Strength
 
@@ -24,6 +24,18 @@ def test_the_first_step_takes_off_the_share_that_the_plan_has_for_it():
     assert strength.gain == 1.0
     assert strength.length(0.5, 1.0, 1e9) == pytest.approx(pace * (3 - 0.15) / 0.5)
     assert strength.rate == pytest.approx(pace * (3 - 0.15) / 0.5) and strength.logged["forget_distance"] == 1.0
+
+
+def test_equal_steps_give_the_retain_steps_the_forget_steps_root_mean_square():
+    """Adam makes a step of about the rate in every one of 400 weights; ‖κ d‖ over its root is that rate."""
+    found = []
+    for plan in (Plan(), Plan(equal_steps=True)):
+        strength = Strength(plan)
+        strength.begin(0, T)
+        strength.measure(3.0, 3.0, 1.0)
+        kappa = strength.length(0.5, 5.0, 1e9, 400)
+        found.append(strength.rate / kappa)
+    assert found == pytest.approx([1.0, 5.0 / 20])
 
 
 def test_steps_as_planned_arrive_at_the_floor_after_a_third():
@@ -161,6 +173,26 @@ def of_gradients() -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
     return made, torch.optim.AdamW(made, lr=0.0, weight_decay=0.1)
 
 
+def test_the_conflict_is_read_off_the_moments():
+    """By hand: -cos(m_f, m_r), and the sine of the angle between m_f and Adam's direction."""
+    ours, forget = of_gradients()
+    retain = torch.optim.AdamW(ours, lr=0.0)
+    assert conflict(forget, retain) == {} and conflict(None, retain) == {}
+    forget.step()
+    assert conflict(forget, retain) == {}
+    for p in ours:
+        p.grad = torch.randn(40, 50, generator=torch.Generator().manual_seed(7)) - 0.5 * p.grad
+    retain.step()
+    f, r = (torch.cat([o.state[p]["exp_avg"].flatten() for p in ours]).double() for o in (forget, retain))
+    d = f / (torch.cat([forget.state[p]["exp_avg_sq"].flatten() for p in ours]).double().sqrt() + 1e-8)
+    along = (f @ d / f.norm() / d.norm()).item()
+    found = conflict(forget, retain)
+    assert found["forget_conflict"] == pytest.approx(-(f @ r / f.norm() / r.norm()).item(), rel=1e-4) and (
+        found["forget_conflict"] > 0
+    )
+    assert found["forget_conflict_limit"] == pytest.approx(math.sqrt(1 - along**2), rel=1e-4)
+
+
 @pytest.mark.parametrize("rate", [1e-3, 0.5])
 def test_a_step_of_a_length_is_adams_step_at_that_rate(rate):
     """For three steps; what it is told of slope and lengths is that of the step that it takes."""
@@ -178,7 +210,7 @@ def test_a_step_of_a_length_is_adams_step_at_that_rate(rate):
         moved = [(b - p.detach()) / rate for b, p in zip(before, ours)]
         slope = sum((q.grad * d).sum().item() for q, d in zip(theirs, moved))
         norms = [math.sqrt(sum(x.square().sum().item() for x in xs)) for xs in (moved, before)]
-        assert told[-1] == pytest.approx((slope, *norms), rel=1e-3)
+        assert told[-1] == pytest.approx((slope, *norms, sum(p.numel() for p in ours)), rel=1e-3)
     assert max((p - q).abs().max().item() for p, q in zip(ours, theirs)) <= 1e-6
 
 

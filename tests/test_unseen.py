@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hf_unlearn import Classification, SFRon, UnlearnTrainer, split_by_index, split_by_label
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.data.pairs import collate
-from hf_unlearn.families.classifier.unseen import LEAST, levels, target_of, unseen_of
+from hf_unlearn.families.classifier.unseen import LEAST, distances, levels, target_of, unseen_of
 from hf_unlearn.training.progress import Probe
 
 FORGOTTEN = [0, 2, 3, 5, 9]  # samples of classes that are retained
@@ -80,8 +80,8 @@ def test_what_is_known_of_the_end():
 
 
 # ---- targets -----------------------------------------------------------------------------------------
-def logits(count: int = 6, classes: int = 5) -> torch.Tensor:
-    return 3 * torch.randn(count, classes, generator=torch.Generator().manual_seed(2))
+def logits(count: int = 6, classes: int = 5, seed: int = 2) -> torch.Tensor:
+    return 3 * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_class_that_goes_has_no_probability_and_the_rest_keep_their_ratios():
@@ -113,8 +113,53 @@ def test_a_sample_has_the_probability_of_its_level_and_the_rest_keep_their_ratio
     assert (rest / rest.sum(1, keepdim=True) - was / was.sum(1, keepdim=True)).abs().max() <= 1e-6
     objective = Classification(tiny_vit())
     objective.network.forward = lambda pixel_values: type("Out", (), {"logits": original})()
-    as_the_loss = objective(pixel_values=torch.zeros(6, 1, 8, 8), labels=label, target=target)
+    objective.unseen = unseen
+    as_the_loss = objective(pixel_values=torch.zeros(6, 1, 8, 8), labels=label, target=target, as_unseen=True)
     assert whole.tolist() == pytest.approx(as_the_loss.tolist(), rel=1e-5) and (whole > 0).all()
+
+
+def test_samples_are_compared_by_log_odds_and_classes_that_go_by_divergence():
+    """½ (log odds - log odds)², by hand; where no class stays, retained ones go by divergence."""
+    images = random_images()
+    unseen = unseen_of(5, *split_by_index(images, FORGOTTEN), holdout())
+    unseen.lost[:] = torch.tensor([False, True, False, False, True])
+    ours, theirs, label = logits(), logits(seed=3), torch.tensor([0, 1, 2, 3, 4, 0])
+    found = distances(unseen, ours, theirs, label)
+    p, q = ours.softmax(1), theirs.softmax(1)
+    divergence = (q * (q.log() - p.log())).sum(1)
+    for i, y in enumerate(label.tolist()):
+        apart = 0.5 * (odds(p[i, y].item()) - odds(q[i, y].item())) ** 2
+        wanted = divergence[i].item() if y in (1, 4) else apart
+        assert found[i].item() == pytest.approx(wanted, rel=1e-4)
+    unseen.samples = False
+    assert distances(unseen, ours, theirs, label).tolist() == pytest.approx(divergence.tolist(), rel=1e-4)
+
+
+def test_a_saturated_sample_still_has_a_gradient():
+    """Its loss is 0.0005 and should be 0.005: the gradient of a divergence is all but gone there."""
+    unseen = unseen_of(5, *split_by_index(random_images(), FORGOTTEN), holdout())
+    unseen.lost[:] = False
+    ours = torch.tensor([[9.0, 0, 0, 0, 0]], requires_grad=True)
+    target = torch.tensor([[6.7, 0, 0, 0, 0]])
+    sizes = []
+    for samples in (True, False):
+        unseen.samples = samples
+        (gradient,) = torch.autograd.grad(distances(unseen, ours, target, torch.tensor([0])).sum(), ours)
+        sizes.append(gradient.abs().max().item())
+    assert sizes[0] > 1 and sizes[1] < 0.01
+
+
+def test_only_the_unseen_loss_goes_without_a_mask_unless_one_is_asked_for(tmp_path):
+    def masks(method, **values):
+        trainer = trainer_of(tmp_path, method, samples=False, **values)
+        trainer.train()
+        return trainer.step.method.use_mask, trainer.reference.masks is not None
+
+    assert masks(SFRon()) == (False, False)
+    assert masks(SFRon(use_mask=True)) == (True, True)
+    assert masks(SFRon(), learning_rate=1e-3) == (True, True)
+    assert masks(SFRon(forget_loss="match")) == (True, True)
+    assert SFRon(use_mask=False, forget_loss="match").use_mask is False
 
 
 def test_where_one_class_alone_stays_its_samples_can_be_of_no_other():
@@ -220,16 +265,26 @@ def test_the_progress_of_a_classifier(tmp_path, samples):
     moved(objective)
     found, after = probe.measure(), losses(objective.network, forget)
     if samples:
-        unit = (sum(ends.tolist()) - sum(before)) / 5
-        wanted = (sum(after) - sum(before)) / 5 / unit
+        was, end, new = (torch.tensor([odds(math.exp(-x)) for x in xs]) for xs in (before, ends.tolist(), after))
+        wanted = (((new - was) * (end - was)).sum() / (end - was).square().sum()).item()
+        unit = ((end - was).square().mean() / 2).item()
     else:
         p, q = (sum(math.exp(-x) for x in xs) for xs in (before, after))
         wanted, unit = 1 - q / p, sum(-math.log(1 - math.exp(-x)) for x in before) / 5
         assert unseen_distance(forget) == pytest.approx(unit, rel=1e-5)
-    assert found.value == pytest.approx(wanted, rel=1e-4) and found.value == min(found.parts)
+    assert found.value == pytest.approx(wanted, rel=1e-3) and found.value == min(found.parts)
     now = outputs(objective.network, retain)
-    assert found.drift == pytest.approx((kept.exp() * (kept - now)).sum(1).mean().item() / unit, rel=1e-4)
+    far = (kept.exp() * (kept - now)).sum(1)
+    if samples:
+        labels = [int(retain[i]["labels"]) for i in range(len(retain))]
+        p, q = ([odds(row[y].exp().item()) for row, y in zip(x, labels)] for x in (kept, now))
+        far = torch.tensor([(a - b) ** 2 / 2 for a, b in zip(p, q)])
+    assert found.drift == pytest.approx(far.mean().item() / unit, rel=1e-3)
     assert found.drift > 0 and found.off_axis is None
+
+
+def odds(p: float) -> float:
+    return math.log(p / (1 - p))
 
 
 def outputs(model, data) -> torch.Tensor:

@@ -7,6 +7,17 @@ from .base import Subject as Subject
 from .base import Suite as Suite
 from .base import Target as Target
 from .benign_relapse import BenignRelapse
+from .class_embedding import ClassEmbedding as ClassEmbedding
+from .class_guidance import ClassGuidance as ClassGuidance
+from .class_null import ClassNull as ClassNull
+from .class_relearning import ClassRelearning as ClassRelearning
+from .class_trials import class_trial as class_trial
+from .class_trials import classifier_trial as classifier_trial
+from .classifier_membership import ClassifierIAM as ClassifierIAM
+from .classifier_membership import ClassifierRMIA as ClassifierRMIA
+from .classifier_relearning import ClassifierRelearning as ClassifierRelearning
+from .classifier_residual import ClassifierResidual as ClassifierResidual
+from .classifiers import classifier_target as classifier_target
 from .completion import Completion
 from .discrete import DiscretePrefix
 from .inversion import Inversion
@@ -43,8 +54,8 @@ TEXT_TO_IMAGE: tuple[Attack, ...] = (
     WeightNoise(),
     Tina(),
 )
-CLASSES: tuple[Attack, ...] = ()
-CLASSIFIERS: tuple[Attack, ...] = ()
+CLASSES: tuple[Attack, ...] = (ClassNull(), ClassGuidance(), ClassEmbedding(), ClassRelearning())
+CLASSIFIERS: tuple[Attack, ...] = (ClassifierIAM(), ClassifierRMIA(), ClassifierResidual(), ClassifierRelearning())
 # Images of each seed: 30 over two seeds are the fewest that say something (`evaluation.metric.FEWEST`).
 SAMPLES: dict[Suite, int] = {"quick": 15, "full": 36}
 ATTACKS = (*TEXT_TO_IMAGE, *CLASSES, *CLASSIFIERS)

@@ -36,8 +36,9 @@ class Target:
     name: of the concept or class, in words.
     asked: what the model is asked for, one after the other: prompts, or numbers of classes; none where a model takes
         no condition.
-    images: (N, C, H, W) in [-1, 1] that show it. A classifier's `labels` (N,) say of which class each is, and
-        `captions` with what prompt each goes, where that is known; else it goes with those of `asked` in turn.
+    images: (N, C, H, W) in [-1, 1] that show it; a classifier's are as it takes them. A classifier's `labels` (N,) say
+        of which class each is, and `captions` with what prompt each goes, where that is known; else it goes with those
+        of `asked` in turn.
     reader: tells whether an image shows it.
     neutral: what stands for "nothing in particular": the prompt, or the class, that a condition is learnt beside.
     """
@@ -82,6 +83,8 @@ class Subject:
     sampling: how the family draws: `families.latents.Drawing` for text to image, `evaluation.SamplingConfig` for
         classes.
     samples: images that an attack draws and reads, from each seed.
+    unseen: of a classifier, samples of the same classes that no model was trained on.
+    references: of a classifier, models trained without the target, which stand for never having seen it.
     """
 
     model: Any
@@ -90,6 +93,8 @@ class Subject:
     retained: Target | None = None
     sampling: Any = None
     samples: int = 36
+    unseen: Target | None = None
+    references: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         check_limits(self, samples="[1, inf)")
@@ -149,7 +154,8 @@ class Attack:
 
     name: one word. suite: "quick" attacks are in both suites, "full" ones only in the full suite. families: names of
     the families (`families.load`) whose models it attacks. paper: where it is from. counts_steps: it returns steps
-    of relearning. limits: the interval of each numeric field (`common.limits`).
+    of relearning. same_samples: every seed reads the same samples, which count once in the interval. limits: the
+    interval of each numeric field (`common.limits`).
     """
 
     name: ClassVar[str] = ""
@@ -157,6 +163,7 @@ class Attack:
     families: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[str] = ""
     counts_steps: ClassVar[bool] = False
+    same_samples: ClassVar[bool] = False
     limits: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:

@@ -28,13 +28,17 @@ class ClassifierReader:
     name: str = "a classifier"
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def which(self, images: Tensor) -> Tensor:
+        """Return the class (N,) that it says of each image."""
         found = []
         weight = next(self.network.parameters(), None) if isinstance(self.network, nn.Module) else None
         for part in images.split(256):
             logits = self.network(part if weight is None else part.to(weight))
-            found.append(((logits if self.head is None else logits[self.head]).argmax(1) == self.number).cpu())
+            found.append((logits if self.head is None else logits[self.head]).argmax(1).cpu())
         return torch.cat(found)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.which(images) == self.number
 
 
 @dataclass(eq=False)

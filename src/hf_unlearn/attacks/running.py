@@ -147,8 +147,9 @@ def _identity(subject: Subject) -> Any:
         return [identity_of(target), class_code(type(target.reader))]
 
     original = None if subject.original is subject.model else identity_of(subject.original)
-    rest = [identity_of(subject.sampling), subject.samples]
-    return [identity_of(subject.model), original, of_target(subject.target), of_target(subject.retained), *rest]
+    targets = [of_target(target) for target in (subject.target, subject.retained, subject.unseen)]
+    rest = [identity_of(subject.references), identity_of(subject.sampling), subject.samples]
+    return [identity_of(subject.model), original, *targets, *rest]
 
 
 def metric_of(attack: Attack, trial: Trial, found: dict[str, dict[int, Found]]) -> Metric:
@@ -193,7 +194,8 @@ def metric_of(attack: Attack, trial: Trial, found: dict[str, dict[int, Found]]) 
 
 def _summary(attack: Attack, found: dict[int, Found]) -> dict[str, Any]:
     """Value over all seeds, that of each seed, and what goes with it."""
-    samples = sum(len(one.recovered) for one in found.values())
+    counted = list(found.values())[:1] if attack.same_samples else found.values()
+    samples = sum(len(one.recovered) for one in counted)
     details = {str(seed): one.details for seed, one in found.items() if one.details}
     more = {"of_seeds": details} if details else {}
     if attack.counts_steps:
@@ -204,6 +206,6 @@ def _summary(attack: Attack, found: dict[int, Found]) -> dict[str, Any]:
         mean = sum(one.steps or 0 for one in found.values()) / len(found)
         reached = all(one.reached for one in found.values())
         return {"value": mean, "samples": samples, "per_seed": steps, "reached": reached, **more}
-    share = sum(sum(one.recovered) for one in found.values()) / samples
+    share = sum(sum(one.recovered) for one in found.values()) / sum(len(one.recovered) for one in found.values())
     each = {str(seed): one.share for seed, one in found.items()}
     return {"value": share, "samples": samples, "per_seed": each, "interval": share_interval(share, samples), **more}

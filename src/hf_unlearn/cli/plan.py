@@ -60,7 +60,7 @@ def stand_in(method: Method) -> SFRon:
 
 def masked(method: Method) -> bool:
     """Whether weights outside a mask are held."""
-    return method.masks_every_step or (method.fast_steps and getattr(method, "use_mask", True))
+    return method.masks_every_step or (method.fast_steps and getattr(method, "use_mask", True) is not False)
 
 
 def need(

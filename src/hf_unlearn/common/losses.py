@@ -81,3 +81,14 @@ def spread(length: int, count: int) -> list[int]:
     """Return at most `count` positions, spread evenly over `length`."""
     count = min(length, count)
     return [i * length // count for i in range(count)]
+
+
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """log(p_y / (1 - p_y)) of each sample (B,), as z_y - log Σ_{j≠y} exp(z_j): finite where p_y rounds to 0 or 1.
+
+    Args:
+        logits: (B, classes).
+        labels: (B,) int64.
+    """
+    rows = labels[:, None]
+    return logits.gather(1, rows)[:, 0] - logits.scatter(1, rows, -torch.inf).logsumexp(1)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ..evaluation.tables import stamp
-from .cells import Cells, over_budget
+from .budget import over_budget
+from .cells import Cells
 from .pool import collect, pool_of
 from .recipe import Recipe, load_recipe
 from .repeat import repeats
@@ -51,6 +52,7 @@ def compare(
         if not recipe.original:
             models = [(kind, seed, seed) for kind in ("original", "retrained") for seed in every]
             models += [("retrained", seed + OTHER_START, seed) for seed in recipe.seeds]
+            models = list(dict.fromkeys([*models, *kept.reference_models]))
         collect({pool.submit(_train, kept, *m): m for m in models}, "models", progress)
         searched = collect({pool.submit(search, kept, row): row for row in recipe.methods}, "search", progress)
         searched = {row: searched[row] for row in recipe.methods}

@@ -35,13 +35,15 @@ from ..evaluation.classifier_rows import evaluation_sets
 from ..evaluation.iam import unlearning_score
 from ..evaluation.metric import Metric, version_of
 from ..evaluation.relearn import relearn_steps
+from ..evaluation.rmia import of_classes, rmia
 from ..families import Classification
 from ..methods import Method
 from ..training.config import CLASSIFIER_RATE, UnlearnConfig
 from ..training.trainer import UnlearnTrainer
+from .budget import steps_of
 from .closure import MODELS, source_of
 from .models import forget_and_retain, own_digests, own_model, splits_of, start_of, train_model
-from .rows import AGAIN, OTHER_START, RATE, REFERENCES, fixed_of, method_of
+from .rows import AGAIN, FIRST_SHADOW, OTHER_START, RATE, REFERENCES, fixed_of, method_of
 
 if TYPE_CHECKING:  # its values are in the key of every cell
     from .recipe import Recipe
@@ -79,7 +81,9 @@ class Cells:
     def cell_path(self, row: str, seed: int, split: str, options: dict[str, Any]) -> Path:
         """The file of a cell. The method's own source is in its name, that of other methods is not."""
         decides = {name: getattr(self.recipe, name) for name in ("forget", "budget", "batch_size")}
-        decides |= {name: getattr(self.recipe, name) for name in ("max_retain_samples", "fisher_samples")}
+        decides |= {
+            name: getattr(self.recipe, name) for name in ("max_retain_samples", "fisher_samples", "references")
+        }
         decides["fixed"] = {} if row in REFERENCES else fixed_of(row)
         source = source_of(None if row in REFERENCES else method_of(row, options))
         return self.cells / f"{self.key(source, row=row, seed=seed, split=split, options=options, **decides)}.json"
@@ -182,7 +186,7 @@ class Cells:
                 model, sets["forget"], sets["retain"], sets["test"], self._retrained(seed, split), seed=seed
             )
             if split == "test":
-                metrics |= self._iam(model, row, seed)
+                metrics |= self._iam(model, row, seed) | self._rmia(model, seed)
                 known = accuracy(self._original(seed)).number
                 metrics["relearn_steps"] = relearn_steps(model, sets["forget"], known, seed=seed)
             result["metrics"] = {name: metric.as_dict() for name, metric in metrics.items()}
@@ -219,32 +223,40 @@ class Cells:
         ours = predictions(model, forget)
         return {"iam_score": unlearning_score(ours.logits, original.logits, shadow.logits, ours.labels)}
 
+    @property
+    def reference_models(self) -> list[tuple[str, int, int]]:
+        """Arguments of `trained` for the reference models of RMIA, for every seed of the table."""
+        return [model for seed in self.recipe.seeds for model in self.references_for(seed)]
+
+    def references_for(self, seed: int) -> list[tuple[str, int, int]]:
+        """Arguments of `trained` for the models without the forget set of `seed`, which are no row's.
+
+        Where all seeds have one forget set they share them. The likelihood-ratio attack has the same ones as shadows.
+        """
+        drawn = "fraction" in self.recipe.forget and "seed" not in self.recipe.forget
+        forget_seed = seed if drawn else self.recipe.seeds[0]
+        return [("retrained", FIRST_SHADOW + k, forget_seed) for k in range(self.recipe.references)]
+
+    def _rmia(self, model: PreTrainedModel, seed: int) -> dict[str, Metric]:
+        """RMIA of the forget samples against test samples of their classes; none without reference models."""
+        if not self.recipe.references:
+            return {}
+        forget, _ = forget_and_retain(self.recipe, seed)
+        test = splits_of(self.recipe)[0]["test"]
+
+        def outputs(attacked: PreTrainedModel) -> tuple[Predictions, Predictions]:
+            known = predictions(attacked, forget)
+            return known, of_classes(predictions(attacked, test), sorted(set(known.labels.tolist())))
+
+        def make() -> list[tuple[Predictions, Predictions]]:
+            return [outputs(self.trained(*reference)[0]) for reference in self.references_for(seed)]
+
+        return {"rmia_auc": rmia(*outputs(model), self._once(("references", seed), make))}
+
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         if name not in self._measured:
             self._measured[name] = make()
         return self._measured[name]
-
-
-def steps_of(recipe: "Recipe", row: str, options: dict[str, Any], forget: int, retain: int) -> int:
-    """The outer steps that a row takes for the recipe's budget: at least one. `forget` and `retain` are sizes."""
-    method = method_of(row, options).sized(forget, retain)
-    return max(1, int(recipe.budget / method.batch_gradients)) if method.trains else 1
-
-
-def over_budget(recipe: "Recipe", options: dict[str, dict[str, Any]], sizes: tuple[int, int]) -> str:
-    """A paragraph that names the rows whose single outer step is more than the budget; "" if there are none.
-
-    Args:
-        options: the chosen ones by row.
-        sizes: numbers of forget and of retain samples.
-    """
-    spent = {}
-    for row in recipe.methods:
-        method = method_of(row, options[row]).sized(*sizes)
-        if method.trains:
-            spent[row] = steps_of(recipe, row, options[row], *sizes) * method.batch_gradients
-    over = ", ".join(f"{row} ({gradients:g})" for row, gradients in spent.items() if gradients > recipe.budget)
-    return f"\nOne outer step of these rows takes more batch gradients than the budget: {over}.\n" if over else ""
 
 
 def unlearn(

@@ -45,7 +45,9 @@ class Recipe:
         max_retain_samples: How many retained samples to measure on, evenly spread; 0 takes all.
         fisher_samples: Samples of each set for the Fishers of the methods that have this option; None keeps their
             default.
-        shadows: Shadow models on each side of the likelihood-ratio attack; 0 skips it.
+        shadows: Shadow models on each side of the likelihood-ratio attack; 0 skips it. From 16 on its table has a part
+            for the samples that are most vulnerable.
+        references: Retrained models that RMIA compares with, for each forget set; 0 skips it. The paper takes 4.
         original, retrained: Folders or Hub ids of models that are trained already, instead of `model`: on all of the
             training part, and without the forget set. A random subset must then be the one that was left out:
             {"fraction": 0.1, "seed": 0} says which, as `hf-unlearn classify --forget_fraction 0.1 --seed 0` draws it.
@@ -69,6 +71,7 @@ class Recipe:
     max_retain_samples: int = 0
     fisher_samples: int | None = None
     shadows: int = 0
+    references: int = 0
     original: str | None = None
     retrained: str | None = None
 
@@ -93,6 +96,8 @@ class Recipe:
             raise ValueError(f"recipe {self.name}: accuracy_limit is in points and at least 0")
         if self.shadows and self.shadows < 3:
             raise ValueError(f"recipe {self.name}: the likelihood-ratio attack needs 3 shadow models or more")
+        if self.references < 0:
+            raise ValueError(f"recipe {self.name}: references is a number of models, got {self.references}")
 
     @property
     def retraining_gradients(self) -> float | None:
@@ -128,6 +133,10 @@ class Recipe:
             )
         if given and self.shadows:
             raise ValueError(f"recipe {self.name}: shadow models are trained here: set shadows to 0 with an original")
+        if given and self.references:
+            raise ValueError(
+                f"recipe {self.name}: reference models are trained here: set references to 0 with an original"
+            )
 
     def _check_type(self, hint: Any, value: Any, where: str) -> None:
         try:
@@ -158,7 +167,8 @@ def load_recipe(source: str, **instead: Any) -> Recipe:
         given = {**base, **given}
     given |= instead
     if given.get("original"):  # then there is none to train
-        given = {**given, "model": "", "shadows": instead.get("shadows", 0)}
+        none = {name: instead.get(name, 0) for name in ("shadows", "references")}
+        given = {**given, "model": "", **none}
     keys = [f.name for f in fields(Recipe)]
     unknown = sorted(map(str, set(given) - set(keys)))
     if unknown:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..common.files import write_text
 from ..evaluation.tables import markdown_table
-from .cells import steps_of
+from .budget import steps_of
 from .recipe import Recipe
 from .rows import RATE, fixed_of, method_of, parts_of, row_with
 

@@ -12,6 +12,7 @@ from ..methods import METHODS, Method
 # Retrained once more from other first weights: its gap is what chance alone makes.
 AGAIN = "retrained, other start"
 OTHER_START = 500  # is added to the seed of its first weights and the order of its data
+FIRST_SHADOW = 5000  # seed of the first shadow or reference model; the others follow
 REFERENCES = ("original", "retrained", AGAIN)
 RATE = "learning_rate"  # an option of the trainer, not of the method
 # What the papers do on classifiers and a comparison does too, unless a row says otherwise.

@@ -21,6 +21,7 @@ COLUMNS = {
     "test_accuracy": ("TA %", 100, 1),
     "kl_to_retrained": ("KL", 1, 3),
     "iam_score": ("IAM", 1, 3),
+    "rmia_auc": ("RMIA AUC", 1, 3),
     "forget_accuracy": ("FA %", 100, 1),
     "mia_entropy_logistic": ("MIA entropy %", 100, 1),
     "mia_confidence_svc": ("MIA confidence %", 100, 1),

@@ -32,7 +32,7 @@ class Predictions:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Set eval mode inside and restore each module's own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -58,7 +58,7 @@ def predictions(model: Any, dataset: SizedDataset, batch_size: int = 256) -> Pre
     if "labels" not in dataset[0]:
         raise ValueError("the data has no labels: give items with 'pixel_values' and 'labels'")
     logits, labels = [], []
-    with _evaluating(model):
+    with evaluating(model):
         for start in range(0, len(dataset), batch_size):
             batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
             logits.append(model(pixel_values=batch["pixel_values"].to(model.device, model.dtype)).logits.float().cpu())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.losses import log_odds
 from .metric import Metric, version_of
 
 
@@ -78,8 +79,7 @@ def scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     It is computed as z_y - log Σ_{j≠y} exp(z_j), which is finite where p_y rounds to 0 or 1.
     """
     check_logits(logits, labels)
-    scores, rows = logits.double(), labels.long()[:, None]
-    return _of_label(scores, labels) - scores.scatter(1, rows, -math.inf).logsumexp(1)
+    return log_odds(logits.double(), labels.long())
 
 
 FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

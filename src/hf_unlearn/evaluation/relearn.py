@@ -12,7 +12,7 @@ from ..data.protocols import SizedDataset
 from ..methods import FineTune
 from ..training.config import UnlearnConfig
 from ..training.trainer import UnlearnTrainer
-from .classification import accuracy, predictions
+from .classification import Predictions, accuracy, predictions
 from .metric import Metric, version_of
 
 
@@ -27,7 +27,7 @@ class _StopAt(TrainerCallback):
             self.reached = control.should_training_stop = True
 
 
-def relearn_steps(
+def relearn(
     model: PreTrainedModel,
     forget: SizedDataset,
     target: float,
@@ -36,12 +36,11 @@ def relearn_steps(
     max_steps: int = 50,
     seed: int = 0,
     max_samples: int = 1000,
-) -> Metric:
-    """Count the steps of fine-tuning on the forget data until its accuracy is `target` again, 0 if it already is.
+) -> tuple[Metric, Predictions]:
+    """Fine-tune a copy of the model on the forget data until its accuracy is `target` again.
 
-    The optimizer is AdamW at a constant rate, on a copy of the model. A run that does not reach the target counts
-    `max_steps`, and details["reached"] is False. The accuracy is that of at most `max_samples` forget samples, evenly
-    spread. Compare the count with that of a retrained model, which has to learn the data for the first time.
+    Returns:
+        (the metric of `relearn_steps`, what the copy predicts in the end for the samples that were watched).
     """
     student, watched = copy.deepcopy(model), subset(forget, spread(len(forget), max_samples))
     steps, reached = 0, accuracy(predictions(student, watched)).number >= target
@@ -62,4 +61,18 @@ def relearn_steps(
         steps, reached = trainer.state.global_step, stop.reached
     definition = f"AdamW steps (rate {learning_rate}, batch {batch_size}) until forget accuracy {target:.3f} is back"
     details = {"reached": bool(reached), "max_steps": max_steps, "seed": seed}
-    return Metric(float(steps), definition, len(watched), version_of("torch", "transformers"), details)
+    metric = Metric(float(steps), definition, len(watched), version_of("torch", "transformers"), details)
+    return metric, predictions(student, watched)
+
+
+def relearn_steps(model: PreTrainedModel, forget: SizedDataset, target: float, **options: Any) -> Metric:
+    """Count the steps of fine-tuning on the forget data until its accuracy is `target` again, 0 if it already is.
+
+    The optimizer is AdamW at a constant rate, on a copy of the model. A run that does not reach the target counts
+    `max_steps`, and details["reached"] is False. The accuracy is that of at most `max_samples` forget samples, evenly
+    spread. Compare the count with that of a retrained model, which has to learn the data for the first time.
+
+    Args:
+        options: of `relearn`: learning_rate, batch_size, max_steps, seed and max_samples.
+    """
+    return relearn(model, forget, target, **options)[0]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .metric import Metric, version_of
+from .roc import auc, tpr_at
 
 VARIANCE_FLOOR = 1e-12  # otherwise models that agree to the last bit would give 0 / 0
 PER_SAMPLE_VARIANCE = 8  # with fewer shadow models than this, the variance is pooled over samples
@@ -48,6 +49,30 @@ def likelihood_ratio(target: Tensor, with_forget: Tensor, without_forget: Tensor
     return _log_density(target, with_forget.double()) - _log_density(target, without_forget.double())
 
 
+def held_out_ratios(unlearned: Tensor, retrained: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `likelihood_ratio` of every unlearned and of every retrained model, (S, N) each.
+
+    Model i of both sides is held out in turn, and the Gaussians are fitted on the others.
+
+    Args:
+        unlearned, retrained: (S, N), as in `ulira`.
+
+    Raises:
+        ValueError: the shapes differ, a side has fewer than 3 models, or what `likelihood_ratio` raises.
+    """
+    if unlearned.shape != retrained.shape or unlearned.ndim != 2 or unlearned.numel() == 0:
+        raise ValueError(f"scores {tuple(unlearned.shape)} and {tuple(retrained.shape)}: give (S, N) for both")
+    models = len(unlearned)
+    if models < 3:
+        raise ValueError(f"U-LiRA holds one model out and needs 2 to fit: give S >= 3 models a side, not {models}")
+    rest = [torch.arange(models) != i for i in range(models)]
+    sides = [
+        torch.stack([likelihood_ratio(side[i], unlearned[rest[i]], retrained[rest[i]]) for i in range(models)])
+        for side in (unlearned, retrained)
+    ]
+    return sides[0], sides[1]
+
+
 def ulira(unlearned: Tensor, retrained: Tensor) -> Metric:
     """Return the balanced accuracy of U-LiRA: 0.5 if unlearned and retrained models look the same, 1 if they never do.
 
@@ -66,29 +91,16 @@ def ulira(unlearned: Tensor, retrained: Tensor) -> Metric:
     Raises:
         ValueError: the shapes differ, a side has fewer than 3 models, or what `likelihood_ratio` raises.
     """
-    if unlearned.shape != retrained.shape or unlearned.ndim != 2 or unlearned.numel() == 0:
-        raise ValueError(f"scores {tuple(unlearned.shape)} and {tuple(retrained.shape)}: give (S, N) for both")
-    models, samples = unlearned.shape
-    if models < 3:
-        raise ValueError(f"U-LiRA holds one model out and needs 2 to fit: give S >= 3 models a side, not {models}")
-    rest = [torch.arange(models) != i for i in range(models)]
-    scores = [
-        torch.cat([likelihood_ratio(side[i], unlearned[rest[i]], retrained[rest[i]]) for i in range(models)])
-        for side in (unlearned, retrained)
-    ]
-    positive, negative = scores[0], scores[1].sort().values
-    # A pair of equal scores counts half, as in the area under the curve.
-    beaten = torch.searchsorted(negative, positive) + torch.searchsorted(negative, positive, right=True)
-    threshold = negative[len(negative) - 1 - len(negative) // 100]
+    positive, negative = (side.flatten() for side in held_out_ratios(unlearned, retrained))
     return Metric(
         value=((positive > 0).double().mean() + (negative <= 0).double().mean()).item() / 2,
         definition="mean balanced accuracy of U-LiRA on held-out models, unlearned=1 against retrained=0; "
         "0.5 is indistinguishable from retraining",
-        samples=samples,
+        samples=unlearned.shape[1],
         library=version_of("torch"),
         details={
-            "auc": beaten.double().mean().item() / (2 * len(negative)),
-            "tpr_at_1_fpr": (positive > threshold).double().mean().item(),
-            "models": models,
+            "auc": auc(positive, negative),
+            "tpr_at_1_fpr": tpr_at(positive, negative, 0.01),
+            "models": len(unlearned),
         },
     )

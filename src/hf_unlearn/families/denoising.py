@@ -75,6 +75,11 @@ class Denoising(Objective):
         """Labels a sample may carry (the null class is not one)."""
         return [c for c in range(self.num_classes or 0) if c != self.null_class]
 
+    @property
+    def label_tables(self) -> list[nn.Embedding]:
+        """The network's embeddings of labels, each with a row for every label; none where it embeds none."""
+        return []
+
     # ---- losses ----------------------------------------------------------------------------------
     def forward(
         self,

@@ -154,6 +154,12 @@ class Method:
         return 0.1
 
     @property
+    def equal_steps(self) -> bool:
+        """Whether the retain steps of a run that finds its strength are as long as its forget steps
+        (`training.strength.Plan`)."""
+        return False
+
+    @property
     def synthesised_from(self) -> str:
         """What forget images are synthesised from in a run: `forget_images`, unless the options say otherwise."""
         return self.forget_images

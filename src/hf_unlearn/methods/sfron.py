@@ -62,7 +62,8 @@ class SFRon(Method):
     labels, else ascent.
 
     `forget_loss="unseen"`, for classifiers: the divergence from what the original would say of the samples had it
-    never seen them (`families.classifier.unseen`), in eval mode.
+    never seen them (`families.classifier.unseen`), in eval mode, and without a mask unless one is asked for: that of
+    samples chosen at random keeps the run from its end.
 
     `strength="auto"`: the length of a forget step follows from how far its loss lies above its end
     (`training.strength`), and eta is the same length; no learning rate is needed. `"rate"`: the learning rates of the
@@ -117,7 +118,9 @@ class SFRon(Method):
     forget_learning_rate: float | None = flag(
         None, "Learning rate of the separate optimizer; by default learning_rate."
     )
-    use_mask: bool = flag(True, "Restrict the forget step to salient weights.")
+    use_mask: bool | None = flag(
+        None, "Restrict the forget step to salient weights; by default all do but forget_loss unseen."
+    )
     mask_threshold: float = flag(1.0, "A weight is salient where F_forget is at least gamma times F_retain.")
     mask_mode: Literal["update", "gradient"] = flag(
         "update", "Mask the update, so that masked-out weights stay bit-identical, or only the gradient."
@@ -169,6 +172,7 @@ class SFRon(Method):
             self,
             strength=strength,
             forget_loss=forget_loss,
+            use_mask=forget_loss != "unseen" if self.use_mask is None else self.use_mask,
             bound=bound,
             bound_margin=self.bound_margin or {"other": 1.0, "own": 2.0, "none": None}[bound],
         )
@@ -180,7 +184,11 @@ class SFRon(Method):
 
     @property
     def floor(self) -> float:
-        return 0.02 if self.forget_loss == "unseen" else 0.1  # a divergence grows with the logarithm of a probability
+        return 0.05 if self.forget_loss == "unseen" else 0.1  # a divergence grows with the logarithm of a probability
+
+    @property
+    def equal_steps(self) -> bool:
+        return self.forget_loss == "unseen"
 
     @property
     def needs_unseen(self) -> bool:
@@ -223,7 +231,7 @@ class SFRon(Method):
 
     @property
     def needs_original(self) -> bool:
-        return self.retain_loss == "match" or self.forget_loss == "unseen"
+        return self.retain_loss == "match" or self.needs_unseen
 
     def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Any:
         return objective.unseen_levels(forget) if self.forget_loss == "unseen" else None
@@ -232,8 +240,8 @@ class SFRon(Method):
         if not self.use_mask:
             return None
         options = (self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
-        ours, theirs = fisher(objective, forget, True, *options), fisher(objective, retain, False, *options)
-        return ratio_masks(ours, theirs, gamma=self.mask_threshold)
+        both = fisher(objective, forget, True, *options), fisher(objective, retain, False, *options)
+        return ratio_masks(*both, gamma=self.mask_threshold)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
         losses = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}
@@ -256,7 +264,8 @@ class SFRon(Method):
 
     def _retain(self, step: Step, retain: Samples) -> Tensor:
         target = step.original(retain) if self.retain_loss == "match" else None
-        return step.losses(retain, target=target).mean()
+        options: dict[str, Any] = {"as_unseen": True} if self.forget_loss == "unseen" and target is not None else {}
+        return step.losses(retain, target=target, **options).mean()
 
     def _matched(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
         """The distance to the anchor; where the strength is found, in units of the original's at the timestep."""
@@ -272,11 +281,11 @@ class SFRon(Method):
 
     def _unseen(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
         target, original = step.unseen(forget)
-        loss = step.losses(forget, target=target).mean()
+        loss = step.losses(forget, target=target, as_unseen=True).mean()
         return loss, (loss.detach(), original.mean(), original.mean())
 
     def _ascent(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
-        """-Σ_i w_i l_i; samples that have reached the bound are left alone."""
+        """-Σ_i w_i l_i; samples at the bound are left alone."""
         losses = step.losses(forget)
         baseline = step.baseline(forget) if self.needs_baseline else None
         options: dict[str, Any] = {"floor": self.loss_floor}
@@ -284,7 +293,7 @@ class SFRon(Method):
             options["scale"] = baseline.own
         if baseline is None or self.bound == "none":
             return -adaptive_mean(losses, self.adaptive_exponent, **options), None
-        assert self.bound_margin is not None  # resolved
+        assert self.bound_margin is not None
         end = self.bound_margin * getattr(baseline, self.bound)
         options["active"] = losses.detach() < end
         weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()

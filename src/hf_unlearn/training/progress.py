@@ -7,11 +7,12 @@ anchor a:
 
 in parts of the schedule, of which the least counts: a mean over all timesteps may be 1 while the noisiest ones, which
 decide what is drawn, are not. Without conditions: how far the loss has come on its way to twice the original's. Of a
-classifier, for a class: 1 - p(class) / the original's; for samples of classes that are retained: how far the mean loss
-has come on its way to that of held-out samples.
+classifier, for a class: 1 - p(class) / the original's; for samples of classes that are retained, with the log odds φ
+of their label and φ_1 those of held-out samples of the same rank: Σ (φ - φ_0)(φ_1 - φ_0) / Σ (φ_1 - φ_0)².
 
 retain_drift: the mean distance of the retained outputs from the original's, in units of the way that the forgotten
-ones have to go; a classifier's distance is KL(original || model), and its unit that of the forget samples.
+ones have to go. A classifier's distance is KL(original || model), and its unit that of the forget samples; for samples
+of classes that are retained, ½ (φ - φ_0)².
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.losses import spread
+from ..common.losses import log_odds, spread
 from ..data.pairs import collate
 from ..families.base import Objective
 from .draws import Draws
@@ -134,8 +135,9 @@ class Probe:
 
     # ---- classifiers ---------------------------------------------------------------------------------
     def _classifier(self, now: Tensor, kept: Tensor | None) -> Progress:
-        labels = torch.cat([batch["labels"] for batch in self.forget])[:, None]
-        old, new = (p.log_softmax(1).gather(1, labels)[:, 0].cpu().double() for p in (torch.cat(self.before), now))
+        labels = torch.cat([batch["labels"] for batch in self.forget])
+        both = [p.log_softmax(1) for p in (torch.cat(self.before), now)]
+        old, new = (p.gather(1, labels[:, None])[:, 0].cpu().double() for p in both)
         targets = None if self.targets is None else self.targets[self.chosen].double()
         parts, unit = [], 0.0
         known = torch.zeros(len(old), dtype=torch.bool) if targets is None else targets.isfinite()
@@ -144,12 +146,18 @@ class Probe:
             parts.append(float(1 - share))
             unit += float(-(1 - old[~known].exp()).clamp(min=1e-6).log().mean())
         if targets is not None and known.any():
-            whole = (targets[known] + old[known]).mean()
-            parts.append(float((old[known] - new[known]).mean() / whole.clamp(min=TINY)))
-            unit += float(whole)
+            was, odds = (log_odds(p, labels).cpu().double()[known] for p in both)
+            level = targets[known]
+            way = -level - torch.log1p(-torch.exp(-level).clamp(max=1 - 1e-6)) - was
+            parts.append(float(((odds - was) * way).sum() / way.square().sum().clamp(min=TINY)))
+            unit = float(way.square().mean()) / 2
         drift = None
         if kept is not None:
-            was = torch.cat(self.kept).log_softmax(1)
-            far = (was.exp() * (was - kept.log_softmax(1))).sum(1).mean()
+            was, odds = torch.cat(self.kept).log_softmax(1), kept.log_softmax(1)
+            if known.any() and targets is not None:
+                theirs = torch.cat([batch["labels"] for batch in self.retain])
+                far = (log_odds(odds, theirs) - log_odds(was, theirs)).square().mean() / 2
+            else:
+                far = (was.exp() * (was - odds)).sum(1).mean()
             drift = float(far) / max(unit, TINY)
         return Progress(min(parts, default=0.0), drift, len(self.chosen), parts)

@@ -14,11 +14,12 @@ from ..families import Baseline
 from ..families.base import Objective
 from ..methods.base import OWN, Above, Batch, Losses, Method, Samples
 from .config import UnlearnConfig
+from .directions import conflict
 from .draws import Draws
 from .guard import DivergenceGuard
 from .optim import FastSlow, Length
 from .reference import Reference
-from .strength import Plan, Strength
+from .strength import Strength, strength_of
 
 
 class Step:
@@ -49,7 +50,7 @@ class Step:
         self.masks: list[Tensor | None] | None = None  # in the order of the optimizer's parameters
         self.optimizer: Any = None  # `fast_slow` as accelerate has wrapped it
         self.model: nn.Module = objective  # the objective as accelerate has wrapped it
-        self.strength = Strength(Plan(floor=method.floor)) if method.finds_strength else None
+        self.strength = strength_of(method)
         self.progress = 0.0
         self.number = 0  # the outer steps already taken
         self._recorded: dict[str, list[Tensor]] = {}
@@ -167,10 +168,9 @@ class Step:
 
     def logged(self) -> dict[str, float]:
         """The means, over steps and processes, of what was recorded since the last call."""
-        gather = self.accelerator.gather
-        means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in self._recorded.items()}
-        self._recorded = {}
-        return means
+        gather, recorded, self._recorded = self.accelerator.gather, self._recorded, {}
+        means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in recorded.items()}
+        return means | ({} if self.strength is None else conflict(self.weights.forget, self.weights.base))
 
     # ---- what a method may use (methods.base.Step) -------------------------------------------------
     @property
@@ -285,7 +285,7 @@ class Step:
         strength.measure(*(global_sum(torch.stack(above).float()) / world_size()).tolist())
         for name, value in strength.logged.items():
             self._recorded.setdefault(name, []).append(torch.tensor(value, device=self.args.device))
-        return lambda slope, direction, weights: strength.length(slope / clipped, direction, weights)
+        return lambda slope, *sizes: strength.length(slope / clipped, *sizes)
 
 
 def _inputs(batch: Samples) -> Samples:

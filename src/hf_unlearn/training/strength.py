@@ -9,7 +9,7 @@ optimizer (Adam, masked; the step is -d) the forget step is
 with g the gradient that was not clipped (Polyak's step length, 1969, along Adam's direction). The plan is exponential:
 c = 1 - floor^(1 / (by T)) reaches `floor` times m_0 after the share `by` of T steps. A controller moves `gain` by
 (measured / planned)^exponent in each step, and lowers it where the retained side drifts. Retain steps take κ as their
-learning rate.
+learning rate, or with `equal_steps` what makes them as long as the forget step.
 """
 
 import math
@@ -19,6 +19,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from ..methods.base import Method
 
 SMOOTHING = 5  # steps over which what is measured is averaged: one batch is noisy
 MEMORY = 10  # steps over which step lengths are averaged
@@ -38,6 +40,8 @@ class Plan:
         beyond, the gain falls.
     largest_change: a forget step changes the trained weights by at most this share of their norm.
     retain_ratio: learning rate of the retain steps over κ.
+    equal_steps: that rate times the root mean square of d, so that a retain step, which Adam makes of nearly the rate
+        in every weight, is as long as the forget step.
     """
 
     floor: float = 0.1
@@ -49,6 +53,13 @@ class Plan:
     drift: float = 0.25
     largest_change: float = 0.02
     retain_ratio: float = 1.0
+    equal_steps: bool = False
+
+
+def strength_of(method: Method) -> "Strength | None":
+    """The controller of a run of `method`; None where its steps have a rate."""
+    plan = Plan(floor=method.floor, equal_steps=method.equal_steps)
+    return Strength(plan) if method.finds_strength else None
 
 
 class _Kept(LambdaLR):
@@ -127,12 +138,13 @@ class Strength:
         """Numbers for the log."""
         return {"forget_distance": self.ratio, "forget_gain": self.gain, "retain_drift": self.drift}
 
-    def length(self, slope: float, direction: float, weights: float) -> float:
+    def length(self, slope: float, direction: float, weights: float, number: int = 1) -> float:
         """κ of the step θ - κ d.
 
         Args:
             slope: <g, d>, the loss that a step of length 1 takes off, to first order.
             direction, weights: norms of d and of the trained weights.
+            number: of the trained weights.
         """
         plan = self.plan
         mean = math.exp(self.log_mean) if self.lengths else math.inf
@@ -144,7 +156,7 @@ class Strength:
             self.lengths += 1
             self.log_mean += (math.log(kappa) - self.log_mean) / min(self.lengths, MEMORY)
         kappa *= self._fade
-        self.rate = plan.retain_ratio * kappa
+        self.rate = plan.retain_ratio * kappa * (direction / math.sqrt(number) if plan.equal_steps else 1.0)
         return kappa
 
     def scheduler(self, optimizer: Optimizer) -> LambdaLR:

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 from ..base import Baseline, Objective, dtype_of
 from ..description import Description
 from .inputs import input_channels, input_sides
-from .unseen import Unseen, levels, target_of, unseen_of
+from .unseen import Unseen, distances, levels, target_of, unseen_of
 
 FIXED_SIZE = ("vit", "deit", "vit_msn", "ijepa")  # position embeddings for one image size
 STRIDED = ("swin", "convnext", "convnextv2")  # patches, then a factor of 2 between stages
@@ -65,12 +65,14 @@ class Classification(Objective):
         labels: Tensor,  # (B,) int64
         target: Tensor | None = None,  # (B, classes) logits, or (B,) labels
         temperature: float = 1.0,
+        as_unseen: bool = False,
         predict: bool = False,
     ) -> Tensor:
         """Per-sample losses (B,), fp32: cross entropy with `labels`, or with what `target` says instead.
 
         Integer targets are labels. Logits are a teacher's: T² KL(softmax(target / T) || softmax(logits / T)), the
-        distillation loss of arXiv 1503.02531. `predict`: the logits (B, classes) instead.
+        distillation loss of arXiv 1503.02531. `as_unseen`: the distances of `unseen.distances` to logits instead.
+        `predict`: the logits (B, classes) instead.
         """
         logits = self.network(pixel_values=pixel_values.to(self.dtype)).logits
         if predict:
@@ -78,6 +80,9 @@ class Classification(Objective):
         logits = logits.float()
         if target is None or target.ndim == 1:
             return F.cross_entropy(logits, labels if target is None else target, reduction="none")
+        if as_unseen:
+            assert self.unseen is not None
+            return distances(self.unseen, logits, target, labels)
         teacher = F.log_softmax(target.float() / temperature, dim=1)
         student = F.log_softmax(logits / temperature, dim=1)
         return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)

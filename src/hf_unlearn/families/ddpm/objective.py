@@ -60,6 +60,10 @@ class NoisePrediction(Denoising):
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         return network(noisy, timesteps, class_labels=labels).sample
 
+    @property
+    def label_tables(self) -> list[nn.Embedding]:
+        return [self.network.class_embedding] if self.conditional else []
+
     def check_range(self, low: float, high: float) -> None:
         """A UNet on pixels takes [-1, 1]; latents have no range."""
         if any(getattr(self.pipeline, name, None) is not None for name in ("vae", "vqvae")) or low == high:

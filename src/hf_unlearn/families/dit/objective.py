@@ -77,9 +77,16 @@ class DiTPrediction(Denoising):
         }
         for name, table in tables.items():
             self.register_buffer(name, table.float().view(-1, 1, 1, 1), persistent=False)
-        for module in network.modules():
-            if isinstance(module, LabelEmbedding):
-                module.dropout_prob = 0.0
+        for module in self._label_embeddings():
+            module.dropout_prob = 0.0
+
+    def _label_embeddings(self) -> list[LabelEmbedding]:
+        return [module for module in self.network.modules() if isinstance(module, LabelEmbedding)]
+
+    @property
+    def label_tables(self) -> list[nn.Embedding]:
+        """One a block of the transformer: each embeds the class for itself."""
+        return [module.embedding_table for module in self._label_embeddings()]
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         """(B, C, H, W) noise, or (B, 2C, H, W) with the variance half where that is trained."""
