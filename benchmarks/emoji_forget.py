@@ -197,11 +197,24 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
     return f"{row}|{kind}|{name}|{seed}|{count}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
 
+def target_of(text: str) -> tuple[str, str]:
+    """("object", "cat") of "object:cat"."""
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES
+
+    kind, _, name = text.partition(":")
+    if name not in {"style": STYLES, "object": OBJECTS}.get(kind, ()):
+        raise argparse.ArgumentTypeError(f"{text!r} names no style or object: give style:NAME or object:NAME")
+    return kind, name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of benchmarks/train_emoji_sd.py; default the shipped one")
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument(
+        "--targets", nargs="+", type=target_of, metavar="KIND:NAME", help="default style:noto object:rocket"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--samples_per_prompt", type=int, default=3)
     parser.add_argument(
@@ -217,7 +230,7 @@ def main() -> None:
     from hf_unlearn.evaluation.emoji import EMOJI_SD, OBJECTS, STYLES
 
     options.model = options.model or str(EMOJI_SD)
-    targets = TUNED_ON if options.rates else (STYLE, THING)
+    targets = options.targets or (TUNED_ON if options.rates else (STYLE, THING))
     seeds = [100] if options.rates else options.seeds
     runs = [(row, rate) for row in options.rows for rate in options.rates or [None]]
     head, tail = (options.model, options.data_dir), (options.samples_per_prompt,)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_unlearn.training.directions import directions, step_along
+from hf_unlearn.training.directions import conflict, directions, step_along
 from hf_unlearn.training.optim import FastSlow
 from hf_unlearn.training.strength import MEMORY, SMOOTHING, Plan, Strength
 
@@ -171,6 +171,26 @@ def of_gradients() -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
     for p in made:
         p.grad = torch.randn(40, 50, generator=generator)
     return made, torch.optim.AdamW(made, lr=0.0, weight_decay=0.1)
+
+
+def test_the_conflict_is_read_off_the_moments():
+    """By hand: -cos(m_f, m_r), and the sine of the angle between m_f and Adam's direction."""
+    ours, forget = of_gradients()
+    retain = torch.optim.AdamW(ours, lr=0.0)
+    assert conflict(forget, retain) == {} and conflict(None, retain) == {}
+    forget.step()
+    assert conflict(forget, retain) == {}
+    for p in ours:
+        p.grad = torch.randn(40, 50, generator=torch.Generator().manual_seed(7)) - 0.5 * p.grad
+    retain.step()
+    f, r = (torch.cat([o.state[p]["exp_avg"].flatten() for p in ours]).double() for o in (forget, retain))
+    d = f / (torch.cat([forget.state[p]["exp_avg_sq"].flatten() for p in ours]).double().sqrt() + 1e-8)
+    along = (f @ d / f.norm() / d.norm()).item()
+    found = conflict(forget, retain)
+    assert found["forget_conflict"] == pytest.approx(-(f @ r / f.norm() / r.norm()).item(), rel=1e-4) and (
+        found["forget_conflict"] > 0
+    )
+    assert found["forget_conflict_limit"] == pytest.approx(math.sqrt(1 - along**2), rel=1e-4)
 
 
 @pytest.mark.parametrize("rate", [1e-3, 0.5])

@@ -119,7 +119,7 @@ def test_a_sample_has_the_probability_of_its_level_and_the_rest_keep_their_ratio
 
 
 def test_samples_are_compared_by_log_odds_and_classes_that_go_by_divergence():
-    """½ (log odds - log odds)², by hand; where no sample's class stays, retained samples are compared by divergence."""
+    """½ (log odds - log odds)², by hand; where no class stays, retained ones go by divergence."""
     images = random_images()
     unseen = unseen_of(5, *split_by_index(images, FORGOTTEN), holdout())
     unseen.lost[:] = torch.tensor([False, True, False, False, True])

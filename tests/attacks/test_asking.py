@@ -144,6 +144,11 @@ def test_what_a_setting_needs_is_asked_for(own, setting, change, said):
         Samplers(settings_drawn=(setting,)).attack(replace(own, **change), 0)
 
 
+def test_the_quick_form_takes_no_more_steps():
+    assert Samplers().quick().settings_drawn == tuple(name for name in SETTINGS if name != "twice the steps")
+    assert Samplers(settings_drawn=("twice the steps",)).quick() == Samplers(settings_drawn=("twice the steps",))
+
+
 def test_unknown_settings_are_refused():
     with pytest.raises(ValueError, match="settings_drawn must be among ddim"):
         Samplers(settings_drawn=("heun",))

@@ -18,6 +18,7 @@ from hf_unlearn.families.concepts import Concept
 from hf_unlearn.families.latents import Drawing
 
 CAT = Concept("cat", ("a photo of a cat", "cat"), ("a photo of a dog", "dog"))
+VAN_GOGH = Concept("artist style:Van Gogh", ("art by Van Gogh",), ("art",))
 KEPT = ("a photo of a house", "a tree", "a red car")
 
 
@@ -109,8 +110,12 @@ def test_given_images_and_readers_are_used(tmp_path):
         never=Concept("x", ("x",), ("",)),
     )
     found = text_to_image_trial(tiny_sd(), tiny_sd(), CAT, KEPT, tmp_path, reader_of=lambda c: Brighter(), **options)
+    assert Source(tiny_sd(), tmp_path, Drawing(2, 2.0)).target(VAN_GOGH, Brighter(), images(1)).name == "Van Gogh"
     assert torch.equal(found.unlearned.target.images, images(3)) and found.unlearned.target.captions == ("a", "b", "c")
     assert found.negative.target.asked == ("x",) and isinstance(found.positive.target.reader, Brighter)
+    options["images"] = torch.zeros(3, 3, 8, 8)
+    with pytest.raises(ValueError, match="are 3x8x8, but the model draws 3x16x16"):
+        text_to_image_trial(tiny_sd(), tiny_sd(), CAT, KEPT, tmp_path, reader_of=lambda c: Brighter(), **options)
     with pytest.raises(ValueError, match="pass reader_of"):
         text_to_image_trial(tiny_sd(), tiny_sd(), CAT, KEPT, tmp_path, **options)
     with pytest.raises(ValueError, match="at least two retain_prompts"):

@@ -22,6 +22,11 @@ CASES = {
     "sd": ["sfron", "esd", "uce", "lora", "found"],
     "sdxl": ["sfron", "lora"],
     "text_encoder": ["sfron", "esd", "evaluated"],
+    "attack": [
+        *("completion", "noise_probe", "soft_prefix", "discrete", "ring_a_bell", "tina"),
+        *("merge_back", "quantised", "weight_noise", "benign_relapse"),
+    ],
+    "dit_attack": ["embedding", "null", "relearning"],
 }
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -29,7 +34,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-DEFAULT = ["unet:sfron", "unet:slow", "unet:found", "vit:found_evaluated", "vit:salun", "sd:sfron", "sd:uce"]
+DEFAULT = [
+    "unet:sfron",
+    "unet:slow",
+    "unet:found",
+    "vit:found_evaluated",
+    "vit:salun",
+    "sd:sfron",
+    "sd:uce",
+    "attack:soft_prefix",
+    "dit_attack:embedding",
+]
 
 
 def outcomes(cases: list[str]) -> dict[str, str]:

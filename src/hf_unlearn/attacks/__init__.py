@@ -56,6 +56,8 @@ TEXT_TO_IMAGE: tuple[Attack, ...] = (
 )
 CLASSES: tuple[Attack, ...] = (ClassNull(), ClassGuidance(), ClassEmbedding(), ClassRelearning())
 CLASSIFIERS: tuple[Attack, ...] = (ClassifierIAM(), ClassifierRMIA(), ClassifierResidual(), ClassifierRelearning())
+# Images of each seed: 30 over two seeds are the fewest that say something (`evaluation.metric.FEWEST`).
+SAMPLES: dict[Suite, int] = {"quick": 15, "full": 36}
 ATTACKS = (*TEXT_TO_IMAGE, *CLASSES, *CLASSIFIERS)
 
 

@@ -1,9 +1,7 @@
 """Concept inversion: learn a word of one or several tokens that makes the model draw the concept again."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
-
-from typing_extensions import Self
 
 from .base import Suite
 from .learnt import LearntVectors
@@ -22,9 +20,6 @@ class Inversion(LearntVectors):
     name: ClassVar[str] = "inversion"
     suite: ClassVar[Suite] = "quick"
     paper: ClassVar[str] = "arXiv 2308.01508"
-
-    def quick(self) -> Self:
-        return replace(super().quick(), steps=min(self.steps, 100))  # a word alone is learnt more slowly
 
     @property
     def metric(self) -> str:

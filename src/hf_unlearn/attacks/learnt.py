@@ -38,7 +38,7 @@ class LearntVectors(Attack):
         return f"{what} learnt in {self.steps} steps on {self.pictures} pictures; the network is frozen"
 
     def quick(self) -> Self:
-        return replace(self, steps=min(self.steps, 60), batch_size=min(self.batch_size, 5))
+        return replace(self, steps=min(self.steps, 50), batch_size=min(self.batch_size, 4))
 
     def prompt(self, prompt: str, name: str) -> str:
         """A prompt of the concept `name` with places for the vectors."""

@@ -61,7 +61,8 @@ def run_attacks(
     Returns:
         `recovered_<attack>`, the share (0 to 1) of images over all seeds that show the target; small is forgotten. Or
         `relearning_<attack>`, the mean number of steps; many are forgotten. `details` hold the budget, the result of
-        each seed, the 95 % interval of a share, and the same of "ceiling", "positive" and "negative", or None.
+        each seed, the 95 % interval of a share, the accuracy of the reader where it knows that (below
+        `concept_share.SEPARABLE` a share says nothing), and the same of "ceiling", "positive" and "negative", or None.
 
     Raises:
         ValueError: fewer than two seeds, two attacks of one name, an attack on a model of another family, or several
@@ -184,6 +185,7 @@ def metric_of(attack: Attack, trial: Trial, found: dict[str, dict[int, Found]]) 
             "settings": attack.settings(),
             "target": own.target.name,
             "reader": own.target.reader.name,
+            "reader_accuracy": getattr(own.target.reader, "accuracy", None),
             **{name: value for name, value in summary.items() if name not in ("value", "samples")},
             **{role: results.get(role) for role in ("ceiling", "positive", "negative")},
         },

@@ -62,12 +62,23 @@ class Source:
         images: Tensor | None = None,
         captions: Sequence[str] = (),
     ) -> Target:
-        """The concept as the target of attacks: with the images given, or as the original draws it."""
+        """The concept as the target of attacks: with the images given, or as the original draws it.
+
+        Raises:
+            ValueError: the images are not of the size that the model draws.
+        """
         prompts = tuple(concept.prompts)
+        size = self.drawing.resolution or self.original.unet.config.sample_size * self.original.vae_scale_factor
+        if images is not None and images.shape[1:] != (3, size, size):
+            given = "x".join(str(side) for side in images.shape[1:])
+            raise ValueError(
+                f"images of {concept.name!r} are {given}, but the model draws 3x{size}x{size}: resize them"
+            )
         if images is None:
             images = self.images(self.latents(prompts))
             captions = [prompts[i % len(prompts)] for i in range(len(images))]
-        return Target(concept.name, prompts, images, reader, concept.anchors[0], captions=tuple(captions))
+        name = concept.name.partition(":")[2].strip() or concept.name  # of a preset what it is given
+        return Target(name, prompts, images, reader, concept.anchors[0], captions=tuple(captions))
 
     def retained(self, prompts: Sequence[str], reader: Reader) -> Target:
         """What stayed, with images as the original draws them."""

@@ -162,7 +162,7 @@ def draw_with(subject: Subject, prompts: Sequence[str], vectors: Vectors, seed: 
     every = list(dict.fromkeys(prompts))
     with torch.no_grad():
         embeds, pooled = encode_with(subject.model, every, vectors)
-    numbers = [every.index(prompt) for prompt in prompts]
+    numbers = torch.tensor([every.index(prompt) for prompt in prompts], device=embeds.device)
 
     def given(rows: slice) -> dict[str, Any]:
         options = {"prompt_embeds": embeds[numbers[rows]]}

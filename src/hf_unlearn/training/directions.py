@@ -71,3 +71,43 @@ def step_along(optimizer: Optimizer, length: Callable[[float, float, float, int]
     kappa = length(slope, math.sqrt(across), math.sqrt(whole), int(number))
     for weights, direction in moved:
         weights.add_(direction, alpha=-kappa)
+
+
+@torch.no_grad()
+def conflict(forget: Optimizer | None, retain: Optimizer) -> dict[str, float]:
+    """What further forgetting costs, from the moments of two Adams over the same weights (HAMU, arXiv 2606.02119).
+
+    With m_f and m_r the running means of the two gradients and d the direction of a forget step:
+
+        forget_conflict = cos(-m_f, m_r)         above 0 a step that forgets raises the retain loss
+        forget_conflict_limit = √(1 - cos²(m_f, d))
+
+    HAMU's κ = g_r · g_f and its bound κ_2 = √(‖g_r‖²‖g_f‖² - Q²‖g_r‖²/R²), both over ‖g_r‖‖g_f‖, where Q is what a
+    step of length R takes off the forget loss: from the limit on forgetting more must cost retention, however the step
+    is turned. The means stand for the gradients, which are gone when a row is logged.
+
+    Returns:
+        The two numbers; nothing before both have taken a step.
+    """
+    sums = torch.zeros(5, dtype=torch.float64)  # m_f m_r, m_f², m_r², m_f d, d²
+    if forget is None:
+        return {}
+    every = [p for group in forget.param_groups for p in group["params"]]
+    eps = {id(p): group["eps"] for group in forget.param_groups for p in group["params"]}
+    for p in every:
+        ours, theirs = forget.state.get(p), retain.state.get(p)
+        if not ours or not theirs or "exp_avg" not in ours:
+            continue
+        for m, v, other in _pieces(ours["exp_avg"], ours["exp_avg_sq"], theirs["exp_avg"]):
+            m, other = m.flatten().float(), other.flatten().float()
+            d = m / (v.flatten().float().sqrt() + eps[id(p)])  # bias corrections change its length alone, all but eps
+            products = ((m, other), (m, m), (other, other), (m, d), (d, d))
+            sums += torch.stack([torch.dot(a, b) for a, b in products]).double().cpu()
+    across, f, r, along, size = sum_of_shards(sums.to(every[0].device), every).tolist()
+    if not (f > 0 and r > 0 and size > 0):
+        return {}
+    aligned = min(along / math.sqrt(f * size), 1.0)
+    return {
+        "forget_conflict": -across / math.sqrt(f * r),
+        "forget_conflict_limit": math.sqrt(1 - aligned**2),
+    }

@@ -14,6 +14,7 @@ from ..families import Baseline
 from ..families.base import Objective
 from ..methods.base import OWN, Above, Batch, Losses, Method, Samples
 from .config import UnlearnConfig
+from .directions import conflict
 from .draws import Draws
 from .guard import DivergenceGuard
 from .optim import FastSlow, Length
@@ -167,10 +168,9 @@ class Step:
 
     def logged(self) -> dict[str, float]:
         """The means, over steps and processes, of what was recorded since the last call."""
-        gather = self.accelerator.gather
-        means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in self._recorded.items()}
-        self._recorded = {}
-        return means
+        gather, recorded, self._recorded = self.accelerator.gather, self._recorded, {}
+        means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in recorded.items()}
+        return means | ({} if self.strength is None else conflict(self.weights.forget, self.weights.base))
 
     # ---- what a method may use (methods.base.Step) -------------------------------------------------
     @property
