@@ -15,7 +15,7 @@ from .. import __version__
 from ..data.fingerprint import fingerprint
 from ..data.pairs import labels_of
 from ..data.streaming import RetainStream
-from ..evaluation.metric import Metric, version_of
+from ..evaluation.metric import Metric, is_attack, version_of
 from ..hub.origin import describe_base
 from ..saving.adapters import adapter_ranks
 from .outcome import judged
@@ -113,7 +113,12 @@ def record_run(
 def remeasured(
     record: RunRecord, figures: dict[str, dict[str, Metric]], command: Sequence[str] | None = None
 ) -> RunRecord:
-    """The record of a finished run that was measured again, perhaps by a command with other flags."""
+    """The record of a finished run that was measured again, perhaps by a command with other flags.
+
+    What attacks found stays: they were on the same weights.
+    """
+    attacks = {name: metric for name, metric in record.figures.get("after", {}).items() if is_attack(name)}
+    figures = {**figures, "after": {**figures.get("after", {}), **attacks}} if attacks else figures
     return judged(replace(record, command=public_command(command) if command else record.command).measured(figures))
 
 

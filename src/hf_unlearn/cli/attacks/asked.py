@@ -1,9 +1,9 @@
 """The flags of the command that made a run, read back from its record."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from ...report.record import RunRecord
 from ..parsing import parse, values_of
 
 TRAINING = ("ddpm", "dit", "sd", "classify")
@@ -17,16 +17,17 @@ class Asked:
         parts: the dataclasses of its flags.
     """
 
-    def __init__(self, record: RunRecord, **instead: str | None):
+    def __init__(self, command: Sequence[str] | None, **instead: str | None):
         """Read the command's words as the command itself would.
 
         Args:
+            command: of the run, from its record, where paths may be cut, or whole from the run itself.
             instead: values of flags that take the place of what the command gave.
 
         Raises:
             ValueError: a folder that it names is not here.
         """
-        words = record.command or []
+        words = list(command or [])
         self.known = len(words) > 1 and words[1] in TRAINING
         self.parts: list[Any] = []
         self._values: dict[str, Any] = {}

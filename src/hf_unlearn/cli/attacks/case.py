@@ -31,12 +31,14 @@ class Known:
     place: folder or Hub id of the original, and its revision; None looks for what the record names.
     original: the model itself, where the run trained it; retrained: models without the forget data.
     data: of a classifier, the forget samples and samples that no model was trained on.
+    command: words of the command with whole paths, which the record does not keep.
     """
 
     place: tuple[str, str | None] | None = None
     original: Any = None
     retrained: Sequence[Any] = ()
     data: tuple[Any, Any] | None = None
+    command: Sequence[str] | None = None
 
 
 @dataclass(eq=False)
@@ -86,7 +88,7 @@ def load_case(record: RunRecord, folder: str | Path, flags: AttackFlags, known: 
     known = known or Known()
     family = family_of_record(record)
     folders = {"train_data_dir": flags.train_data_dir, "validation_data_dir": flags.validation_data_dir}
-    asked = Asked(record, **(folders if family == "classifier" else {}))
+    asked = Asked(known.command or record.command, **(folders if family == "classifier" else {}))
     revision: str | None = None
     if known.original is None or flags.original:
         given = (flags.original, None) if flags.original else known.place

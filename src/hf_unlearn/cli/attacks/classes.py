@@ -133,7 +133,7 @@ def class_trial_of(case: Case, attacks: Sequence[Attack]) -> Trial:
         sampling,
         case.flags.samples,
         name,
-        labels,
+        {number: text for number, text in labels.items() if text not in (str(number), f"LABEL_{number}")},
     )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,8 @@ class ClassifierRun(Run):
         return None if self.base_model is None else super().digest()
 
     def known(self) -> Known:
-        place = None if self.base_model is None else (self.base_model, self.revision)
         retrained = [] if self.retrained is None else [self.retrained]
-        return Known(place, self.original, retrained, (self.forget, self.test))
+        return replace(super().known(), original=self.original, retrained=retrained, data=(self.forget, self.test))
 
     def config(self) -> UnlearnConfig:
         return self.arguments or self.training.config(**self.others)

@@ -116,7 +116,8 @@ class Run:
 
     def known(self) -> Known:
         """What attacks on the result need and neither its files nor its record have."""
-        return Known(None if self.base_model is None else (self.base_model, self.revision))
+        place = None if self.base_model is None else (self.base_model, self.revision)
+        return Known(place, command=self.command)
 
     def digest(self) -> str | None:
         """Hash of the weights of the original, just loaded; None where the run trains it itself."""
