@@ -111,7 +111,7 @@ def test_env_says_what_an_extra_lacks(monkeypatch):
     assert env.extras() == {}
 
 
-@pytest.mark.parametrize("name", ["report", "check", "demo"])
+@pytest.mark.parametrize("name", ["report", "attack", "check", "demo"])
 def test_a_command_without_its_folder_is_one_line(monkeypatch, capsys, name):
     code, out, error = call(monkeypatch, capsys, name)
     assert code == 2 and not out and len(error.splitlines()) == 1 and "run_dir" in error
@@ -125,13 +125,15 @@ def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     assert {line[0] for line in lines} == set(LIGHT) - {"compare", "publish"}  # they have sections and tests
     monkeypatch.chdir(tmp_path)
     tiny_pipeline().save_pretrained("without-7")
-    run_record(base_model={"name": "digits_ddpm", "revision": None, "on_hub": False}).write("without-7")
+    base, loads = {"name": "digits_ddpm", "revision": None, "on_hub": False}, ["ClassConditionalDDPMPipeline"]
+    run_record(base_model=base, loads_with=loads).write("without-7")
     launched = {}
     gradio = SimpleNamespace(themes=SimpleNamespace(Default=lambda **fonts: "theme"))
     monkeypatch.setitem(sys.modules, "gradio", gradio)
     monkeypatch.setattr("hf_unlearn.cli.commands.demo.app", lambda pair: SimpleNamespace(launch=launched.update))
     for line in lines:
-        quick = ["--fisher_samples", "4"] if line[0] == "saliency" else []
+        short = ["--attacks", "class_null", "--samples", "2", "--original", "without-7"]
+        quick = {"saliency": ["--fisher_samples", "4"], "attack": short}.get(line[0], [])
         code, out, error = call(monkeypatch, capsys, *line, *quick)
         assert code == 0, error
     assert (tmp_path / "without-7/report.html").exists() and (tmp_path / "masks.safetensors").exists()

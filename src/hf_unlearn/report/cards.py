@@ -44,15 +44,24 @@ def write_card(folder: str | Path, record: RunRecord, repo: str | None = None) -
     """
     folder = Path(folder)
     path = folder / CARD_FILE
-    existing = path.read_bytes().decode("utf-8-sig") if path.is_file() else ""
-    try:
-        text = model_card(record, repo or folder.resolve().name, existing)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be updated: {error}") from error
-    write_text(path, text)
+    write_text(path, updated_card(folder, record, repo))
     write_badge(folder, outcome(record))
     write_entries(folder, record)
     return path
+
+
+def updated_card(folder: Path, record: RunRecord, repo: str | None = None) -> str:
+    """The text that `write_card` writes.
+
+    Raises:
+        ValueError: the README.md that is there cannot be updated.
+    """
+    path = folder / CARD_FILE
+    existing = path.read_bytes().decode("utf-8-sig") if path.is_file() else ""
+    try:
+        return model_card(record, repo or folder.resolve().name, existing)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be updated: {error}") from error
 
 
 def model_card(record: RunRecord, name: str, existing: str = "") -> str:

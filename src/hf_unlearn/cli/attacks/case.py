@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ...common.devices import joined_state
 from ...common.weights import model_digest
 from ...families.classifier.load import check_same_build
@@ -140,8 +142,22 @@ def check_alike(model: Any, unlearned: Any, name: str) -> None:
     """Raise ValueError unless `model`, called `name`, is a model as the unlearned one is."""
     if type(model) is not type(unlearned):
         raise ValueError(f"{name} is a {type(model).__name__}, the run's model a {type(unlearned).__name__}")
-    if prepare_family(unlearned) is CLASSIFIER and not hasattr(unlearned, "peft_config"):
+    networks = (unlearned, *unlearned.components.values()) if hasattr(unlearned, "components") else (unlearned,)
+    if any(hasattr(network, "peft_config") for network in networks):
+        return  # an adapter on the same original
+    if prepare_family(unlearned) is CLASSIFIER:
         check_same_build(unlearned, model, name)
+    ours, theirs = _shapes(unlearned), _shapes(model)
+    for weight in sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))[:1]:
+        raise ValueError(
+            f"{name} is another architecture: {weight} is {theirs.get(weight)}, the run's {ours.get(weight)}"
+        )
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    parts = model.components if hasattr(model, "components") else {"": model}
+    networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    return {f"{n}.{k}": tuple(p.shape) for n, part in networks.items() for k, p in part.named_parameters()}
 
 
 def _loaded(name: str, revision: str | None, what: str, flag: str) -> tuple[Any, Any]:

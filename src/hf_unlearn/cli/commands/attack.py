@@ -46,12 +46,14 @@ def attack_command(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="Print the outcome and what the attacks found as JSON.")
     options = parser.parse_args(argv)
     flags = AttackFlags(**{field.name: getattr(options, field.name) for field in fields(AttackFlags)})
+    from ...report.cards import updated_card
     from ...report.reading import read_record
 
     record = read_record(options.run_dir)
     from ..attacks.attacking import attack_run, attacks_table
 
     check_writable(options.run_dir)
+    updated_card(Path(options.run_dir), record)  # one that cannot be updated is said before anything is drawn
     record, said = attack_run(record, options.run_dir, flags)
     from ...evaluation.metric import is_attack
     from ...report.outcome import outcome
