@@ -55,7 +55,7 @@ def test_a_text_to_image_run(call, tmp_path):
         assert metric.details["budget"] in text
     for place in (run / "report.html", run / "README.md"):
         said = place.read_text()
-        assert "recovered wordings" in said and "was not attacked" not in said
+        assert ">wordings<" in said.replace("| wordings ", ">wordings<") and "was not attacked" not in said
     record = read_record(run)
     assert record.outcome.state in (run / BADGE_FILE).read_text() and text.startswith(record.outcome.line)
     assert set(record.figures["after"]) == {"concept_share_latents", *found}
@@ -122,7 +122,7 @@ def test_a_classifier_is_attacked_when_it_has_forgotten_and_again(call, tmp_path
     found = found_in(tmp_path / "run")
     assert set(found) == {"recovered_iam", "recovered_residual", "relearning_classifier"}
     assert "not attacked by rmia: it needs 4 models" in text and "] attack" in text and "attack: the short" in text
-    assert (tmp_path / "run" / "README.md").read_text().count("| recovered iam ") == 1
+    assert (tmp_path / "run" / "README.md").read_text().count("| iam ") == 1
     from hf_unlearn.attacks import running
 
     monkeypatch.setattr(running.Results, "write", lambda *_: pytest.fail("computed again"))
@@ -182,7 +182,7 @@ def test_attack_changes_nothing_of_what_was_trained(call, tmp_path, monkeypatch)
     monkeypatch.setattr(attack_stage, "attack_run", lambda record, *_: (record, ["nothing was attacked"]))
     code, text, _ = call(*words, "--attack", "full")
     assert code == 0 and "finished before" in text and "nothing was attacked" in text
-    assert "attack: all attacks" in text and "[6/6] attack" in text and "recovered wordings" in text
+    assert "attack: all attacks" in text and "[6/6] attack" in text and "| wordings " in text
     assert found_in(tmp_path / "run") == found
 
 

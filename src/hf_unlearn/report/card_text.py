@@ -59,10 +59,10 @@ def attack_table(record: RunRecord) -> str:
     """A table with a row for each attack and a column for the model and each control; "" where none was run."""
     rows = [
         [
-            markdown(title(read.metric)),
+            markdown(read.name),
             *(shown_value(read, role) for role in (None, *ROLES)),
             markdown(read.budget),
-            markdown(read.reading + (f": {read.why}" if read.why else "")),
+            markdown(read.result),
         ]
         for read in recoveries(record)
     ]

@@ -94,11 +94,11 @@ def attack_rows(record: RunRecord) -> list[dict[str, Any]]:
     """A row for each attack: its name, what it found on the model and on each control, its budget, how to read it."""
     return [
         {
-            "name": in_words(read.metric),
+            "name": read.name,
             "budget": read.budget,
             "cells": [shown_value(read), *(shown_value(read, role) for role in ROLES)],
             "back": read.counts,
-            "reading": read.reading + (f": {read.why}" if read.why else ""),
+            "reading": read.result,
         }
         for read in recoveries(record)
     ]

@@ -7,7 +7,7 @@ and on one that was never learnt or a retrained model (the negative control). do
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation.metric import Metric, is_attack, share_interval
+from ..evaluation.metric import Metric, difference_interval, is_attack, share_interval
 from .forgetting import NEAR, SEPARABLE, SHOWN, interval, is_number
 from .record import RunRecord
 from .verdict import in_words
@@ -64,6 +64,16 @@ class Recovery:
     alone: bool
     reading: str
     why: str = ""
+
+    @property
+    def name(self) -> str:
+        """The attack as a table names it: "soft prefix", "relearning steps"."""
+        return in_words(self.metric.removeprefix("recovered_"))
+
+    @property
+    def result(self) -> str:
+        """How to read it, and why it says nothing where it does not."""
+        return f"{self.reading}: {self.why}" if self.why else self.reading
 
     @property
     def counts(self) -> bool:
@@ -186,7 +196,8 @@ def _reading(
     floor = max(NEAR, negative[0] if negative is not None else 0.0)
     if ceiling[0] - floor < SHOWN:
         return UNREADABLE, f"on the original it finds {100 * ceiling[0]:.0f} % only"
-    if share_interval(*own)[0] > floor:
+    beyond = negative is None or difference_interval(own, negative)[0] > 0
+    if share_interval(*own)[0] > floor and beyond:
         return BACK, ""
     if positive is not None and positive[0] < SHOWN:
         return UNREADABLE, f"what stayed is found in {100 * positive[0]:.0f} % only"

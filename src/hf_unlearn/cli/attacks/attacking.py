@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...attacks import ATTACKS, Attack, run_attacks, suite_of
 from ...evaluation.tables import markdown_table
@@ -88,13 +87,8 @@ def fitting(case: Case, chosen: Sequence[Attack]) -> list[Attack]:
 
 def attacks_table(record: RunRecord) -> str:
     """A row for each attack of a record: what it found, its controls, its budget, how to read it; "" without one."""
-    rows: list[list[Any]] = [
-        [
-            read.metric.replace("_", " "),
-            *(shown_value(read, role) for role in (None, *ROLES)),
-            read.budget,
-            read.reading + (f": {read.why}" if read.why else ""),
-        ]
+    rows = [
+        [read.name, *(shown_value(read, role) for role in (None, *ROLES)), read.budget, read.result]
         for read in recoveries(record)
     ]
     return markdown_table(["attack", "recovered", *ROLES, "budget", "reading"], rows) if rows else ""
