@@ -8,6 +8,7 @@ from conftest import save_classifier, save_vit_and_images, tiny_clip, tiny_dit, 
 from PIL import Image
 from records import classifier, generator, painter, run_record, share
 
+from hf_unlearn.attacks import running
 from hf_unlearn.cli.runs import attack_stage
 from hf_unlearn.common.weights import model_digest
 from hf_unlearn.evaluation.metric import is_attack
@@ -66,8 +67,6 @@ def test_an_attack_that_was_stopped_goes_on_and_comes_to_the_same(call, tmp_path
     words = ["--attacks", "wordings", "samplers", *SHORT]
     straight, stopped = (painted(tmp_path / name) for name in ("straight", "stopped"))
     assert call("attack", straight, *words)[0] == 0
-    from hf_unlearn.attacks import running
-
     write, count = running.Results.write, []
 
     def limited(self, *arguments):
@@ -123,11 +122,13 @@ def test_a_classifier_is_attacked_when_it_has_forgotten_and_again(call, tmp_path
     assert set(found) == {"recovered_iam", "recovered_residual", "relearning_classifier"}
     assert "not attacked by rmia: it needs 4 models" in text and "] attack" in text and "attack: the short" in text
     assert (tmp_path / "run" / "README.md").read_text().count("| iam ") == 1
-    from hf_unlearn.attacks import running
-
+    more = [*data, "--original", tmp_path / "vit", "--json"]
+    code, text, _ = call("attack", tmp_path / "run", *more, "--attacks", "relearning_classifier")
+    assert code == 0 and json.loads(text)["notes"] == [
+        "the run's retrained model retrained is not here: --retrained_model says where it is"
+    ]
     monkeypatch.setattr(running.Results, "write", lambda *_: pytest.fail("computed again"))
-    more = [*data, "--original", tmp_path / "vit", "--retrained_model", tmp_path / "retrained"]
-    code, text, error = call("attack", tmp_path / "run", *more, "--json")
+    code, text, error = call("attack", tmp_path / "run", *more, "--retrained_model", tmp_path / "retrained")
     assert code == 0, error
     assert json.loads(text)["attacks"] == {name: json.loads(json.dumps(m.as_dict())) for name, m in found.items()}
 
@@ -238,7 +239,7 @@ def test_a_run_whose_original_is_gone(call, tmp_path):
 def test_what_is_no_run(call, tmp_path):
     code, _, error = call("attack", tmp_path)
     assert code == 2 and "holds no unlearning_report.json" in error
-    run_record(family="Flow").write(tmp_path)
+    run_record(family="Flow", loads_with=["X"]).write(tmp_path)
     code, _, error = call("attack", tmp_path)
     assert code == 2 and "there are no attacks on models of Flow" in error
 

@@ -66,7 +66,8 @@ class Case:
     @property
     def cache(self) -> str:
         """The folder of pictures that the original draws."""
-        return str(self.asked("cache_dir") or self.folder / "cache")
+        named = self.asked("cache_dir")  # cut to its last part in a record, so that it may be elsewhere
+        return named if named and Path(named).is_dir() else str(self.folder / "cache")
 
     @property
     def device(self) -> Any:
@@ -107,17 +108,23 @@ def load_case(record: RunRecord, folder: str | Path, flags: AttackFlags, known: 
         unlearned, own = load_model(str(folder))
         processor = own or processor
     check_alike(original, unlearned, f"the original {name}")
-    retrained = list(known.retrained)
-    if flags.retrained_model:
-        retrained = [
-            _loaded(path, None, "the retrained model", "--retrained_model")[0] for path in flags.retrained_model
-        ]
+    retrained, paths, said = list(known.retrained), list(flags.retrained_model), []
+    of_run = asked("retrained_model")
+    if of_run and not paths and not retrained:
+        if Path(of_run).is_dir():
+            paths = [of_run]
+        else:
+            said.append(f"the run's retrained model {of_run} is not here: --retrained_model says where it is")
+    if paths:
+        retrained = [_loaded(path, None, "the retrained model", "--retrained_model")[0] for path in paths]
     for number, model in enumerate(retrained):
         check_alike(model, unlearned, f"retrained model {number + 1}")
     device = joined_state().device
     for model in (unlearned, original, *retrained):
         ready(model, device)
-    return Case(record, Path(folder), flags, family, asked, unlearned, original, processor, retrained, known.data)
+    return Case(
+        record, Path(folder), flags, family, asked, unlearned, original, processor, retrained, known.data, said
+    )
 
 
 def ready(model: Any, device: Any) -> None:
