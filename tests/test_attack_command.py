@@ -3,19 +3,36 @@
 import json
 
 import pytest
+import torch
 from attack_cases import changed_sd
-from conftest import save_classifier, save_vit_and_images, tiny_clip, tiny_dit, tiny_pipeline, tiny_sd, tiny_vit
+from conftest import (
+    save_classifier,
+    save_vit_and_images,
+    tiny_clip,
+    tiny_dit,
+    tiny_pipeline,
+    tiny_sd,
+    tiny_unet,
+    tiny_vit,
+)
+from diffusers import DDIMScheduler, DDPMPipeline
 from PIL import Image
 from records import classifier, generator, painter, run_record, share
 
+from hf_unlearn import add_lora, encode_prompts
 from hf_unlearn.attacks import running
+from hf_unlearn.cli.attacks.case import load_case
+from hf_unlearn.cli.attacks.flags import AttackFlags
 from hf_unlearn.cli.runs import attack_stage
 from hf_unlearn.common.weights import model_digest
 from hf_unlearn.evaluation.metric import is_attack
+from hf_unlearn.families import text_to_image_objective
 from hf_unlearn.families.description import Anchor, Description
 from hf_unlearn.report.badge import BADGE_FILE
 from hf_unlearn.report.reading import read_record
 from hf_unlearn.report.record import BaseModel
+from hf_unlearn.saliency.ranks import choose_lora
+from hf_unlearn.saving.adapters import save_adapter
 
 PROMPTS = ("a photo of a rocket", "a rocket, detailed")
 SHORT = ["--samples", "2", "--retain_prompts", "a dog", "a house", "a tree"]
@@ -185,6 +202,57 @@ def test_attack_changes_nothing_of_what_was_trained(call, tmp_path, monkeypatch)
     assert code == 0 and "finished before" in text and "nothing was attacked" in text
     assert "attack: all attacks" in text and "[6/6] attack" in text and "| wordings " in text
     assert found_in(tmp_path / "run") == found
+
+
+def test_an_adapter_is_attacked_in_the_weights(call, tmp_path):
+    """Merging the original back and training need plain layers, and the original has none of the adapter."""
+    pipeline = tiny_sd()
+    pipeline.save_pretrained(tmp_path / "base")
+    prompts = encode_prompts(pipeline, ["a rocket", "a sailboat"])
+    objective = text_to_image_objective(pipeline, prompts, {"a rocket": "a sailboat"})
+    add_lora(objective, choose_lora(objective, None, None, "all", rank=2))
+    for name, p in objective.network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
+    save_adapter(objective, tmp_path / "run")
+    record = read_record(painted(tmp_path / "other"))
+    record.library_name = "peft"
+    record.write(tmp_path / "run")
+    chosen = ["merge_back", "quantised_int8", "relearning_steps_lora"]
+    code, _, error = call("attack", tmp_path / "run", *SHORT, "--attacks", *chosen)
+    assert code == 0, error
+    assert set(found_in(tmp_path / "run")) == {
+        "recovered_merge_back",
+        "recovered_quantised_int8",
+        "relearning_steps_lora",
+    }
+    case = load_case(record, tmp_path / "run", AttackFlags())
+    noisy, step, states = torch.randn(1, 4, 8, 8), torch.tensor([5]), torch.randn(1, 3, 16)
+    with torch.no_grad():
+        ours, theirs, before = (
+            network(noisy, step, states).sample for network in (case.unlearned.unet, objective.network, tiny_sd().unet)
+        )
+    assert torch.allclose(ours, theirs, atol=1e-5) and not torch.allclose(ours, before, atol=1e-3)
+    assert all(p.requires_grad for p in case.unlearned.unet.parameters())
+
+
+def test_an_unconditional_run_is_sampled_as_it_is(call, tmp_path):
+    """It cannot be asked for the class, so pictures of it must be given, and there is no positive control."""
+    for seed, name in enumerate(("base", "run")):
+        DDPMPipeline(tiny_unet(None, seed), DDIMScheduler(1000)).save_pretrained(tmp_path / name)
+    save_vit_and_images(tmp_path)
+    record = generator(forget_accuracy=((1.0, 100), (0.0, 100)))
+    record.base_model, record.command, record.loads_with = BaseModel("base", False), None, ["DDPMPipeline"]
+    record.write(tmp_path / "run")
+    words = ["--classifier_model_name_or_path", tmp_path / "vit", "--forget_class", "1", "--samples", "2"]
+    code, _, error = call("attack", tmp_path / "run", *words)
+    assert code == 2 and "cannot be asked for pictures of one: give some with --images" in error
+    given = ["--images", tmp_path / "grey" / "1"]
+    code, text, error = call("attack", tmp_path / "run", *words, *given, "--attacks", "class_null")
+    assert code == 0, error
+    assert found_in(tmp_path / "run")["recovered_class_null"].details["positive"] is None
+    code, _, error = call("attack", tmp_path / "run", *words, *given, "--attacks", "class_embedding")
+    assert code == 2 and "the attack class_embedding cannot be made: the model has no classes" in error
 
 
 # ---- what cannot work ------------------------------------------------------------------------

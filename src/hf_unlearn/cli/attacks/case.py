@@ -13,7 +13,7 @@ from ...common.weights import model_digest
 from ...families.classifier.load import check_same_build
 from ...families.load import CLASSIFIER, load_model, prepare_family
 from ...report.record import RunRecord
-from ...saving.adapters import holds_adapter, load_adapter
+from ...saving.adapters import holds_adapter, load_adapter, merged_copy, network_of
 from ..side_by_side import original_of
 from .asked import Asked
 from .flags import AttackFlags
@@ -104,6 +104,7 @@ def load_case(record: RunRecord, folder: str | Path, flags: AttackFlags, known: 
         kept = known.original is not None and not flags.original
         unlearned = copy.deepcopy(original) if kept else _loaded(name, revision, "the original", "--original")[0]
         load_adapter(unlearned, folder)
+        unlearned = merged(unlearned)
     else:
         unlearned, own = load_model(str(folder))
         processor = own or processor
@@ -125,6 +126,16 @@ def load_case(record: RunRecord, folder: str | Path, flags: AttackFlags, known: 
     return Case(
         record, Path(folder), flags, family, asked, unlearned, original, processor, retrained, known.data, said
     )
+
+
+def merged(model: Any) -> Any:
+    """A model with its adapter in its weights, so that every attack finds plain layers."""
+    network = network_of(model)
+    whole = merged_copy(network).requires_grad_(True)
+    if network is model:
+        return whole
+    setattr(model, "transformer" if "transformer" in model.components else "unet", whole)
+    return model
 
 
 def ready(model: Any, device: Any) -> None:
@@ -149,9 +160,6 @@ def check_alike(model: Any, unlearned: Any, name: str) -> None:
     """Raise ValueError unless `model`, called `name`, is a model as the unlearned one is."""
     if type(model) is not type(unlearned):
         raise ValueError(f"{name} is a {type(model).__name__}, the run's model a {type(unlearned).__name__}")
-    networks = (unlearned, *unlearned.components.values()) if hasattr(unlearned, "components") else (unlearned,)
-    if any(hasattr(network, "peft_config") for network in networks):
-        return  # an adapter on the same original
     if prepare_family(unlearned) is CLASSIFIER:
         check_same_build(unlearned, model, name)
     ours, theirs = _shapes(unlearned), _shapes(model)
