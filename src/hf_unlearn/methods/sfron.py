@@ -245,8 +245,7 @@ class SFRon(Method):
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
         losses = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}
-        loss, above = losses[self.forget_loss](step, batch.forget)
-        norm = self.forget_max_norm or None
+        (loss, above), norm = losses[self.forget_loss](step, batch.forget), self.forget_max_norm or None
         if self.finds_strength:
             step.fast_step(loss, forget=True, max_norm=norm, above=above)
         else:
