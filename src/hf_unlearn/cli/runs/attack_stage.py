@@ -18,6 +18,13 @@ def attack_flags(run: Any) -> AttackFlags:
     return AttackFlags(suite=run.training.attack)
 
 
+def check_attack(run: Any) -> None:
+    """Raise ValueError where the result of a run is to be attacked and could not be, as far as the flags say."""
+    if run.training.attack != "none":
+        attack_flags(run)
+        run.check_attack()
+
+
 def attacked(run: Any, record: RunRecord, table: str) -> tuple[RunRecord, str]:
     """The record with what attacks on the saved model found, and the table on the screen with theirs.
 

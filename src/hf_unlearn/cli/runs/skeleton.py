@@ -20,10 +20,10 @@ from ...training.trainer import UnlearnTrainer
 from ..attacks.case import Known
 from ..finish import finish, prepare_repo
 from ..parsing import resolved, without_secrets
-from ..plan import Room, lines, outlined, outlook, sketch
+from ..plan import Room, lines, masked, outlined, outlook, sketch
 from ..stages import Stages
 from ..terminal import check_writable
-from .attack_stage import attack_flags, attacked
+from .attack_stage import attacked, check_attack
 from .early import check_arguments, check_flags, check_folders, check_model, has_record
 from .sampling import is_first, say
 
@@ -100,6 +100,11 @@ class Run:
     def draws(self) -> list[str]:
         """How many images are generated and what for, as far as the flags say; a line each."""
         return ["none are generated"]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether weights outside a mask are held."""
+        return masked(self.method)
 
     @property
     def side(self) -> int | None:
@@ -217,9 +222,7 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     run.check()
     check_folders(run.parts)
     check_flags(training, run.lora, run.method)
-    if training.attack != "none":
-        attack_flags(run)
-        run.check_attack()
+    check_attack(run)
     registered_metrics()  # one that does not load is named before anything is drawn or trained
     check_writable(training.output_dir)
     run.begin()
