@@ -255,6 +255,50 @@ def test_an_unconditional_run_is_sampled_as_it_is(call, tmp_path):
     assert code == 2 and "the attack class_embedding cannot be made: the model has no classes" in error
 
 
+@pytest.mark.parametrize("listed", [None, "a cat\na boat\na photo of a rocket\n"])
+def test_the_neighbours_of_a_concept_are_looked_at(call, tmp_path, listed):
+    """Those of a file, or the nearest ones; the page draws both matrices, and no verdict changes."""
+    run, given = painted(tmp_path), ["--neighbours"]
+    if listed is not None:
+        (tmp_path / "near.txt").write_text(listed)
+        given.append(tmp_path / "near.txt")
+    assert call("report", run)[0] == 0
+    code, _, error = call("attack", run, *SHORT, "--attacks", "wordings", *given)
+    assert code == 0, error
+    figures = read_record(run).figures
+    before, after = (figures[model]["neighbours_kept_share"] for model in ("before", "after"))
+    count = 8 if listed is None else 2
+    asked = after.details["asked"]
+    assert asked[0] == PROMPTS[0] and len(asked) == count + 1 and after.samples == 8 * count
+    assert listed is None or asked[1:] == ["a cat", "a boat"]
+    for metric in (before, after):
+        assert len(metric.details["matrix"]) == count + 1
+        assert all(sum(row) == pytest.approx(1.0) for row in metric.details["matrix"])
+        diagonal = [row[i] for i, row in enumerate(metric.details["matrix"])][1:]
+        assert metric.value == pytest.approx(sum(diagonal) / count)
+    page = (run / "report.html").read_text()
+    assert page.count('class="chart map"') == 2 and f"{asked[-1]} {count + 1}</text>" in page
+
+
+def test_the_neighbours_of_a_class_are_looked_at(call, tmp_path):
+    for seed, name in enumerate(("base", "run")):
+        tiny_pipeline(seed).save_pretrained(tmp_path / name)
+    save_vit_and_images(tmp_path)
+    record = generator(forget_accuracy=((1.0, 100), (0.0, 100)))
+    record.base_model, record.command, record.forgotten = BaseModel("base", False), None, "class 1"
+    record.write(tmp_path / "run")
+    words = ["--classifier_model_name_or_path", tmp_path / "vit", "--attacks", "class_null", "--samples", "2"]
+    code, _, error = call("attack", tmp_path / "run", *words, "--neighbours")
+    assert code == 0, error
+    metric = read_record(tmp_path / "run").figures["after"]["neighbours_kept_share"]
+    assert metric.details["asked"][0] == "1" and set(metric.details["asked"]) == {"0", "1", "2", "3"}
+    assert metric.samples == 24 and "vit" in metric.definition
+    (tmp_path / "near.txt").write_text("3\n")
+    assert call("attack", tmp_path / "run", *words, "--neighbours", tmp_path / "near.txt")[0] == 0
+    metric = read_record(tmp_path / "run").figures["after"]["neighbours_kept_share"]
+    assert metric.details["asked"] == ["1", "3"]
+
+
 # ---- what cannot work ------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def run_of_rockets(tmp_path_factory):
@@ -275,6 +319,7 @@ def run_of_rockets(tmp_path_factory):
         (["--original", "UNET"], "has other weights than the model that the run started from"),
         (["--retrained_model", "UNET"], "retrained model 1 is a ClassConditionalDDPMPipeline, the run's model a"),
         (["--clip_model", "nowhere"], "nowhere"),
+        (["--neighbours", "nowhere"], "--neighbours nowhere is not a file"),
         (["--anchor_concept", "a boat"], "--anchor_concept goes with --concept"),
         (["--retain_prompts", "a dog"], "give at least two --retain_prompts"),
         (["--retain_prompts"], "expected at least one argument"),

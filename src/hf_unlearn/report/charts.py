@@ -67,6 +67,25 @@ def bars(shares: Sequence[tuple[str, float | None]], mark: float | None = None) 
     return Markup(f'<svg {box} aria-hidden="true">{"".join(parts)}</svg>')
 
 
+def heat_map(names: Sequence[str], matrix: Sequence[Sequence[float]], name: str) -> Markup:
+    """A square matrix of shares in [0, 1], a row for each name; the columns are the same names, by number."""
+    side, left, top = 20, 150, 18
+    parts = []
+    for i, row in enumerate(matrix):
+        y = top + side * i
+        text = names[i] if len(names[i]) <= 20 else f"{names[i][:19]}…"
+        parts.append(f'<text x="{left - 6}" y="{y + 14}" text-anchor="end">{escape(text)} {i + 1}</text>')
+        parts.append(f'<text x="{left + side * i + side / 2}" y="{top - 5}" text-anchor="middle">{i + 1}</text>')
+        for j, share in enumerate(row):
+            place = f'x="{left + side * j}" y="{y}" width="{side - 1}" height="{side - 1}"'
+            parts.append(f'<rect class="track" {place}/>')
+            parts.append(f'<rect class="after" {place} fill-opacity="{min(max(share, 0.0), 1.0):.2f}"/>')
+    said = "; ".join(f"{names[i]} {100 * row[i]:.0f} %" for i, row in enumerate(matrix))
+    box = f'viewBox="0 0 {left + side * len(names)} {top + side * len(names)}"'
+    drawn = f'<svg class="chart map" {box} role="img" aria-label="{{}}">{{}}</svg>'
+    return Markup(drawn).format(f"{name}: read as asked: {said}", Markup("".join(parts)))
+
+
 def _whole(values: list[float], low: float, high: float) -> list[float]:
     """The ticks inside the data, whole numbers only: steps have no halves."""
     return [v for v in values if low <= v <= high and v == int(v)] or [low]

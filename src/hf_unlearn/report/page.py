@@ -11,9 +11,11 @@ from typing import Any
 
 from .. import __version__
 from ..evaluation.metric import is_attack
+from ..evaluation.neighbours import NAME as NEIGHBOURS
 from ..saliency.layers import by_prefix
 from .badge import COLOURS
-from .charts import bars, line_chart
+from .charts import bars, heat_map, line_chart
+from .forgetting import is_number
 from .made import how_it_was_made
 from .outcome import outcome
 from .record import EnvironmentRecord, HistoryEntry, RunRecord
@@ -55,6 +57,7 @@ def page(record: RunRecord, folder: str | Path) -> str:
         models=[m for m in MODELS if m in record.figures] + [m for m in record.figures if m not in MODELS],
         metrics=metric_rows(record),
         attacks=attack_rows(record),
+        neighbours=neighbour_maps(record),
         made=how_it_was_made(record),
         classes=class_sections(record),
         curves=loss_curves(record),
@@ -84,7 +87,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "definitions": list(dict.fromkeys(metric.definition for metric in found.values())),
                 "samples": " / ".join(f"{n:,}" for n in sorted(counts)),
                 "library": first.library,
-                "details": first.details,
+                "details": {key: value for key, value in first.details.items() if key != "matrix"},
             }
         )
     return rows
@@ -102,6 +105,22 @@ def attack_rows(record: RunRecord) -> list[dict[str, Any]]:
         }
         for read in recoveries(record)
     ]
+
+
+def neighbour_maps(record: RunRecord) -> list[dict[str, Any]]:
+    """{"model", "chart"} of each retention matrix that is one."""
+    found = []
+    for model in ("before", "after"):
+        metric = record.figures.get(model, {}).get(NEIGHBOURS)
+        names, matrix = (
+            (metric.details.get(key) for key in ("asked", "matrix")) if metric is not None else (None, None)
+        )
+        if not isinstance(names, list) or not isinstance(matrix, list):
+            continue
+        rows = [row for row in matrix if isinstance(row, list) and len(row) == len(names) and all(map(is_number, row))]
+        if names and len(rows) == len(matrix) == len(names):
+            found.append({"model": model, "chart": heat_map([str(name) for name in names], rows, model)})
+    return found
 
 
 def class_sections(record: RunRecord) -> dict[str, Any]:

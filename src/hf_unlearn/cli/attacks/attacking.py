@@ -12,6 +12,7 @@ from . import classes, samples
 from .case import Case, Known, family_of_record, load_case
 from .concepts import about_the_reader, concept_trial
 from .flags import AttackFlags
+from .neighbours import audit, named_neighbours
 
 
 def attack_run(
@@ -27,7 +28,7 @@ def attack_run(
     """
     chosen = chosen_attacks(family_of_record(record), flags.suite, flags.attacks)
     case = load_case(record, folder, flags, known)
-    attacks = fitting(case, chosen)
+    attacks, neighbours = fitting(case, chosen), named_neighbours(case)
     if case.family == "text_to_image":
         trial = concept_trial(case, attacks)
         more = about_the_reader(trial)
@@ -40,6 +41,9 @@ def attack_run(
     for metric in found.values():
         metric.details |= more
     figures = {**record.figures, "after": {**record.figures.get("after", {}), **found}}
+    if flags.neighbours is not None:
+        for model, row in audit(case, trial, neighbours).items():
+            figures[model] = {**figures.get(model, {}), **row}
     return judged(record.measured(figures)), case.said
 
 

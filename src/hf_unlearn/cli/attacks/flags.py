@@ -33,6 +33,7 @@ class AttackFlags:
     forget_class: str | None = None
     train_data_dir: str | None = None
     validation_data_dir: str | None = None
+    neighbours: str | None = None  # a file, or "" for those that lie nearest
 
     def __post_init__(self) -> None:
         from ...common.devices import launched_processes  # which imports what is heavy
@@ -52,6 +53,8 @@ class AttackFlags:
             )
         if self.anchor_concept is not None and self.concept is None:
             raise ValueError("--anchor_concept goes with --concept: name both")
+        if self.neighbours and not Path(self.neighbours).is_file():
+            raise ValueError(f"--neighbours {self.neighbours} is not a file: give one with a prompt or a class a line")
         for name in ("images", "train_data_dir", "validation_data_dir"):
             folder = getattr(self, name)
             if folder is not None and not Path(folder).is_dir():

@@ -41,6 +41,13 @@ def attack_command(argv: list[str]) -> None:
     parser.add_argument("--anchor_concept", help="What --concept was to be replaced by.")
     parser.add_argument("--retain_prompts", nargs="+", help="Prompts of what stayed; the default is the run's.")
     parser.add_argument("--forget_class", help="The class to attack, name or number; the default is the run's first.")
+    parser.add_argument(
+        "--neighbours",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="Also say which neighbours moved: the prompts or classes of a .txt file, else those that lie nearest.",
+    )
     parser.add_argument("--train_data_dir", help="Where the training images of a classifier's run are now.")
     parser.add_argument("--validation_data_dir", help="Where its held-out images are now.")
     parser.add_argument("--json", action="store_true", help="Print the outcome and what the attacks found as JSON.")
