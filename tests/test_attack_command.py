@@ -21,9 +21,9 @@ from records import classifier, generator, painter, run_record, share
 
 from hf_unlearn import add_lora, encode_prompts
 from hf_unlearn.attacks import running
+from hf_unlearn.cli.attacks import attacking
 from hf_unlearn.cli.attacks.case import load_case
 from hf_unlearn.cli.attacks.flags import AttackFlags
-from hf_unlearn.cli.runs import attack_stage
 from hf_unlearn.common.weights import model_digest
 from hf_unlearn.evaluation.metric import is_attack
 from hf_unlearn.families import text_to_image_objective
@@ -197,7 +197,7 @@ def test_attack_changes_nothing_of_what_was_trained(call, tmp_path, monkeypatch)
     assert code == 0, error
     found = found_in(tmp_path / "run")
     assert list(found) == ["recovered_wordings"] and found["recovered_wordings"].details["target"] == "a rocket"
-    monkeypatch.setattr(attack_stage, "attack_run", lambda record, *_: (record, ["nothing was attacked"]))
+    monkeypatch.setattr(attacking, "attack_run", lambda record, *_: (record, ["nothing was attacked"]))
     code, text, _ = call(*words, "--attack", "full")
     assert code == 0 and "finished before" in text and "nothing was attacked" in text
     assert "attack: all attacks" in text and "[6/6] attack" in text and "| wordings " in text

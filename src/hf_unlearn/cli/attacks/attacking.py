@@ -9,9 +9,9 @@ from ...report.outcome import judged
 from ...report.record import RunRecord
 from ...report.recovery import ROLES, recoveries, shown_value
 from . import classes, samples
-from .case import Case, Known, family_of_record, load_case
+from .case import Case, family_of_record, load_case
 from .concepts import about_the_reader, concept_trial
-from .flags import AttackFlags
+from .flags import AttackFlags, Known
 from .neighbours import audit, named_neighbours
 
 

@@ -1,7 +1,6 @@
 """A run and its models, ready to be attacked: what its record names is loaded and compared with it."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ...report.record import RunRecord
 from ...saving.adapters import holds_adapter, load_adapter, merged_copy, network_of
 from ..side_by_side import original_of
 from .asked import Asked
-from .flags import AttackFlags
+from .flags import AttackFlags, Known
 
 FAMILIES = {
     "TextToImage": "text_to_image",
@@ -24,23 +23,6 @@ FAMILIES = {
     "DiTPrediction": "dit",
     "Classification": "classifier",
 }  # class of the objective in the record -> name in `families.load`
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What a training command has in hand when it ends, and a record alone cannot give.
-
-    place: folder or Hub id of the original, and its revision; None looks for what the record names.
-    original: the model itself, where the run trained it; retrained: models without the forget data.
-    data: of a classifier, the forget samples and samples that no model was trained on.
-    command: words of the command with whole paths, which the record does not keep.
-    """
-
-    place: tuple[str, str | None] | None = None
-    original: Any = None
-    retrained: Sequence[Any] = ()
-    data: tuple[Any, Any] | None = None
-    command: Sequence[str] | None = None
 
 
 @dataclass(eq=False)

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...common.limits import check_limits
 
 SEEDS, SAMPLES = (0, 1), 36
+UNSEEN = "attacks on a classifier need images that it never saw: set --validation_data_dir"
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,20 @@ class AttackFlags:
             folder = getattr(self, name)
             if folder is not None and not Path(folder).is_dir():
                 raise ValueError(f"--{name} {folder} is not a folder")
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a training command has in hand when it ends, and a record alone cannot give.
+
+    place: folder or Hub id of the original, and its revision; None looks for what the record names.
+    original: the model itself, where the run trained it; retrained: models without the forget data.
+    data: of a classifier, the forget samples and samples that no model was trained on.
+    command: words of the command with whole paths, which the record does not keep.
+    """
+
+    place: tuple[str, str | None] | None = None
+    original: Any = None
+    retrained: Sequence[Any] = ()
+    data: tuple[Any, Any] | None = None
+    command: Sequence[str] | None = None

@@ -17,9 +17,9 @@ from ...report.forgetting import kind_of
 from ...training import recipes
 from ..classifier_flags import held_out_images, processor_of, split_train, train_images
 from .case import Case
+from .flags import UNSEEN
 
 MOST = 2000  # samples of each kind that are looked at
-UNSEEN = "attacks on a classifier need images that it never saw: set --validation_data_dir"
 
 
 def why_unfit(case: Case, attack: Attack) -> str:

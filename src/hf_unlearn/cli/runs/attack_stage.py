@@ -3,7 +3,6 @@
 from typing import Any
 
 from ...report.record import RunRecord
-from ..attacks.attacking import attack_run, attacks_table
 from ..attacks.flags import AttackFlags
 from ..finish import renew
 from .sampling import say
@@ -30,6 +29,8 @@ def attacked(run: Any, record: RunRecord, table: str) -> tuple[RunRecord, str]:
 
     The record is written before, so that an attack that is stopped loses nothing: `hf-unlearn attack` goes on.
     """
+    from ..attacks.attacking import attack_run, attacks_table  # all attacks, which a run without them need not load
+
     folder = run.training.output_dir
     renew(folder, record)
     if hasattr(run.pipeline, "components"):

@@ -22,8 +22,7 @@ from ...families.classifier.load import ProcessedImages, check_same_build, load_
 from ...training import recipes
 from ...training.config import UnlearnConfig
 from ...training.trainer import UnlearnTrainer
-from ..attacks.case import Known
-from ..attacks.samples import UNSEEN
+from ..attacks.flags import UNSEEN, Known
 from ..classifier_flags import held_out_images, processor_of, split_train, train_images
 from ..plan import sketch
 from .skeleton import Run

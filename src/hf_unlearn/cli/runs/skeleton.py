@@ -17,7 +17,7 @@ from ...report.recording import record_run, remeasured
 from ...saving.export import load_saved
 from ...training.config import UnlearnConfig, check_precision
 from ...training.trainer import UnlearnTrainer
-from ..attacks.case import Known
+from ..attacks.flags import Known
 from ..finish import finish, prepare_repo
 from ..parsing import resolved, without_secrets
 from ..plan import Room, lines, masked, outlined, outlook, sketch
