@@ -48,7 +48,7 @@ def test_a_record_reads_back(trainer, tmp_path):
     assert record.data["forget"].samples == len(trainer.forget_dataset)
     text = (tmp_path / RECORD_FILE).read_text()
     assert str(tmp_path) not in text  # folder names only
-    base = {"name": tmp_path.name, "revision": None, "on_hub": False, "licence": {}}
+    base = {"name": tmp_path.name, "revision": None, "on_hub": False, "licence": {}, "weights": None}
     assert json.loads(text)["base_model"] == base
     assert record.history[0].forgotten == "5 samples" and record.loads_with == ["ClassConditionalDDPMPipeline"]
 
