@@ -237,7 +237,7 @@ class SFRon(Method):
         return objective.unseen_levels(forget) if self.forget_loss == "unseen" else None
 
     def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
-        if not self.use_mask:
+        if self.use_mask is False:
             return None
         options = (self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
         both = fisher(objective, forget, True, *options), fisher(objective, retain, False, *options)
