@@ -131,7 +131,7 @@ def class_trial_of(case: Case, attacks: Sequence[Attack]) -> Trial:
         kept,
         case.retrained[0] if case.retrained else None,
         sampling,
-        case.flags.samples,
+        case.flags.drawn,
         name,
         {number: text for number, text in labels.items() if text not in (str(number), f"LABEL_{number}")},
     )

@@ -109,7 +109,7 @@ def concept_trial(case: Case, attacks: Sequence[Attack]) -> Trial:
         images,
         captions,
         reader_of=read_by_clip if clip is not None else None,
-        samples=case.flags.samples,
+        samples=case.flags.drawn,
     )
     if not case.retrained:
         return trial

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...common.limits import check_limits
 
-SEEDS, SAMPLES = (0, 1), 36
+SEEDS = (0, 1)
 UNSEEN = "attacks on a classifier need images that it never saw: set --validation_data_dir"
 
 
@@ -22,7 +22,7 @@ class AttackFlags:
     suite: str = "quick"
     attacks: Sequence[str] | None = None
     seeds: Sequence[int] = SEEDS
-    samples: int = SAMPLES
+    samples: int | None = None  # from each seed; as many as the suite takes
     images: str | None = None
     original: str | None = None
     retrained_model: Sequence[str] = ()
@@ -36,6 +36,13 @@ class AttackFlags:
     train_data_dir: str | None = None
     validation_data_dir: str | None = None
     neighbours: str | None = None  # a file, or "" for those that lie nearest
+
+    @property
+    def drawn(self) -> int:
+        """Images from each seed."""
+        from ...attacks import SAMPLES  # which imports all attacks
+
+        return SAMPLES["full" if self.suite == "full" else "quick"] if self.samples is None else self.samples
 
     def __post_init__(self) -> None:
         from ...common.devices import launched_processes  # which imports what is heavy

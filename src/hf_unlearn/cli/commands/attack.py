@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from ..attacks.flags import SAMPLES, SEEDS, AttackFlags
+from ..attacks.flags import SEEDS, AttackFlags
 from ..terminal import CommandParser, check_writable
 
 
@@ -25,7 +25,7 @@ def attack_command(argv: list[str]) -> None:
     parser.add_argument("--attacks", nargs="+", metavar="NAME", help="These attacks alone, such as soft_prefix.")
     parser.add_argument("--images", help="Folder of pictures of it; without them the original draws some.")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="At least two; the default is 0 1.")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"Images from each seed; default {SAMPLES}.")
+    parser.add_argument("--samples", type=int, help="Images from each seed; default 15 of quick, 36 of full.")
     parser.add_argument("--original", help="Folder or Hub id of the original; the default is what the run recorded.")
     parser.add_argument(
         "--retrained_model",
