@@ -14,35 +14,8 @@ from ..families import Objective
 from ..saliency.fisher import fisher
 from ..saliency.masks import Masks, ratio_masks
 from .base import Above, Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
-
-# What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
-REFERENCE = {
-    "strength": "rate",
-    "forget_loss": "ascent",
-    "retain_loss": "data",
-    "forget_alpha": 10.0,
-    "retain_steps": 1,
-    "alpha_on": "loss",
-    "bound": "none",
-    "loss_floor": 0.0,
-    "timestep_normalise": False,
-    "forget_optim": "shared",
-    "mask_mode": "gradient",
-    "fisher": "batch",
-}
-# The algorithm as written, with a merge that merges.
-PAPER = {
-    "strength": "rate",
-    "forget_loss": "ascent",
-    "retain_loss": "data",
-    "forget_alpha": 1.0,
-    "retain_steps": 1,
-    "bound": "none",
-    "loss_floor": 0.0,
-    "timestep_normalise": False,
-    "forget_optim": "shared",
-    "slow_rate": 0.5,
-}
+from .look_ahead import inner_gradient, shift_of_length
+from .sfron_presets import PAPER, REFERENCE
 
 
 @dataclass(frozen=True)
@@ -73,6 +46,14 @@ class SFRon(Method):
     `retain_loss="data"`: L_retain is the training loss, as in the paper. `"match"`: the distance to what the
     original model predicts for the same retain sample, which holds the retained outputs where they were (the
     constraint that the paper's derivation starts from) and adds none of the noise of the data's own loss.
+
+    `resist_relearning` w looks ahead through a step that teaches the forget samples again, as meta-unlearning (arXiv
+    2410.12777) and ResAlign (arXiv 2507.16302) do, with the end of L_forget in place of their ascent without one:
+
+        (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - c g,   g = ∇ distance(θ, original) on forget samples
+
+    with c so that the step has the root mean square `relearning_length` over the trained weights, and g a constant.
+    The original's predictions are what its own pictures of the forgotten teach on average.
     """
 
     name: ClassVar[str] = "sfron"
@@ -111,6 +92,10 @@ class SFRon(Method):
     bound_margin: float | None = flag(
         None, "The bound is this many times that loss; by default 1 for another label and 2 for its own."
     )
+    resist_relearning: float = flag(
+        0.0, "Weight w of forgetting also where a step that relearns the forget samples leads; 0 leaves it out."
+    )
+    relearning_length: float = flag(1e-3, "Root mean square of that step over the trained weights.")
     forget_max_norm: float = flag(1.0, "Clip the forget gradient to this norm; 0 does not clip.")
     forget_optim: Literal["separate", "shared"] = flag(
         "separate", "Give the forget steps an Adam of their own, or the one of the retain steps."
@@ -140,6 +125,8 @@ class SFRon(Method):
             adaptive_exponent="[0, inf)",
             loss_floor="[0, inf)",
             bound_margin="(0, inf)",
+            resist_relearning="[0, inf)",
+            relearning_length="(0, inf)",
             forget_max_norm="[0, inf)",
             forget_learning_rate="[0, inf)",
             mask_threshold="[0, inf)",
@@ -211,7 +198,8 @@ class SFRon(Method):
 
     @property
     def batch_gradients(self) -> float:
-        return 1 + self.retain_steps
+        ahead = 2 if self.resist_relearning else 0  # the step to where it looks, and the loss there
+        return 1 + ahead + self.retain_steps
 
     @property
     def optimizer(self) -> OptimizerSpec:
@@ -231,7 +219,7 @@ class SFRon(Method):
 
     @property
     def needs_original(self) -> bool:
-        return self.retain_loss == "match" or self.needs_unseen
+        return self.retain_loss == "match" or self.needs_unseen or self.resist_relearning > 0
 
     def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Any:
         return objective.unseen_levels(forget) if self.forget_loss == "unseen" else None
@@ -244,8 +232,7 @@ class SFRon(Method):
         return ratio_masks(*both, gamma=self.mask_threshold)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
-        losses = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}
-        (loss, above), norm = losses[self.forget_loss](step, batch.forget), self.forget_max_norm or None
+        (loss, above), norm = self._forget(step, batch.forget), self.forget_max_norm or None
         if self.finds_strength:
             step.fast_step(loss, forget=True, max_norm=norm, above=above)
         else:
@@ -266,9 +253,24 @@ class SFRon(Method):
         options: dict[str, Any] = {"as_unseen": True} if self.forget_loss == "unseen" and target is not None else {}
         return step.losses(retain, target=target, **options).mean()
 
-    def _matched(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+    def _forget(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+        """(the forget loss, how far it lies above its end): both are means with what a step of relearning leaves."""
+        losses = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}[self.forget_loss]
+        weight = self.resist_relearning
+        if not weight:
+            return losses(step, forget, None)
+        original = step.original(forget)
+        _, gradient = inner_gradient(step, lambda: step.losses(forget, target=original).mean())
+        here = losses(step, forget, None)
+        ahead = losses(step, forget, shift_of_length(gradient, self.relearning_length))
+        loss, *above = (
+            (a + weight * b) / (1 + weight) for a, b in zip((here[0], *(here[1] or ())), (ahead[0], *(ahead[1] or ())))
+        )
+        return loss, (above[0], above[1], above[2]) if above else None
+
+    def _matched(self, step: Step, forget: Samples, shift: list[Tensor] | None) -> tuple[Tensor, Above | None]:
         """The distance to the anchor; where the strength is found, in units of the original's at the timestep."""
-        losses = step.losses(forget, target=step.anchor(forget))
+        losses = step.losses(forget, target=step.anchor(forget), shift=shift)
         if not self.finds_strength:
             return losses.mean(), None
         gap = step.baseline(forget).gap
@@ -278,14 +280,14 @@ class SFRon(Method):
         relative = (losses / gap.clamp(min=1e-12)).mean()
         return relative, (relative.detach(), torch.ones_like(relative), gap.mean())
 
-    def _unseen(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+    def _unseen(self, step: Step, forget: Samples, shift: list[Tensor] | None) -> tuple[Tensor, Above | None]:
         target, original = step.unseen(forget)
-        loss = step.losses(forget, target=target, as_unseen=True).mean()
+        loss = step.losses(forget, target=target, shift=shift, as_unseen=True).mean()
         return loss, (loss.detach(), original.mean(), original.mean())
 
-    def _ascent(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+    def _ascent(self, step: Step, forget: Samples, shift: list[Tensor] | None) -> tuple[Tensor, Above | None]:
         """-Σ_i w_i l_i; samples at the bound are left alone."""
-        losses = step.losses(forget)
+        losses = step.losses(forget, shift=shift)
         baseline = step.baseline(forget) if self.needs_baseline else None
         options: dict[str, Any] = {"floor": self.loss_floor}
         if baseline is not None and self.timestep_normalise:
