@@ -2,8 +2,9 @@
 
     θ' = θ - α ∇L_in(θ),   min L_out(θ')
 
-The gradient of L_out(θ') is (I - α H_in) ∇L_out(θ'), with H_in the Hessian of L_in at θ. `exact` differentiates through
-∇L_in; to first order it is a constant, and H_in is left out. Whose step is inside, and the sign outside, is the method's.
+The gradient of L_out(θ') is (I - α H_in) ∇L_out(θ'), with H_in the Hessian of L_in at θ. `exact` differentiates
+through ∇L_in; to first order it is a constant, and H_in is left out. Whose step is inside, and the sign outside, is
+the method's.
 """
 
 from collections.abc import Callable
@@ -37,12 +38,14 @@ def inner_gradient(step: Step, loss: Callable[[], Tensor], exact: bool = False) 
     return known, gradient
 
 
-def shift_of_length(gradient: list[Tensor], rms: float) -> list[Tensor]:
-    """The step along `gradient` whose root mean square over all weights is `rms`; none along a gradient of 0."""
-    norm = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradient]).norm()
-    count = sum(g.numel() for g in gradient)
-    factor = rms * count**0.5 / norm.clamp(min=torch.finfo(torch.float32).tiny)
-    return [(factor * g).to(g.dtype) for g in gradient]
+def adam_shift(gradient: list[Tensor], rate: float) -> list[Tensor]:
+    """The first step of Adam along `gradient`, as what is taken off the weights: rate g / (|g| + eps).
+
+    Its eps is a hundredth of the gradient's root mean square over all weights: smaller gradients are mostly rounding.
+    """
+    squares = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradient]).square().sum()
+    eps = 0.01 * (squares / sum(g.numel() for g in gradient)).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    return [(rate * g / (g.abs() + eps)).to(g.dtype) for g in gradient]
 
 
 class _Known(torch.autograd.Function):

@@ -14,7 +14,7 @@ from ..families import Objective
 from ..saliency.fisher import fisher
 from ..saliency.masks import Masks, ratio_masks
 from .base import Above, Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
-from .look_ahead import inner_gradient, shift_of_length
+from .look_ahead import adam_shift, inner_gradient
 from .sfron_presets import PAPER, REFERENCE
 
 
@@ -50,10 +50,9 @@ class SFRon(Method):
     `resist_relearning` w looks ahead through a step that teaches the forget samples again, as meta-unlearning (arXiv
     2410.12777) and ResAlign (arXiv 2507.16302) do, with the end of L_forget in place of their ascent without one:
 
-        (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - c g,   g = ∇ distance(θ, original) on forget samples
+        (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - τ g / (|g| + eps),   g = ∇L_data(θ) on forget samples
 
-    with c so that the step has the root mean square `relearning_length` over the trained weights, and g a constant.
-    The original's predictions are what its own pictures of the forgotten teach on average.
+    The step is the first one of Adam, as relearning takes it, over all trained weights, and it is a constant.
     """
 
     name: ClassVar[str] = "sfron"
@@ -95,7 +94,7 @@ class SFRon(Method):
     resist_relearning: float = flag(
         0.0, "Weight w of forgetting also where a step that relearns the forget samples leads; 0 leaves it out."
     )
-    relearning_length: float = flag(1e-3, "Root mean square of that step over the trained weights.")
+    relearning_rate: float = flag(3e-4, "Learning rate of that step, which is as the first one of Adam.")
     forget_max_norm: float = flag(1.0, "Clip the forget gradient to this norm; 0 does not clip.")
     forget_optim: Literal["separate", "shared"] = flag(
         "separate", "Give the forget steps an Adam of their own, or the one of the retain steps."
@@ -126,7 +125,7 @@ class SFRon(Method):
             loss_floor="[0, inf)",
             bound_margin="(0, inf)",
             resist_relearning="[0, inf)",
-            relearning_length="(0, inf)",
+            relearning_rate="(0, inf)",
             forget_max_norm="[0, inf)",
             forget_learning_rate="[0, inf)",
             mask_threshold="[0, inf)",
@@ -219,7 +218,7 @@ class SFRon(Method):
 
     @property
     def needs_original(self) -> bool:
-        return self.retain_loss == "match" or self.needs_unseen or self.resist_relearning > 0
+        return self.retain_loss == "match" or self.needs_unseen
 
     def begin(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Any:
         return objective.unseen_levels(forget) if self.forget_loss == "unseen" else None
@@ -259,14 +258,13 @@ class SFRon(Method):
         weight = self.resist_relearning
         if not weight:
             return losses(step, forget, None)
-        original = step.original(forget)
-        _, gradient = inner_gradient(step, lambda: step.losses(forget, target=original).mean())
-        here = losses(step, forget, None)
-        ahead = losses(step, forget, shift_of_length(gradient, self.relearning_length))
-        loss, *above = (
-            (a + weight * b) / (1 + weight) for a, b in zip((here[0], *(here[1] or ())), (ahead[0], *(ahead[1] or ())))
-        )
-        return loss, (above[0], above[1], above[2]) if above else None
+        _, gradient = inner_gradient(step, lambda: step.losses(forget).mean())
+        here, above = losses(step, forget, None)
+        ahead, there = losses(step, forget, adam_shift(gradient, self.relearning_rate))
+        if above is not None and there is not None and __import__("os").environ.get("LA") == "B":
+            print("m", float(above[0]), "mFT", float(there[0]), flush=True)
+            above = ((above[0] + weight * there[0].clamp(max=there[1])) / (1 + weight), above[1], above[2])
+        return (here + weight * ahead) / (1 + weight), above
 
     def _matched(self, step: Step, forget: Samples, shift: list[Tensor] | None) -> tuple[Tensor, Above | None]:
         """The distance to the anchor; where the strength is found, in units of the original's at the timestep."""
