@@ -30,8 +30,9 @@ def run(folder, images, method, resume=None, objective=None, **values):
         SFRon(),
         SFRon(forget_optim="shared", slow_rate=0.5, slow_form="lookahead", **ASCENT),
         SFRon(slow_form="ema", slow_rate=0.3),
+        SFRon(resist_relearning=0.5),
     ],
-    ids=["separate", "shared-lookahead", "ema"],
+    ids=["separate", "shared-lookahead", "ema", "resists"],
 )
 def test_resumed_equals_straight(tmp_path, images, method, workers):
     """Four batches an epoch: step 3 is in the middle of one, step 7 in the second."""
@@ -76,6 +77,16 @@ def test_update_and_gradient_masks_differ(tmp_path, images):
         weights(run(tmp_path, images, SFRon(mask_mode=m, forget_optim="shared"))) for m in ("update", "gradient")
     ]
     assert not same(*values)
+
+
+def test_without_resistance_to_relearning_nothing_looks_ahead(tmp_path, images, monkeypatch):
+    """The same bytes whatever the look-ahead's rate, and no loss at other weights; with it, other bytes."""
+    usual = run(tmp_path / "a", images, SFRon())
+    resisting = run(tmp_path / "b", images, SFRon(resist_relearning=0.5))
+    monkeypatch.setattr("hf_unlearn.methods.sfron.inner_gradient", None)
+    off = run(tmp_path / "c", images, SFRon(resist_relearning=0.0, relearning_rate=0.1))
+    assert same(weights(usual), weights(off)) and not same(weights(usual), weights(resisting))
+    assert [trainer.step.method.batch_gradients for trainer in (off, resisting)] == [3, 5]
 
 
 def test_beta_one_is_no_wrapper(tmp_path, images):
@@ -164,6 +175,7 @@ def test_two_processes_equal_one(tmp_path):
     Step 3 of 4 is in the middle of the stream's second round: each process goes on with its own part.
     """
     methods = ["sfron", "ascent", "found", "found_ascent", "neg_grad_plus", "munba", "evaluated", "streamed"]
+    methods[:0] = ["found_resists", "lur", "lur_first_order"]
     for processes in (1, 2):
         finished(tmp_path / str(processes), methods, processes, "--save_steps", 3)
     start = tiny_pipeline().unet.state_dict()

@@ -3,12 +3,14 @@
 import copy
 import math
 from statistics import geometric_mean, mean
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import config, random_images, tiny_pipeline, tiny_unet, tiny_vit
 from diffusers import DDIMScheduler, DDPMPipeline
+from torch.func import functional_call
 
 from hf_unlearn import Classification, NoisePrediction, SFRon, UnlearnTrainer, split_by_index, split_by_label
 from hf_unlearn.data.images import ArrayDataset
@@ -145,9 +147,21 @@ def held(pipeline, original):
     return loss
 
 
-def test_matching_a_denoiser(tmp_path):
+def relearned(pipeline, batch, rate):
+    """The pipeline after Adam's first step on the batch's own loss, whose eps is a hundredth of the gradient's rms."""
+    ahead = copy.deepcopy(pipeline.unet)
+    loss = distance(predict(SimpleNamespace(unet=ahead, scheduler=pipeline.scheduler), batch), batch["noise"]).mean()
+    gradient = torch.autograd.grad(loss, list(ahead.parameters()))
+    eps = 0.01 * torch.cat([g.flatten() for g in gradient]).square().mean().sqrt()
+    return {n: -rate * g / (g.abs() + eps) for (n, _), g in zip(ahead.named_parameters(), gradient)}
+
+
+@pytest.mark.parametrize("resist", [0.0, 0.5])
+def test_matching_a_denoiser(tmp_path, resist):
+    """With `resist_relearning` also where a step of relearning leads; how far the forget loss is stays as it was."""
     sets = split_by_label(random_images(), 1)
-    trainer = trained(tmp_path, tiny_pipeline(), sets, SFRon())
+    method = SFRon(resist_relearning=resist, relearning_rate=0.01)
+    trainer = trained(tmp_path, tiny_pipeline(), sets, method)
     hand, original, anchor = tiny_pipeline(), tiny_pipeline(), trainer.objective.anchors[1]
     gap = trainer.reference.baseline_losses[2]
 
@@ -156,7 +170,15 @@ def test_matching_a_denoiser(tmp_path):
             target = predict(hand, batch, torch.full_like(batch["labels"], anchor))
         unit = gap[batch["timesteps"] // 100]
         loss = (distance(predict(hand, batch, batch["labels"]), target) / unit).mean()
-        return loss, loss.item(), 1.0, unit.mean()
+        if not resist:
+            return loss, loss.item(), 1.0, unit.mean()
+        step = relearned(hand, batch, 0.01)
+        weights = {n: p + step[n].detach() for n, p in hand.unet.named_parameters()}
+        noisy = hand.scheduler.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
+        given = {"sample": noisy, "timestep": batch["timesteps"], "class_labels": batch["labels"]}
+        there = (distance(functional_call(hand.unet, weights, kwargs=given).sample, target) / unit).mean()
+        assert abs(there.item() / loss.item() - 1) > 1e-3
+        return (loss + resist * there) / (1 + resist), loss.item(), 1.0, unit.mean()
 
     control = by_hand(trainer, hand.unet, masks_of(NoisePrediction(hand), sets), forget, held(hand, original))
     agree(trainer, hand.unet, original.unet, control)

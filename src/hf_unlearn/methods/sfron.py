@@ -211,6 +211,10 @@ class SFRon(Method):
         )
 
     @property
+    def reads_whole_weights(self) -> bool:
+        return self.resist_relearning > 0
+
+    @property
     def needs_baseline(self) -> bool:
         if self.forget_loss == "match":
             return self.finds_strength
