@@ -1,6 +1,7 @@
 """SFR-on: a masked forget step on adaptively weighted losses, fast retain steps, merge into slow weights."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +16,10 @@ from ..saliency.fisher import fisher
 from ..saliency.masks import Masks, ratio_masks
 from .base import Above, Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
 from .look_ahead import adam_shift, inner_gradient
-from .sfron_presets import PAPER, REFERENCE
+from .sfron_settings import LIMITS, PAPER, REFERENCE
+
+Forget = tuple[Tensor, Above | None]  # the forget loss, and how far it lies above its end
+Shift = list[Tensor] | None  # what is taken off the weights first
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class SFRon(Method):
 
         (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - τ g / (|g| + eps),   g = ∇L_data(θ) on forget samples
 
-    The step is the first one of Adam, as relearning takes it, over all trained weights, and it is a constant.
+    The step is Adam's first one over all trained weights, and a constant.
     """
 
     name: ClassVar[str] = "sfron"
@@ -117,22 +121,7 @@ class SFRon(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_limits(
-            self,
-            retain_steps="[1, inf)",
-            forget_alpha="[0, inf)",
-            adaptive_exponent="[0, inf)",
-            loss_floor="[0, inf)",
-            bound_margin="(0, inf)",
-            resist_relearning="[0, inf)",
-            relearning_rate="(0, inf)",
-            forget_max_norm="[0, inf)",
-            forget_learning_rate="[0, inf)",
-            mask_threshold="[0, inf)",
-            fisher_samples="[0, inf)",
-            fisher_batch_size="[1, inf)",
-            slow_rate="(0, 1]",
-        )
+        check_limits(self, **LIMITS)
 
     @classmethod
     def from_preset(cls, preset: str = "stable", **overrides: Any) -> "SFRon":
@@ -197,8 +186,7 @@ class SFRon(Method):
 
     @property
     def batch_gradients(self) -> float:
-        ahead = 2 if self.resist_relearning else 0  # the step to where it looks, and the loss there
-        return 1 + ahead + self.retain_steps
+        return 1 + self.retain_steps + 2 * (self.resist_relearning > 0)  # two: to look ahead, and the loss there
 
     @property
     def optimizer(self) -> OptimizerSpec:
@@ -256,49 +244,58 @@ class SFRon(Method):
         options: dict[str, Any] = {"as_unseen": True} if self.forget_loss == "unseen" and target is not None else {}
         return step.losses(retain, target=target, **options).mean()
 
-    def _forget(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
-        """(the forget loss, how far it lies above its end): both are means with what a step of relearning leaves."""
-        losses = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}[self.forget_loss]
-        weight = self.resist_relearning
-        if not weight:
-            return losses(step, forget, None)
+    def _forget(self, step: Step, forget: Samples) -> Forget:
+        """The forget loss; both numbers are means with those ahead, where the distance is the original's at most."""
+        at = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}[self.forget_loss](step, forget)
+        if not (weight := self.resist_relearning):
+            return at(None)
         _, gradient = inner_gradient(step, lambda: step.losses(forget).mean())
-        here, above = losses(step, forget, None)
-        ahead, there = losses(step, forget, adam_shift(gradient, self.relearning_rate))
-        if above is not None and there is not None and __import__("os").environ.get("LA") == "B":
-            print("m", float(above[0]), "mFT", float(there[0]), flush=True)
-            above = ((above[0] + weight * there[0].clamp(max=there[1])) / (1 + weight), above[1], above[2])
+        (here, above), (ahead, there) = at(None), at(adam_shift(gradient, self.relearning_rate))
+        if above is not None and there is not None:
+            above = ((above[0] + weight * torch.minimum(there[0], there[1])) / (1 + weight), *above[1:])
         return (here + weight * ahead) / (1 + weight), above
 
-    def _matched(self, step: Step, forget: Samples, shift: list[Tensor] | None) -> tuple[Tensor, Above | None]:
+    def _matched(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
         """The distance to the anchor; where the strength is found, in units of the original's at the timestep."""
-        losses = step.losses(forget, target=step.anchor(forget), shift=shift)
-        if not self.finds_strength:
-            return losses.mean(), None
-        gap = step.baseline(forget).gap
-        if gap is None:  # a classifier, whose anchor is a label
-            whole = step.baseline(forget).other.mean()
-            return losses.mean(), (losses.detach().mean(), whole, whole)
-        relative = (losses / gap.clamp(min=1e-12)).mean()
-        return relative, (relative.detach(), torch.ones_like(relative), gap.mean())
+        anchor = step.anchor(forget)
 
-    def _unseen(self, step: Step, forget: Samples, shift: list[Tensor] | None) -> tuple[Tensor, Above | None]:
+        def at(shift: Shift) -> Forget:
+            losses = step.losses(forget, target=anchor, shift=shift)
+            if not self.finds_strength:
+                return losses.mean(), None
+            gap = step.baseline(forget).gap
+            if gap is None:  # a classifier, whose anchor is a label
+                whole = step.baseline(forget).other.mean()
+                return losses.mean(), (losses.detach().mean(), whole, whole)
+            loss = (losses / gap.clamp(min=1e-12)).mean()
+            return loss, (loss.detach(), torch.ones_like(loss), gap.mean())
+
+        return at
+
+    def _unseen(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
         target, original = step.unseen(forget)
-        loss = step.losses(forget, target=target, shift=shift, as_unseen=True).mean()
-        return loss, (loss.detach(), original.mean(), original.mean())
 
-    def _ascent(self, step: Step, forget: Samples, shift: list[Tensor] | None) -> tuple[Tensor, Above | None]:
+        def at(shift: Shift) -> Forget:
+            loss = step.losses(forget, target=target, shift=shift, as_unseen=True).mean()
+            return loss, (loss.detach(), original.mean(), original.mean())
+
+        return at
+
+    def _ascent(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
         """-Σ_i w_i l_i; samples at the bound are left alone."""
-        losses = step.losses(forget, shift=shift)
-        baseline = step.baseline(forget) if self.needs_baseline else None
-        options: dict[str, Any] = {"floor": self.loss_floor}
-        if baseline is not None and self.timestep_normalise:
-            options["scale"] = baseline.own
-        if baseline is None or self.bound == "none":
-            return -adaptive_mean(losses, self.adaptive_exponent, **options), None
-        assert self.bound_margin is not None
-        end = self.bound_margin * getattr(baseline, self.bound)
-        options["active"] = losses.detach() < end
-        weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()
-        left, whole = (weights * (end - level).clamp(min=0) for level in (losses.detach(), baseline.own))
-        return -(weights * losses).sum(), (left.sum(), whole.sum(), (end - baseline.own).clamp(min=0).mean())
+
+        def at(shift: Shift) -> Forget:
+            losses, options = step.losses(forget, shift=shift), dict[str, Any](floor=self.loss_floor)
+            baseline = step.baseline(forget) if self.needs_baseline else None
+            if baseline is not None and self.timestep_normalise:
+                options["scale"] = baseline.own
+            if baseline is None or self.bound == "none":
+                return -adaptive_mean(losses, self.adaptive_exponent, **options), None
+            assert self.bound_margin is not None
+            end = self.bound_margin * getattr(baseline, self.bound)
+            options["active"] = losses.detach() < end
+            weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()
+            left, whole = (weights * (end - level).clamp(min=0) for level in (losses.detach(), baseline.own))
+            return -(weights * losses).sum(), (left.sum(), whole.sum(), (end - baseline.own).clamp(min=0).mean())
+
+        return at

@@ -1,4 +1,4 @@
-"""The settings of SFR-on that its paper and its released code state."""
+"""The limits of SFR-on's numbers, and the settings that its paper and its released code state."""
 
 from typing import Any
 
@@ -29,4 +29,19 @@ PAPER: dict[str, Any] = {
     "timestep_normalise": False,
     "forget_optim": "shared",
     "slow_rate": 0.5,
+}
+LIMITS = {
+    "retain_steps": "[1, inf)",
+    "forget_alpha": "[0, inf)",
+    "adaptive_exponent": "[0, inf)",
+    "loss_floor": "[0, inf)",
+    "bound_margin": "(0, inf)",
+    "resist_relearning": "[0, inf)",
+    "relearning_rate": "(0, inf)",
+    "forget_max_norm": "[0, inf)",
+    "forget_learning_rate": "[0, inf)",
+    "mask_threshold": "[0, inf)",
+    "fisher_samples": "[0, inf)",
+    "fisher_batch_size": "[1, inf)",
+    "slow_rate": "(0, 1]",
 }
