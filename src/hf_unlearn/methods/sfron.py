@@ -56,7 +56,7 @@ class SFRon(Method):
 
         (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - τ g / (|g| + eps),   g = ∇L_data(θ) on forget samples
 
-    The step is Adam's first one over all trained weights, and a constant.
+    The step is Adam's first one, and a constant. It did not make relearning slower: docs/emoji.md has the table.
     """
 
     name: ClassVar[str] = "sfron"
@@ -96,7 +96,7 @@ class SFRon(Method):
         None, "The bound is this many times that loss; by default 1 for another label and 2 for its own."
     )
     resist_relearning: float = flag(
-        0.0, "Weight w of forgetting also where a step that relearns the forget samples leads; 0 leaves it out."
+        0.0, "Weight w of forgetting also where a step of relearning leads; 0 is off, for no gain was seen."
     )
     relearning_rate: float = flag(3e-4, "Learning rate of that step, which is as the first one of Adam.")
     forget_max_norm: float = flag(1.0, "Clip the forget gradient to this norm; 0 does not clip.")
@@ -136,8 +136,7 @@ class SFRon(Method):
             raise ValueError("bound='other' needs a model with labels: set bound='own' or 'none'")
         if self.forget_loss == "unseen" and not objective.labels_are_targets:
             raise ValueError("forget_loss='unseen' is for classifiers: leave it out")
-        auto_bound: Literal["other", "own"] = "other" if objective.conditional else "own"
-        bound = auto_bound if self.bound == "auto" else self.bound
+        bound = ("other" if objective.conditional else "own") if self.bound == "auto" else self.bound
         ends = bound != "none" if self.forget_loss == "ascent" else self.forget_loss != "auto" or objective.ends
         strength: Literal["auto", "rate"] = "auto" if self.finds_strength and ends else "rate"
         forget_loss = objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss
