@@ -1,6 +1,6 @@
 """Attack the digits DDPM after forgetting a digit, beside the original and the model retrained without it.
 
-    python benchmarks/attack_digits.py                        # digit 3, SFR-on as shipped, 2 seeds, a few minutes
+    python benchmarks/attack_digits.py                        # digit 3, SFR-on as shipped, a few minutes
     python benchmarks/attack_digits.py --digit 7 --variants "no rate" stable --samples 100 --seeds 0 1 2
 
 The class-embedding attack learns an embedding for the digit with the network frozen; relearning fine-tunes all weights
@@ -12,6 +12,7 @@ Variants are those of ddpm_forget.py. Every result is kept in --output and not c
 import argparse
 import os
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from ddpm_forget import VARIANTS, unlearn
 LIMIT = 100  # steps of relearning
 
 
-def unlearned(variant: str, digit: int, folder: Path) -> tuple[Any, str]:
-    """The pipeline after unlearning with seed 0, and how long that took in words; run once."""
+def unlearned(variant: str, digit: int, seed: int, folder: Path) -> tuple[Any, str]:
+    """The pipeline after unlearning, and how long that took in words; run once."""
     from hf_unlearn import load_ddpm_pipeline
 
-    path = folder / f"{variant.replace(' ', '_').replace(',', '')}_{digit}"
+    path = folder / f"{variant.replace(' ', '_').replace(',', '')}_{digit}_{seed}"
     if not (path / "model_index.json").exists():
-        pipeline, seconds = unlearn(variant, digit, 0)
+        pipeline, seconds = unlearn(variant, digit, seed)
         pipeline.save_pretrained(path)
         (path / "seconds.txt").write_text(f"{seconds:.0f} s")
     return load_ddpm_pipeline(str(path)), (path / "seconds.txt").read_text()
@@ -51,7 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=["no rate"], choices=list(VARIANTS))
     parser.add_argument("--digit", type=int, default=3)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--unlearning_seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of the attacks")
     parser.add_argument("--samples", type=int, default=100, help="of each seed")
     parser.add_argument("--output", type=Path, default=Path("attack-digits"))
     options = parser.parse_args()
@@ -66,8 +68,9 @@ def main() -> None:
     digit, data = options.digit, digits()
     original, retrained = load_ddpm_pipeline(str(DIGITS_DDPM)), retrained_digits_ddpm(digit)
     rows: dict[str, list[str]] = {}
-    for variant in options.variants:
-        pipeline, taken = unlearned(variant, digit, options.output)
+    for variant, seed in product(options.variants, options.unlearning_seeds):
+        pipeline, taken = unlearned(variant, digit, seed, options.output)
+        title = f"{variant}, seed {seed}"
         trial = class_trial(
             pipeline,
             original,
@@ -81,10 +84,10 @@ def main() -> None:
         )
         start = time.perf_counter()
         metrics = list(run_attacks(attacks, trial, options.output / "attacks", options.seeds).values())
-        print(f"{variant}: unlearnt in {taken}, attacked in {time.perf_counter() - start:.0f} s")
-        kept = f"{variant}, asked for the {trial.positive.target.asked[0]}"
+        print(f"{title}: unlearnt in {taken}, attacked in {time.perf_counter() - start:.0f} s")
+        kept = f"{title}, asked for the {trial.positive.target.asked[0]}"
         names = {"ceiling": "original", "negative": f"retrained without the {digit}", "positive": kept}
-        for role, name in {**names, "unlearned": variant}.items():
+        for role, name in {**names, "unlearned": title}.items():
             found = [{"value": m.value, **m.details} if role == "unlearned" else m.details[role] for m in metrics]
             rows[name] = [*map(share, found[:3]), steps(found[3])]
     titles = ["model", "null class %", "guidance, samplers %", "class embedding %", "relearning steps"]

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--forget", choices=["style", "object"], default="object", help=f"{STYLE[1]} or {THING[1]}")
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
-    parser.add_argument("--samples_per_prompt", type=int, default=3)
+    parser.add_argument("--samples_per_prompt", type=int, default=12)
     options = parser.parse_args()
     from hf_unlearn.cli.finish import finish
     from hf_unlearn.evaluation.emoji import EMOJI_SD
@@ -59,7 +59,7 @@ def main() -> None:
     model, target, count = str(EMOJI_SD), STYLE if options.forget == "style" else THING, options.samples_per_prompt
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     figures, grids = {}, {}
-    pipeline, trainer, _ = trained(model, "sfron", *target, 0, None, options.output_dir)
+    pipeline, trainer, _ = trained(model, "sfron, no rate", *target, 0, None, options.output_dir)
     trainer.save_model()
     for name, drawn in (("before", load_text_to_image_pipeline(model)), ("after", pipeline)):
         found, pictures = judged(drawn, model, options.data_dir, *target, count)

@@ -91,6 +91,9 @@ def test_the_shipped_models_need_no_flag(call, command, tmp_path):
     lines = plan_of(text)
     assert code == 0 and "(100%)" in lines[0] and "without a learning rate" in lines[1], error
     assert lines[-1].endswith("fits") and not os.listdir(tmp_path)
+    for flags, held in (([], False), (["--use_mask", "true"], True), (["--learning_rate", "1e-4"], True)):
+        _, text, _ = call(command, "--forget_class", "3", "--dry_run", "--output_dir", tmp_path, *flags)
+        assert ("those in the mask" in text) == (held or command != "classify")
 
 
 def test_a_model_of_the_hub_is_not_asked_for(call):
@@ -127,6 +130,7 @@ def test_a_network_that_does_not_run_without_weights_is_said():
         method=SFRon(),
         lora=LoraFlags(),
         side=None,
+        has_masks=True,
         objective=None,
         training=SimpleNamespace(offload=False, train_batch_size=2, mask_path=None),
     )

@@ -26,6 +26,7 @@ CASES = {
         *("completion", "noise_probe", "soft_prefix", "discrete", "ring_a_bell", "tina"),
         *("merge_back", "quantised", "weight_noise", "benign_relapse"),
     ],
+    "dit_attack": ["embedding", "null", "relearning"],
 }
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -42,6 +43,7 @@ DEFAULT = [
     "sd:sfron",
     "sd:uce",
     "attack:soft_prefix",
+    "dit_attack:embedding",
 ]
 
 

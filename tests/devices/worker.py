@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,11 +28,15 @@ torch.elsewhere.device_count = lambda: 1
 
 from accelerate.state import PartialState  # noqa: E402
 from attack_cases import subject  # noqa: E402
+from class_cases import dit_subject  # noqa: E402
 from conftest import config, tiny_sd  # noqa: E402
 from families import family_case  # noqa: E402
 
 from hf_unlearn import METHODS, SFRon, UnlearnConfig, UnlearnTrainer  # noqa: E402
 from hf_unlearn.attacks.benign_relapse import BenignRelapse  # noqa: E402
+from hf_unlearn.attacks.class_embedding import ClassEmbedding  # noqa: E402
+from hf_unlearn.attacks.class_null import ClassNull  # noqa: E402
+from hf_unlearn.attacks.class_relearning import ClassRelearning  # noqa: E402
 from hf_unlearn.attacks.completion import Completion  # noqa: E402
 from hf_unlearn.attacks.discrete import DiscretePrefix  # noqa: E402
 from hf_unlearn.attacks.merge_back import MergeBack  # noqa: E402
@@ -56,6 +61,11 @@ ATTACKS = {
     "quantised": Quantised(),
     "weight_noise": WeightNoise(),
     "benign_relapse": BenignRelapse(steps=2),
+}
+CLASS_ATTACKS = {
+    "embedding": ClassEmbedding(pictures=4, steps=2),
+    "null": ClassNull(),
+    "relearning": ClassRelearning(pictures=4, every=1, max_steps=1),
 }
 # name: method, options of the config
 VARIANTS = {
@@ -171,6 +181,20 @@ def run_attack(name: str) -> None:
         ATTACKS[name].attack(own, 0)
 
 
+def run_class_attack(name: str) -> None:
+    """An attack on a DiT that is on the device, and not on a copy of it: fake tensors of a scheduler have none."""
+    own = dit_subject()
+    own = replace(own, target=replace(own.target, reader=OnTheHost()))
+    FakeTensor.numpy, FakeTensor.tolist = as_numpy, lambda tensor: numpy.ones(tensor.shape, int).tolist()
+    arguments()
+    with elsewhere(), patch("hf_unlearn.attacks.classes.frozen_copy", lambda pipeline: pipeline):
+        for part in own.model.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.to(DEVICE)
+        assert own.model.device == DEVICE
+        CLASS_ATTACKS[name].attack(own, 0)
+
+
 class OnTheHost:
     """A reader of images on the host."""
 
@@ -184,6 +208,8 @@ class OnTheHost:
 def run(family: str, name: str) -> None:
     if family == "attack":
         return run_attack(name)
+    if family == "dit_attack":
+        return run_class_attack(name)
     left_behind = family == "left_behind"
     objective, forget, retain = family_case("unet" if left_behind else family)
     if left_behind:

@@ -64,21 +64,28 @@ def masked(method: Method) -> bool:
 
 
 def need(
-    network: nn.Module, method: Method, lora: Any, training: Any, device: str, side: int | None = None
+    network: nn.Module,
+    method: Method,
+    lora: Any,
+    training: Any,
+    device: str,
+    side: int | None = None,
+    has_masks: bool = True,
 ) -> Memory | None:
     """What training a sketched network takes, with the adapter of the flags if there is one; None for an edit.
 
     Args:
         network: on the meta device; it gets the adapter.
         side: height and width of what the network sees; None for its own.
+        has_masks: whether weights outside a mask are held.
 
     Raises:
         Exception: whatever a network raises that cannot be run on the meta device.
     """
     if not method.trains:
         return None
-    mode = "masked" if masked(method) else "full"
-    fishers = isinstance(method, SFRon) and masked(method) and not training.mask_path
+    mode = "masked" if has_masks else "full"
+    fishers = isinstance(method, SFRon) and has_masks and not training.mask_path
     if lora.use_lora:
         share, mode = lora.rank_budget if lora.lora_select == "saliency" else 1.0, "lora"
         adapted(network, lora.rank, share, "xattn" if lora.lora_select == "xattn" else "all")
@@ -113,7 +120,7 @@ def outlook(network: nn.Module | str, run: Any, room: Room) -> Outlook:
     if run.objective is not None and not run.objective.adaptable:
         return Outlook(room, weights, _count(network, trained=True), why_not="not estimated for a text encoder")
     try:
-        needed = need(network, run.method, run.lora, run.training, room.device, run.side)
+        needed = need(network, run.method, run.lora, run.training, room.device, run.side, run.has_masks)
     except Exception as error:  # on the meta device a network of others may do what it likes
         why = f"not estimated, since this network does not run without weights ({type(error).__name__})"
     return Outlook(room, weights, _count(network, trained=True), needed, why)
@@ -148,7 +155,7 @@ def _trained(run: Any, found: Outlook) -> str:
         on = {"saliency": "chosen layers", "all": "all layers", "xattn": "the cross attention"}[run.lora.lora_select]
         least = "at most " if run.lora.lora_select == "saliency" else ""
         return f"{name} trains an adapter of {least}{found.trained:,} weights on {on}, beside {found.weights:,}"
-    held = "; its forget steps move those in the mask" if masked(run.method) else ""
+    held = "; its forget steps move those in the mask" if run.has_masks else ""
     return f"{name} trains {found.trained:,} of {found.weights:,} weights ({found.trained / found.weights:.0%}){held}"
 
 

@@ -1,22 +1,14 @@
 """LUR: forget from where a retain step would lead, so that the two gradients learn to agree."""
 
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor, nn
 
 from ..common.limits import check_limits
 from ..data.protocols import SizedDataset
 from ..families import Objective
-from ..saliency.fisher import forget_gradient
-from ..saliency.masks import top_masks
 from .base import Batch, Losses, Method, RetainData, Step, flag
 from .look_ahead import inner_gradient
-
-REINIT_BATCH = 32  # forget samples whose gradient chooses what starts anew
-LAYERS = (nn.Linear, nn.modules.conv._ConvNd)  # what has weights to draw; normalisation layers and tables have not
+from .reinitialise import late_weights, start_anew
 
 
 @dataclass(frozen=True)
@@ -73,48 +65,16 @@ class LUR(Method):
         share = (0.03 if weights else 0.0) if self.reinit_share is None else self.reinit_share
         ready = replace(self, reinit_share=share)
         if share:
-            ready.late_weights(objective.network)
+            late_weights(objective.network, self.reinit_layers, self.reinit_last)  # or it says what is wrong
         return ready
-
-    def late_weights(self, network: nn.Module) -> dict[str, nn.Parameter]:
-        """The trained weights and biases, by name, of the linear and convolution layers that count as late.
-
-        Raises:
-            ValueError: there is none.
-        """
-        layers = [(name, module) for name, module in network.named_modules() if isinstance(module, LAYERS)]
-        first = [name.strip() for name in self.reinit_layers.split(",") if name.strip()]
-        if first:
-            late = [pair for pair in layers if any(f"{pair[0]}.".startswith(f"{name}.") for name in first)]
-        else:
-            late = layers[len(layers) - ceil(self.reinit_last * len(layers)) :]
-        found = {f"{at}.{n}": p for at, layer in late for n, p in layer.named_parameters(recurse=False)}
-        found = {name: p for name, p in found.items() if p.requires_grad}
-        if not found:
-            text = ", ".join(name for name, _ in layers[-3:])
-            raise ValueError(f"reinit_layers={self.reinit_layers!r} names no trained layer: the last ones are {text}")
-        return found
 
     def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
         if not self.reinit_share:
             return
-        gradient, _ = forget_gradient(objective, forget, max_samples=REINIT_BATCH, batch_size=REINIT_BATCH, seed=seed)
-        late = self.late_weights(objective.network)
-        chosen = top_masks({n: gradient[n] * p.detach().abs() for n, p in late.items()}, self.reinit_share)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, p in late.items():
-                p.copy_(torch.where(chosen[name], _anew(p, generator), p))
+        late = late_weights(objective.network, self.reinit_layers, self.reinit_last)
+        start_anew(objective, forget, late, self.reinit_share, seed)
 
     def loss(self, step: Step, batch: Batch) -> Losses:
         retain, gradient = inner_gradient(step, lambda: step.losses(batch.retain[0]).mean(), self.form == "exact")
         forget = step.losses(batch.forget, shift=[self.look_ahead * g for g in gradient]).mean()
         return Losses(forget=forget, retain=retain, total=self.retain_weight * retain - self.forget_weight * forget)
-
-
-def _anew(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    """Fresh values in the shape of a weight, or of a bias. They do not depend on the device."""
-    fresh = torch.zeros(parameter.shape)
-    if parameter.dim() > 1:
-        nn.init.kaiming_uniform_(fresh, a=5**0.5, generator=generator)
-    return fresh.to(parameter)

@@ -56,18 +56,16 @@ def step_along(optimizer: Optimizer, length: Callable[[float, float, float, int]
         length: κ of (<g, d>, norm of d, norm of the weights, their number), with g the present gradient. Over all
             shards.
     """
-    rows, moved, count = [], [], 0
+    rows, moved = [], []
     for weights, gradient, d in directions(optimizer):
         slope = torch.dot(gradient.flatten().float(), d.flatten().float())
-        rows.append(torch.stack([slope, _squares(d), _squares(weights)]))
-        count += d.numel()
+        rows.append(torch.stack([slope, _squares(d), _squares(weights), slope.new_full((), d.numel())]))
         gradient.copy_(d)
         moved.append((weights, gradient))
     if not rows:
         return
     every = [p for group in optimizer.param_groups for p in group["params"]]
-    own = torch.stack(rows).double().sum(0)
-    slope, across, whole, number = sum_of_shards(torch.cat([own, own.new_tensor([count])]), every).tolist()
+    slope, across, whole, number = sum_of_shards(torch.stack(rows).double().sum(0), every).tolist()
     kappa = length(slope, math.sqrt(across), math.sqrt(whole), int(number))
     for weights, direction in moved:
         weights.add_(direction, alpha=-kappa)
@@ -89,9 +87,9 @@ def conflict(forget: Optimizer | None, retain: Optimizer) -> dict[str, float]:
     Returns:
         The two numbers; nothing before both have taken a step.
     """
-    sums = torch.zeros(5, dtype=torch.float64)  # m_f m_r, m_f², m_r², m_f d, d²
     if forget is None:
         return {}
+    rows = []  # m_f m_r, m_f², m_r², m_f d, d²
     every = [p for group in forget.param_groups for p in group["params"]]
     eps = {id(p): group["eps"] for group in forget.param_groups for p in group["params"]}
     for p in every:
@@ -102,8 +100,10 @@ def conflict(forget: Optimizer | None, retain: Optimizer) -> dict[str, float]:
             m, other = m.flatten().float(), other.flatten().float()
             d = m / (v.flatten().float().sqrt() + eps[id(p)])  # bias corrections change its length alone, all but eps
             products = ((m, other), (m, m), (other, other), (m, d), (d, d))
-            sums += torch.stack([torch.dot(a, b) for a, b in products]).double().cpu()
-    across, f, r, along, size = sum_of_shards(sums.to(every[0].device), every).tolist()
+            rows.append(torch.stack([torch.dot(a, b) for a, b in products]))
+    if not rows:
+        return {}
+    across, f, r, along, size = sum_of_shards(torch.stack(rows).double().sum(0), every).tolist()
     if not (f > 0 and r > 0 and size > 0):
         return {}
     aligned = min(along / math.sqrt(f * size), 1.0)

@@ -66,6 +66,13 @@ class ClassifierRun(Run):
     def hub_revision(self) -> str | None:
         return self.others.get("hub_revision")
 
+    @property
+    def has_masks(self) -> bool:
+        found = self.method.finds_strength and self.config().find_strength
+        said = getattr(self.method, "use_mask", True) is not None or getattr(self.method, "forget_loss", "") != "auto"
+        known = self.base_model is None or self.data.forget_class or self.data.validation_data_dir
+        return super().has_masks and not (found and known and not said)  # as if never seen, which has none
+
     def outlined(self) -> nn.Module | str:
         if self.base_model is not None:
             return super().outlined()

@@ -19,7 +19,7 @@ from ...training.config import UnlearnConfig, check_precision
 from ...training.trainer import UnlearnTrainer
 from ..finish import finish, prepare_repo
 from ..parsing import resolved, without_secrets
-from ..plan import Room, lines, outlined, outlook, sketch
+from ..plan import Room, lines, masked, outlined, outlook, sketch
 from ..stages import AGAIN, Stages
 from ..terminal import check_writable
 from .early import check_arguments, check_flags, check_model
@@ -96,6 +96,11 @@ class Run:
     def draws(self) -> list[str]:
         """How many images are generated and what for, as far as the flags say; a line each."""
         return ["none are generated"]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether weights outside a mask are held."""
+        return masked(self.method)
 
     @property
     def side(self) -> int | None:
