@@ -101,6 +101,9 @@ def by_hand(trainer, network, masks, forget, retain):
         with torch.no_grad():
             for p, d in zip(weights, direction):
                 p -= kappa * d
+        if trainer.step.method.equal_steps:  # retain steps as long as the forget step
+            kappa *= lengths[0] / math.sqrt(sum(p.numel() for p in weights))
+        control.rate = kappa
         for group in retain_adam.param_groups:
             group["lr"] = kappa
         for _ in range(2):
@@ -121,7 +124,7 @@ def agree(trainer, network, start, control):
     strength = trainer.step.strength
     assert strength.gain == pytest.approx(control.gain, rel=1e-4) and strength.gain != 1.0
     assert strength.drift == pytest.approx(control.drift, rel=1e-3) and control.drift > 0
-    assert strength.rate == pytest.approx(control.lengths[-1] / 2, rel=1e-4)
+    assert strength.rate == pytest.approx(control.rate, rel=1e-4)
 
 
 def predict(pipeline, batch, labels=None):
