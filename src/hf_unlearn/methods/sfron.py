@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.limits import check_limits
-from ..common.losses import adaptive_mean, adaptive_weights, world_size
+from ..common.losses import adaptive_mean, adaptive_weights, global_sum, world_size
 from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import fisher
@@ -55,7 +55,6 @@ class SFRon(Method):
     2410.12777) and ResAlign (arXiv 2507.16302) do, with the end of L_forget in place of their ascent without one:
 
         (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - τ g / (|g| + eps),   g = ∇L_data(θ) on forget samples
-
     The step is Adam's first one, and a constant. It did not make relearning slower: docs/emoji.md has the table.
     """
 
@@ -251,7 +250,8 @@ class SFRon(Method):
         _, gradient = inner_gradient(step, lambda: step.losses(forget).mean())
         (here, above), (ahead, there) = at(None), at(adam_shift(gradient, self.relearning_rate))
         if above is not None and there is not None:
-            above = ((above[0] + weight * torch.minimum(there[0], there[1])) / (1 + weight), *above[1:])
+            most = torch.minimum(*map(global_sum, there[:2])) / world_size()  # of the global batch
+            above = ((above[0] + weight * most) / (1 + weight), *above[1:])
         return (here + weight * ahead) / (1 + weight), above
 
     def _matched(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
