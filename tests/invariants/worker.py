@@ -28,7 +28,7 @@ METHODS = {
     "diverges": NegGradPlus(),
     "streamed": SFRon(use_mask=False, retain_steps=1),
     "found": SFRon(),  # without a learning rate
-    "found_resists": SFRon(resist_relearning=0.5),
+    "found_resists": SFRon(resist_relearning=0.5, relearning_rate=1e-4),  # a longer step adds rounding
     "lur": LUR(),
     "lur_first_order": LUR(form="first_order"),
     "found_ascent": SFRon(forget_loss="ascent", slow_rate=0.5),
