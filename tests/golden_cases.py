@@ -24,7 +24,7 @@ VARIANTS = {
     "ascent": (lambda: SFRon(forget_loss="ascent", retain_loss="data"), {}),
     "slow": (lambda: SFRon(slow_rate=0.5, mask_mode="gradient"), {}),
     "ema": (lambda: SFRon(slow_form="ema", slow_rate=0.5, forget_optim="shared"), {}),
-    "lur_exact": (lambda: METHODS["lur"](form="exact", reinit_share=0.1), {}),
+    "lur_first_order": (lambda: METHODS["lur"](form="first_order", reinit_share=0.0), {}),
     "evaluated": (lambda: SFRon(), {"eval_strategy": "steps", "eval_steps": 1}),
     "lora": (lambda: SFRon(), {}),
 }

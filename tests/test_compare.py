@@ -244,6 +244,7 @@ def test_every_space_holds_the_default(row, share):
     values |= (
         {"forget_loss": "ascent", "bound_margin": 1.0} if row.startswith("sfron:s") else {}
     )  # what `auto` decides
+    values |= {"reinit_share": 0.03} if row == "lur" else {}  # what it decides for a classifier
     assert inside(values, space), (values, space)
     if row == "ssd":
         assert space["selection"][1] * share < 1

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import config, environment, same, tiny_pipeline, weights
+from families import family_case
 from safetensors.torch import load_file
 
 from hf_unlearn import FineTune, NegGradPlus, SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.saliency.masks import Masks
+from hf_unlearn.saliency.ranks import add_lora, choose_lora
 
 ASCENT = dict(forget_loss="ascent", retain_steps=2)
 
@@ -30,8 +32,9 @@ def run(folder, images, method, resume=None, objective=None, **values):
         SFRon(),
         SFRon(forget_optim="shared", slow_rate=0.5, slow_form="lookahead", **ASCENT),
         SFRon(slow_form="ema", slow_rate=0.3),
+        SFRon(resist_relearning=0.5),
     ],
-    ids=["separate", "shared-lookahead", "ema"],
+    ids=["separate", "shared-lookahead", "ema", "resists"],
 )
 def test_resumed_equals_straight(tmp_path, images, method, workers):
     """Four batches an epoch: step 3 is in the middle of one, step 7 in the second."""
@@ -76,6 +79,47 @@ def test_update_and_gradient_masks_differ(tmp_path, images):
         weights(run(tmp_path, images, SFRon(mask_mode=m, forget_optim="shared"))) for m in ("update", "gradient")
     ]
     assert not same(*values)
+
+
+def test_without_resistance_to_relearning_nothing_looks_ahead(tmp_path, images, monkeypatch):
+    """The same bytes whatever the look-ahead's rate, and no loss at other weights; with it, other bytes."""
+    usual = run(tmp_path / "a", images, SFRon())
+    resisting = run(tmp_path / "b", images, SFRon(resist_relearning=0.5))
+    monkeypatch.setattr("hf_unlearn.methods.sfron.inner_gradient", None)
+    off = run(tmp_path / "c", images, SFRon(resist_relearning=0.0, relearning_rate=0.1))
+    assert same(weights(usual), weights(off)) and not same(weights(usual), weights(resisting))
+    assert [trainer.step.method.batch_gradients for trainer in (off, resisting)] == [3, 5]
+
+
+@pytest.mark.parametrize("rate", [None, 1e-3], ids=["found", "rate"])
+@pytest.mark.parametrize(
+    ("family", "options", "lora"),
+    [
+        ("unet", {"forget_loss": "match"}, False),
+        ("unet", {"forget_loss": "ascent"}, False),
+        ("vit", {"forget_loss": "unseen"}, False),
+        ("sd", {}, True),
+    ],
+    ids=["match", "ascent", "unseen", "lora"],
+)
+def test_every_forget_loss_looks_ahead(tmp_path, family, options, lora, rate):
+    """Masked-out weights stay, and the steps are others than without; an adapter's are the only ones that move."""
+    found = []
+    for resist in (0.0, 1.0):
+        objective, *sets = family_case(family)
+        if lora:
+            add_lora(objective, choose_lora(objective, *sets, rank=2))
+        method = SFRon(resist_relearning=resist, use_mask=True, **options)
+        args = config(tmp_path, max_steps=3, learning_rate=rate, verify_mask_steps=1)
+        trainer = UnlearnTrainer(objective, args, method, *sets)
+        frozen = {n: p.clone() for n, p in objective.network.named_parameters() if not p.requires_grad}
+        trainer.train()
+        assert (trainer.step.strength is not None) == (rate is None)
+        assert lora or (trainer.verify_mask() == 0 and trainer.masks.density < 1)
+        now = dict(objective.network.named_parameters())
+        assert all(torch.equal(now[n], p) for n, p in frozen.items()) and bool(frozen) == lora
+        found.append(torch.cat([p.detach().flatten() for p in now.values() if p.requires_grad]))
+    assert all(f.isfinite().all() for f in found) and not torch.equal(*found)
 
 
 def test_beta_one_is_no_wrapper(tmp_path, images):
@@ -164,6 +208,7 @@ def test_two_processes_equal_one(tmp_path):
     Step 3 of 4 is in the middle of the stream's second round: each process goes on with its own part.
     """
     methods = ["sfron", "ascent", "found", "found_ascent", "neg_grad_plus", "munba", "evaluated", "streamed"]
+    methods[:0] = ["found_resists", "lur", "lur_first_order"]
     for processes in (1, 2):
         finished(tmp_path / str(processes), methods, processes, "--save_steps", 3)
     start = tiny_pipeline().unet.state_dict()

@@ -12,7 +12,7 @@ import torch
 from conftest import config, tiny_pipeline
 from safetensors.torch import save_file
 
-from hf_unlearn import MUNBa, NegGradPlus, NoisePrediction, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
+from hf_unlearn import LUR, MUNBa, NegGradPlus, NoisePrediction, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
 from hf_unlearn.cli import parsing as cli
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.saliency.fisher import fisher
@@ -28,6 +28,9 @@ METHODS = {
     "diverges": NegGradPlus(),
     "streamed": SFRon(use_mask=False, retain_steps=1),
     "found": SFRon(),  # without a learning rate
+    "found_resists": SFRon(resist_relearning=0.5, relearning_rate=1e-4),  # a longer step adds rounding
+    "lur": LUR(),
+    "lur_first_order": LUR(form="first_order"),
     "found_ascent": SFRon(forget_loss="ascent", slow_rate=0.5),
 }
 

@@ -5,16 +5,25 @@ import math
 
 import pytest
 import torch
-from conftest import config, tiny_vit
+from conftest import config, tiny_pipeline, tiny_vit
 from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from hf_unlearn import METHODS, Classification, UnlearnTrainer, split_by_index, split_by_label
+from hf_unlearn import (
+    METHODS,
+    Classification,
+    NoisePrediction,
+    UnlearnTrainer,
+    split_by_index,
+    split_by_label,
+)
+from hf_unlearn.common.losses import spread
 from hf_unlearn.data.pairs import collate
 from hf_unlearn.evaluation.classification import accuracy, predictions
 from hf_unlearn.methods import Batch
 from hf_unlearn.saliency.fisher import fisher
+from hf_unlearn.saliency.ranks import add_lora, choose_lora
 from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
 LR, STEPS, EPS = 1e-3, 4, 1e-4
@@ -115,7 +124,7 @@ def boundary_shrink(model, start, trainer, f, r, t):
     return ce(model, f, nearest)
 
 
-def lur(model, start, trainer, f, r, t, form="first_order"):
+def lur(model, start, trainer, f, r, t, form="exact"):
     names, weights = zip(*model.named_parameters())
     exact = form == "exact"
     retain = ce(model, r)
@@ -132,6 +141,22 @@ def munba(model, start, trainer, f, r, t):
     share = [1 / (x.norm() * (1 + F.cosine_similarity(*g, dim=0)).sqrt()) for x in g]
     assert (share[0] * g[0] + share[1] * g[1]).norm().item() == pytest.approx(2**0.5, rel=1e-5)
     return share[0] * losses[0] + share[1] * losses[1]
+
+
+def begun_anew(model, forget, seed, share=0.03, late=0.5):
+    """The SNIP re-initialisation in the last half of the linear and convolution layers, in place."""
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    late = [p for m in layers[int(len(layers) * (1 - late)) :] for p in (m.weight, m.bias)]
+    training = model.training
+    gradient = torch.autograd.grad(ce(model.eval(), collate(list(forget))), late)
+    model.train(training)
+    scores = [(g * p).abs().detach() for g, p in zip(gradient, late)]
+    flat = torch.cat([x.flatten() for x in scores]).sort(descending=True).values
+    generator = torch.Generator().manual_seed(seed)
+    for p, score in zip(late, scores):
+        bound = p[0].numel() ** -0.5 if p.dim() > 1 else 0.0  # sqrt(6 / ((1 + a²) fan_in)) with a² = 5
+        fresh = torch.empty(p.shape).uniform_(-bound, bound, generator=generator) if bound else torch.zeros(p.shape)
+        p.data = torch.where(score >= flat[round(share * len(flat)) - 1], fresh, p.data)
 
 
 HAND = {
@@ -157,8 +182,10 @@ def test_one_step_methods(tmp_path, parts, name):
     """A new method without an entry in HAND fails here."""
     options = {"epsilon": 0.3} if name == "boundary_shrink" else {}
     trainer = unlearn(tmp_path, parts, METHODS[name](**options))
-    model, start = tiny_vit().train(), tiny_vit().eval()
+    model, start = tiny_vit(attention="eager" if name == "lur" else "sdpa").train(), tiny_vit().eval()
     masks = None
+    if name == "lur":
+        begun_anew(model, parts[0], seed=42)
     if name == "salun":
         samples = [parts[0][i] for i in range(len(parts[0]))]
         batch = {k: torch.stack([torch.as_tensor(s[k]) for s in samples]) for k in samples[0]}
@@ -173,15 +200,17 @@ def test_one_step_methods(tmp_path, parts, name):
 
 
 def test_lur_exact_differs_from_first_order_and_is_its_stated_gradient(tmp_path, parts):
-    trainer = unlearn(tmp_path, parts, METHODS["lur"](form="exact"))
+    forms = ("exact", "first_order")
+    trainer, variant = (unlearn(tmp_path, parts, METHODS["lur"](form=form, reinit_share=0.0)) for form in forms)
     results = []
-    for form in ("exact", "first_order"):
+    for form in forms:
         model = tiny_vit(attention="eager").train()
         adam = torch.optim.AdamW(model.parameters(), lr=LR, eps=EPS, weight_decay=0.0)
         for t, batch in enumerate(trainer.seen):
             step(adam, lur(model, None, trainer, batch["forget"], batch["retain"][0], t, form))
         results.append(model)
     agree(trainer, results[0])
+    agree(variant, results[1])
     ours, other = trainer.objective.network.state_dict(), results[1].state_dict()
     assert max((ours[n] - other[n]).abs().max().item() for n in ours) > 1e-6
 
@@ -381,7 +410,7 @@ def test_lur_makes_the_two_gradients_agree_more_than_neg_grad_plus_does(tmp_path
     start, data = young_resnet
     parts = split_by_label(data, 3) if forget == "class" else split_by_index(data, range(0, len(data), 10))
     means = {}
-    for name, options in (("lur", {"look_ahead": 0.1, "form": "exact"}), ("neg_grad_plus", {})):
+    for name, options in (("lur", {"look_ahead": 0.1, "reinit_share": 0.0}), ("neg_grad_plus", {})):
         model = copy.deepcopy(start)
         cosines = Cosines(model, parts)
         values = dict(max_steps=12, learning_rate=1e-4, per_device_train_batch_size=64)
@@ -391,25 +420,69 @@ def test_lur_makes_the_two_gradients_agree_more_than_neg_grad_plus_does(tmp_path
     assert means["lur"] > means["neg_grad_plus"] + 0.01
 
 
-def test_lur_can_start_anew_where_it_matters_for_the_forget_data(tmp_path, parts):
-    """The largest |g w| by hand: those weights are a fresh network's, all others stay."""
+@pytest.mark.parametrize(("options", "late"), [({}, 0.5), ({"reinit_last": 0.2, "reinit_share": 0.1}, 0.2)])
+def test_lur_starts_anew_where_it_matters_for_the_forget_data(tmp_path, parts, options, late):
+    objective, hand, start = Classification(tiny_vit()), tiny_vit(), dict(tiny_vit().named_parameters())
+    METHODS["lur"](**options).resolved(objective).edit(objective, *parts, seed=4)
+    begun_anew(hand, parts[0], 4, options.get("reinit_share", 0.03), late)
+    changed, count = 0, 0
+    for (name, ours), theirs in zip(objective.network.named_parameters(), hand.parameters()):
+        assert torch.equal(ours, theirs), name
+        changed += int((ours != start[name]).sum())
+        count += ours.numel()
+        assert "layernorm" not in name or torch.equal(ours, start[name])
+    assert 0 < changed < options.get("reinit_share", 0.03) * count
+
+
+def test_lur_reads_one_batch_of_a_larger_set(images):
+    """32 of 40 samples, evenly spread; all of them would choose other weights."""
+    longer = torch.utils.data.ConcatDataset([images, images])
+    objective, hand, other = Classification(tiny_vit()), tiny_vit(), tiny_vit()
+    METHODS["lur"]().resolved(objective).edit(objective, longer, images, seed=0)
+    begun_anew(hand, [longer[i] for i in spread(40, 32)], 0)
+    begun_anew(other, longer, 0)
+    assert all(p.equal(q) for p, q in zip(objective.network.parameters(), hand.parameters()))
+    assert not all(p.equal(q) for p, q in zip(objective.network.parameters(), other.parameters()))
+
+
+def test_lur_starts_anew_in_the_layers_that_are_named(parts):
     objective = Classification(tiny_vit())
-    method = METHODS["lur"](reinit_share=0.05)
-    method.edit(objective, *parts, seed=4)
-    start, fresh = tiny_vit().eval(), dict(Classification(tiny_vit()).fresh_network(4).named_parameters())
-    batch = collate(list(parts[0]))
-    gradient = torch.autograd.grad(ce(start, batch), list(start.parameters()))
-    scores = {n: (g * p).abs() for (n, p), g in zip(start.named_parameters(), gradient)}
-    flat = torch.cat([s.flatten() for s in scores.values()])
-    threshold = flat.sort(descending=True).values[round(0.05 * len(flat)) - 1]
-    changed = 0
-    for name, p in objective.network.named_parameters():
-        before, anew = dict(start.named_parameters())[name], (scores[name] >= threshold * (1 + 1e-4))
-        assert torch.equal(p[anew], fresh[name][anew])
-        same = scores[name] < threshold * (1 - 1e-4)
-        assert torch.equal(p[same], before[same])
-        changed += int(anew.sum())
-    assert changed >= 0.04 * len(flat)
+    METHODS["lur"](reinit_share=0.2, reinit_layers="classifier, nowhere").resolved(objective).edit(
+        objective, *parts, 0
+    )
+    moved = {n for (n, p), q in zip(objective.network.named_parameters(), tiny_vit().parameters()) if not p.equal(q)}
+    assert moved and moved <= {"classifier.weight", "classifier.bias"}
+    with pytest.raises(
+        ValueError, match="reinit_layers='nowhere' names no trained layer: the last ones are .*classif"
+    ):
+        METHODS["lur"](reinit_layers="nowhere").resolved(objective)
+
+
+def test_lur_starts_nothing_anew_where_it_was_not_published(parts):
+    """Denoisers and adapters keep their weights unless they are asked not to."""
+    assert METHODS["lur"]().resolved(Classification(tiny_vit())).reinit_share == 0.03
+    assert METHODS["lur"]().resolved(NoisePrediction(tiny_pipeline())).reinit_share == 0.0
+    adapted = Classification(tiny_vit())
+    add_lora(adapted, choose_lora(adapted, *parts, rank=2))
+    assert METHODS["lur"]().resolved(adapted).reinit_share == 0.0
+    with pytest.raises(ValueError, match="an adapter's weights begin anew as it is: set reinit_share=0"):
+        METHODS["lur"](reinit_share=0.1).resolved(adapted)
+
+
+def test_the_first_order_form_takes_two_batch_gradients(tmp_path, parts, monkeypatch):
+    """The retain gradient that it has looked ahead with is that of the step: no loss is differentiated twice."""
+    real, passed = Classification.forward, []
+
+    def forward(self, *args, **given):
+        losses = real(self, *args, **given)
+        if losses.requires_grad:
+            losses.register_hook(lambda gradient: passed.append(1))
+        return losses
+
+    monkeypatch.setattr(Classification, "forward", forward)
+    unlearn(tmp_path, parts, METHODS["lur"](form="first_order", reinit_share=0.0))
+    assert len(passed) == 2 * STEPS
+    assert METHODS["lur"](form="first_order").batch_gradients == 2 and METHODS["lur"]().batch_gradients == 3
 
 
 @pytest.mark.parametrize("opposed", [False, True])

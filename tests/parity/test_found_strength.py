@@ -3,12 +3,14 @@
 import copy
 import math
 from statistics import geometric_mean, mean
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import config, random_images, tiny_pipeline, tiny_unet, tiny_vit
 from diffusers import DDIMScheduler, DDPMPipeline
+from torch.func import functional_call
 
 from hf_unlearn import Classification, NoisePrediction, SFRon, UnlearnTrainer, split_by_index, split_by_label
 from hf_unlearn.data.images import ArrayDataset
@@ -99,6 +101,9 @@ def by_hand(trainer, network, masks, forget, retain):
         with torch.no_grad():
             for p, d in zip(weights, direction):
                 p -= kappa * d
+        if trainer.step.method.equal_steps:  # retain steps as long as the forget step
+            kappa *= lengths[0] / math.sqrt(sum(p.numel() for p in weights))
+        control.rate = kappa
         for group in retain_adam.param_groups:
             group["lr"] = kappa
         for _ in range(2):
@@ -119,7 +124,7 @@ def agree(trainer, network, start, control):
     strength = trainer.step.strength
     assert strength.gain == pytest.approx(control.gain, rel=1e-4) and strength.gain != 1.0
     assert strength.drift == pytest.approx(control.drift, rel=1e-3) and control.drift > 0
-    assert strength.rate == pytest.approx(control.lengths[-1] / 2, rel=1e-4)
+    assert strength.rate == pytest.approx(control.rate, rel=1e-4)
 
 
 def predict(pipeline, batch, labels=None):
@@ -145,9 +150,22 @@ def held(pipeline, original):
     return loss
 
 
-def test_matching_a_denoiser(tmp_path):
+def relearned(pipeline, batch, rate):
+    """The pipeline after Adam's first step on the batch's own loss, whose eps is a hundredth of the gradient's rms."""
+    ahead = copy.deepcopy(pipeline.unet)
+    loss = distance(predict(SimpleNamespace(unet=ahead, scheduler=pipeline.scheduler), batch), batch["noise"]).mean()
+    gradient = torch.autograd.grad(loss, list(ahead.parameters()))
+    eps = 0.01 * torch.cat([g.flatten() for g in gradient]).square().mean().sqrt()
+    return {n: -rate * g / (g.abs() + eps) for (n, _), g in zip(ahead.named_parameters(), gradient)}
+
+
+@pytest.mark.parametrize("resist", [0.0, 0.5])
+def test_matching_a_denoiser(tmp_path, resist):
+    """With `resist_relearning` also where a step of relearning leads: the distance counts both, the latter at most as
+    the original's."""
     sets = split_by_label(random_images(), 1)
-    trainer = trained(tmp_path, tiny_pipeline(), sets, SFRon())
+    method = SFRon(resist_relearning=resist, relearning_rate=5e-4)
+    trainer = trained(tmp_path, tiny_pipeline(), sets, method)
     hand, original, anchor = tiny_pipeline(), tiny_pipeline(), trainer.objective.anchors[1]
     gap = trainer.reference.baseline_losses[2]
 
@@ -156,7 +174,16 @@ def test_matching_a_denoiser(tmp_path):
             target = predict(hand, batch, torch.full_like(batch["labels"], anchor))
         unit = gap[batch["timesteps"] // 100]
         loss = (distance(predict(hand, batch, batch["labels"]), target) / unit).mean()
-        return loss, loss.item(), 1.0, unit.mean()
+        if not resist:
+            return loss, loss.item(), 1.0, unit.mean()
+        step = relearned(hand, batch, 5e-4)
+        weights = {n: p + step[n].detach() for n, p in hand.unet.named_parameters()}
+        noisy = hand.scheduler.add_noise(batch["pixel_values"], batch["noise"], batch["timesteps"])
+        given = {"sample": noisy, "timestep": batch["timesteps"], "class_labels": batch["labels"]}
+        there = (distance(functional_call(hand.unet, weights, kwargs=given).sample, target) / unit).mean()
+        assert abs(there.item() / loss.item() - 1) > 1e-4
+        left = (loss.item() + resist * min(there.item(), 1.0)) / (1 + resist)
+        return (loss + resist * there) / (1 + resist), left, 1.0, unit.mean()
 
     control = by_hand(trainer, hand.unet, masks_of(NoisePrediction(hand), sets), forget, held(hand, original))
     agree(trainer, hand.unet, original.unet, control)
@@ -241,20 +268,31 @@ def test_a_classifier_as_if_never_seen(tmp_path, samples):
             [torch.tensor(-min(level, 30.0)) if c == label else row[c] - total + rest for c in range(4)]
         )
 
+    def apart(q, p, labels):
+        """KL(q || p) for a class, for samples of classes that stay half the square between the labels' log odds."""
+        if not samples:
+            return (q.exp() * (q - p)).sum(1)
+        odds = []
+        for x in (q, p):
+            others = x.masked_fill(F.one_hot(labels, 4).bool(), -math.inf)
+            odds.append(x.gather(1, labels[:, None])[:, 0] - others.logsumexp(1))
+        return (odds[1] - odds[0]).square() / 2
+
     def forget(batch):
         with torch.no_grad():
             was = start(pixel_values=batch["pixel_values"]).logits.log_softmax(1)
         q = torch.stack([log_target(*x) for x in zip(was, batch["labels"].tolist(), batch["index"].tolist())])
         assert q.exp().sum(1).tolist() == pytest.approx([1.0] * len(q), abs=1e-6)
         now = hand(pixel_values=batch["pixel_values"]).logits.log_softmax(1)
-        loss, whole = ((q.exp() * (q - p)).sum(1).mean() for p in (now, was))
+        loss, whole = (apart(q, p, batch["labels"]).mean() for p in (now, was))
         return loss, loss.item(), whole, whole
 
     def retain(batch):
         with torch.no_grad():
             was = start(pixel_values=batch["pixel_values"]).logits.log_softmax(1)
         now = hand(pixel_values=batch["pixel_values"]).logits.log_softmax(1)
-        return (was.exp() * (was - now)).sum(1).mean()
+        return apart(was, now, batch["labels"]).mean()
 
-    control = by_hand(trainer, hand, masks_of(Classification(hand), sets), forget, retain)
+    everything = {p: torch.ones_like(p) for p in hand.parameters()}  # no mask unless one is asked for
+    control = by_hand(trainer, hand, everything, forget, retain)
     agree(trainer, hand, start, control)

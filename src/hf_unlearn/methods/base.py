@@ -199,6 +199,11 @@ class Method:
         return False
 
     @property
+    def reads_whole_weights(self) -> bool:
+        """Whether a step reads whole weights, so that no process may hold a part of them only."""
+        return not self.shards
+
+    @property
     def needs_original(self) -> bool:
         """Whether a frozen copy of the original network stays in memory."""
         return False

@@ -1,6 +1,7 @@
 """SFR-on: a masked forget step on adaptively weighted losses, fast retain steps, merge into slow weights."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -8,41 +9,17 @@ import torch
 from torch import Tensor
 
 from ..common.limits import check_limits
-from ..common.losses import adaptive_mean, adaptive_weights, world_size
+from ..common.losses import adaptive_mean, adaptive_weights, global_sum, world_size
 from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.fisher import fisher
 from ..saliency.masks import Masks, ratio_masks
 from .base import Above, Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
+from .look_ahead import adam_shift, inner_gradient
+from .sfron_settings import LIMITS, PAPER, REFERENCE
 
-# What the released DDPM code does: one Adam, a mask on gradients, no live merge, alpha inside the clipped loss.
-REFERENCE = {
-    "strength": "rate",
-    "forget_loss": "ascent",
-    "retain_loss": "data",
-    "forget_alpha": 10.0,
-    "retain_steps": 1,
-    "alpha_on": "loss",
-    "bound": "none",
-    "loss_floor": 0.0,
-    "timestep_normalise": False,
-    "forget_optim": "shared",
-    "mask_mode": "gradient",
-    "fisher": "batch",
-}
-# The algorithm as written, with a merge that merges.
-PAPER = {
-    "strength": "rate",
-    "forget_loss": "ascent",
-    "retain_loss": "data",
-    "forget_alpha": 1.0,
-    "retain_steps": 1,
-    "bound": "none",
-    "loss_floor": 0.0,
-    "timestep_normalise": False,
-    "forget_optim": "shared",
-    "slow_rate": 0.5,
-}
+Forget = tuple[Tensor, Above | None]  # the forget loss, and how far it lies above its end
+Shift = list[Tensor] | None  # what is taken off the weights first
 
 
 @dataclass(frozen=True)
@@ -73,6 +50,12 @@ class SFRon(Method):
     `retain_loss="data"`: L_retain is the training loss, as in the paper. `"match"`: the distance to what the
     original model predicts for the same retain sample, which holds the retained outputs where they were (the
     constraint that the paper's derivation starts from) and adds none of the noise of the data's own loss.
+
+    `resist_relearning` w looks ahead through a step that teaches the forget samples again, as meta-unlearning (arXiv
+    2410.12777) and ResAlign (arXiv 2507.16302) do, with the end of L_forget in place of their ascent without one:
+
+        (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - τ g / (|g| + eps),   g = ∇L_data(θ) on forget samples
+    The step is Adam's first one, and a constant. It did not make relearning slower: docs/emoji.md has the table.
     """
 
     name: ClassVar[str] = "sfron"
@@ -111,6 +94,10 @@ class SFRon(Method):
     bound_margin: float | None = flag(
         None, "The bound is this many times that loss; by default 1 for another label and 2 for its own."
     )
+    resist_relearning: float = flag(
+        0.0, "Weight w of forgetting also where a step of relearning leads; 0 is off, for no gain was seen."
+    )
+    relearning_rate: float = flag(3e-4, "Learning rate of that step, which is as the first one of Adam.")
     forget_max_norm: float = flag(1.0, "Clip the forget gradient to this norm; 0 does not clip.")
     forget_optim: Literal["separate", "shared"] = flag(
         "separate", "Give the forget steps an Adam of their own, or the one of the retain steps."
@@ -133,20 +120,7 @@ class SFRon(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_limits(
-            self,
-            retain_steps="[1, inf)",
-            forget_alpha="[0, inf)",
-            adaptive_exponent="[0, inf)",
-            loss_floor="[0, inf)",
-            bound_margin="(0, inf)",
-            forget_max_norm="[0, inf)",
-            forget_learning_rate="[0, inf)",
-            mask_threshold="[0, inf)",
-            fisher_samples="[0, inf)",
-            fisher_batch_size="[1, inf)",
-            slow_rate="(0, 1]",
-        )
+        check_limits(self, **LIMITS)
 
     @classmethod
     def from_preset(cls, preset: str = "stable", **overrides: Any) -> "SFRon":
@@ -161,8 +135,7 @@ class SFRon(Method):
             raise ValueError("bound='other' needs a model with labels: set bound='own' or 'none'")
         if self.forget_loss == "unseen" and not objective.labels_are_targets:
             raise ValueError("forget_loss='unseen' is for classifiers: leave it out")
-        auto_bound: Literal["other", "own"] = "other" if objective.conditional else "own"
-        bound = auto_bound if self.bound == "auto" else self.bound
+        bound = ("other" if objective.conditional else "own") if self.bound == "auto" else self.bound
         ends = bound != "none" if self.forget_loss == "ascent" else self.forget_loss != "auto" or objective.ends
         strength: Literal["auto", "rate"] = "auto" if self.finds_strength and ends else "rate"
         forget_loss = objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss
@@ -211,7 +184,7 @@ class SFRon(Method):
 
     @property
     def batch_gradients(self) -> float:
-        return 1 + self.retain_steps
+        return 1 + self.retain_steps + 2 * (self.resist_relearning > 0)  # two: to look ahead, and the loss there
 
     @property
     def optimizer(self) -> OptimizerSpec:
@@ -222,6 +195,10 @@ class SFRon(Method):
             slow_form=self.slow_form,
             hard_mask=self.mask_mode == "update",
         )
+
+    @property
+    def reads_whole_weights(self) -> bool:
+        return self.resist_relearning > 0
 
     @property
     def needs_baseline(self) -> bool:
@@ -244,8 +221,7 @@ class SFRon(Method):
         return ratio_masks(*both, gamma=self.mask_threshold)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
-        losses = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}
-        (loss, above), norm = losses[self.forget_loss](step, batch.forget), self.forget_max_norm or None
+        (loss, above), norm = self._forget(step, batch.forget), self.forget_max_norm or None
         if self.finds_strength:
             step.fast_step(loss, forget=True, max_norm=norm, above=above)
         else:
@@ -266,35 +242,59 @@ class SFRon(Method):
         options: dict[str, Any] = {"as_unseen": True} if self.forget_loss == "unseen" and target is not None else {}
         return step.losses(retain, target=target, **options).mean()
 
-    def _matched(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+    def _forget(self, step: Step, forget: Samples) -> Forget:
+        """The forget loss; both numbers are means with those ahead, where the distance is the original's at most."""
+        at = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}[self.forget_loss](step, forget)
+        if not (weight := self.resist_relearning):
+            return at(None)
+        _, gradient = inner_gradient(step, lambda: step.losses(forget).mean())
+        (here, above), (ahead, there) = at(None), at(adam_shift(gradient, self.relearning_rate))
+        if above is not None and there is not None:
+            most = torch.minimum(*map(global_sum, there[:2])) / world_size()  # of the global batch
+            above = ((above[0] + weight * most) / (1 + weight), *above[1:])
+        return (here + weight * ahead) / (1 + weight), above
+
+    def _matched(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
         """The distance to the anchor; where the strength is found, in units of the original's at the timestep."""
-        losses = step.losses(forget, target=step.anchor(forget))
-        if not self.finds_strength:
-            return losses.mean(), None
-        gap = step.baseline(forget).gap
-        if gap is None:  # a classifier, whose anchor is a label
-            whole = step.baseline(forget).other.mean()
-            return losses.mean(), (losses.detach().mean(), whole, whole)
-        relative = (losses / gap.clamp(min=1e-12)).mean()
-        return relative, (relative.detach(), torch.ones_like(relative), gap.mean())
+        anchor = step.anchor(forget)
 
-    def _unseen(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+        def at(shift: Shift) -> Forget:
+            losses = step.losses(forget, target=anchor, shift=shift)
+            if not self.finds_strength:
+                return losses.mean(), None
+            gap = step.baseline(forget).gap
+            if gap is None:  # a classifier, whose anchor is a label
+                whole = step.baseline(forget).other.mean()
+                return losses.mean(), (losses.detach().mean(), whole, whole)
+            loss = (losses / gap.clamp(min=1e-12)).mean()
+            return loss, (loss.detach(), torch.ones_like(loss), gap.mean())
+
+        return at
+
+    def _unseen(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
         target, original = step.unseen(forget)
-        loss = step.losses(forget, target=target, as_unseen=True).mean()
-        return loss, (loss.detach(), original.mean(), original.mean())
 
-    def _ascent(self, step: Step, forget: Samples) -> tuple[Tensor, Above | None]:
+        def at(shift: Shift) -> Forget:
+            loss = step.losses(forget, target=target, shift=shift, as_unseen=True).mean()
+            return loss, (loss.detach(), original.mean(), original.mean())
+
+        return at
+
+    def _ascent(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
         """-Σ_i w_i l_i; samples at the bound are left alone."""
-        losses = step.losses(forget)
-        baseline = step.baseline(forget) if self.needs_baseline else None
-        options: dict[str, Any] = {"floor": self.loss_floor}
-        if baseline is not None and self.timestep_normalise:
-            options["scale"] = baseline.own
-        if baseline is None or self.bound == "none":
-            return -adaptive_mean(losses, self.adaptive_exponent, **options), None
-        assert self.bound_margin is not None
-        end = self.bound_margin * getattr(baseline, self.bound)
-        options["active"] = losses.detach() < end
-        weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()
-        left, whole = (weights * (end - level).clamp(min=0) for level in (losses.detach(), baseline.own))
-        return -(weights * losses).sum(), (left.sum(), whole.sum(), (end - baseline.own).clamp(min=0).mean())
+
+        def at(shift: Shift) -> Forget:
+            losses, options = step.losses(forget, shift=shift), dict[str, Any](floor=self.loss_floor)
+            baseline = step.baseline(forget) if self.needs_baseline else None
+            if baseline is not None and self.timestep_normalise:
+                options["scale"] = baseline.own
+            if baseline is None or self.bound == "none":
+                return -adaptive_mean(losses, self.adaptive_exponent, **options), None
+            assert self.bound_margin is not None
+            end = self.bound_margin * getattr(baseline, self.bound)
+            options["active"] = losses.detach() < end
+            weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()
+            left, whole = (weights * (end - level).clamp(min=0) for level in (losses.detach(), baseline.own))
+            return -(weights * losses).sum(), (left.sum(), whole.sum(), (end - baseline.own).clamp(min=0).mean())
+
+        return at

@@ -49,8 +49,8 @@ def check_launch(
         raise ValueError("offload and FSDP are two ways to the same room: leave offload out")
     if objective.adapter is not None:
         raise ValueError(f"an adapter is too small to be cut: {DDP}")
-    if not method.shards:
-        raise ValueError(f"{method.name} computes with whole weights in every step: {DDP}")
+    if method.reads_whole_weights:
+        raise ValueError(f"{method.name} computes with whole weights in every step with these options: {DDP}")
 
 
 class Fsdp:
