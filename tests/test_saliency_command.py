@@ -68,7 +68,15 @@ def saliency(monkeypatch, capsys):
             ["--variance_weight", "0.1", "--random_flip"],
             "transformer/diffusion_pytorch_model.safetensors",
         ),
-        ("vit", "unlearn_classification.py", "grey", "--train_data_dir", CLASSIFIER, [], "model.safetensors"),
+        (
+            "vit",
+            "unlearn_classification.py",
+            "grey",
+            "--train_data_dir",
+            [*CLASSIFIER, "--use_mask", "true"],
+            [],
+            "model.safetensors",
+        ),
     ],
 )
 def test_a_run_with_the_file_is_a_run_that_computes_it(

@@ -99,7 +99,7 @@ def trainer_for(
     config = {"learning_rate": 1e-4, "disable_tqdm": True, **config}
     args = UnlearnConfig(output_dir=folder, per_device_train_batch_size=batch, max_steps=steps, **config)
     masks = None
-    if getattr(method, "use_mask", False) and not getattr(model, "adapter", None):
+    if getattr(method, "use_mask", False) is not False and not getattr(model, "adapter", None):
         masks = {name: torch.rand_like(p) < 0.5 for name, p in model.unet.named_parameters()}
     forget, retain = data or (images(64, size, 3), images(256, size, 5))
     trainer = UnlearnTrainer(model, args, method, forget, retain, masks=masks)

@@ -267,7 +267,7 @@ def test_push(hub, tmp_path, paths, run):
     """One repository, one upload of the result and nothing else of the folder; what fails can be done later."""
     out = tmp_path / "out"
     push = ["--push_to_hub", "--hub_model_id", "without-two", "--hub_token", TOKEN, "--save_strategy", "steps"]
-    given = [*flags(paths, out), "--forget_class", "two", *push, "--save_steps", "1"]
+    given = [*flags(paths, out), "--forget_class", "two", *push, "--save_steps", "1", "--use_mask", "true"]
     hub.fail("POST", "/commit/")
     code, output, error = run(*given)
     line = error.splitlines()[-1]

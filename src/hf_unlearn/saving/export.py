@@ -52,8 +52,17 @@ def load_checkpoint(folder: Path) -> tuple[Masks | None, torch.Tensor | None, di
             baseline_losses = load_file(folder / LOSSES_FILE)["profile"]
     state = read_json(folder / STATE_FILE)
     if state.get("method") == "sfron":
-        state.get("options", {}).setdefault("strength", "rate")  # there was nothing else before 0.4
+        _as_today(state.get("options", {}))
     return masks, baseline_losses, state
+
+
+def _as_today(options: dict[str, Any]) -> None:
+    """Bring the options of an older checkpoint of sfron up to date, where they mean what today's defaults do."""
+    options.setdefault("strength", "rate")  # there was nothing else before 0.4
+    if "resist_relearning" not in options and options["strength"] == "rate" and options.get("use_mask") is True:
+        options["use_mask"] = None  # the default of a run at a rate, under its former name
+    options.setdefault("resist_relearning", 0.0)
+    options.setdefault("relearning_rate", 3e-4)
 
 
 def check_same_run(folder: Path, state: dict[str, Any], described: dict[str, Any]) -> None:
