@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ..methods.base import flag
 from .base import Attack, Found, Subject
-from .fine_tuning import Weights, fine_tune
+from .fine_tuning import Weights, fine_tune, trained_text
 from .weights import asked_of
 
 
@@ -34,8 +34,9 @@ class BenignRelapse(Attack):
 
     @property
     def budget(self) -> str:
-        trained = "all weights" if self.weights == "full" else f"a LoRA of rank {self.rank}"
-        return f"{self.steps} steps on retained images, {trained} trained at {self.rate:g}"
+        return (
+            f"{self.steps} steps on retained images, {trained_text(self.weights, self.rank)} trained at {self.rate:g}"
+        )
 
     def attack(self, subject: Subject, seed: int) -> Found:
         data = subject.retained

@@ -20,6 +20,11 @@ from .pictures import drawing_of, frozen, latents_of_images, shallow
 Weights = Literal["full", "lora"]
 
 
+def trained_text(weights: Weights, rank: int) -> str:
+    """What is trained, in words for a budget."""
+    return "all weights" if weights == "full" else f"a LoRA of rank {rank}"
+
+
 class _Watch(TrainerCallback):
     """Ask `stop` after each step, and end the training where it says so."""
 

@@ -7,7 +7,7 @@ from typing_extensions import Self
 
 from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
-from .fine_tuning import Weights, fine_tune
+from .fine_tuning import Weights, fine_tune, trained_text
 from .pictures import ask, drawing_of
 
 
@@ -49,7 +49,7 @@ class Relearning(Attack):
 
     @property
     def budget(self) -> str:
-        trained = "all weights" if self.weights == "full" else f"a LoRA of rank {self.rank}"
+        trained = trained_text(self.weights, self.rank)
         return f"{self.pictures} pictures, {trained} trained at {self.rate:g} for at most {self.steps} steps"
 
     def quick(self) -> Self:

@@ -83,6 +83,11 @@ def spread(length: int, count: int) -> list[int]:
     return [i * length // count for i in range(count)]
 
 
+def log_rest(losses: Tensor) -> Tensor:
+    """log(1 - p) of the probability p = exp(-loss), which counts as at most 1 - 1e-6."""
+    return torch.log1p(-torch.exp(-losses).clamp(max=1 - 1e-6))
+
+
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """log(p_y / (1 - p_y)) of each sample (B,), as z_y - log Σ_{j≠y} exp(z_j): finite where p_y rounds to 0 or 1.
 

@@ -239,7 +239,7 @@ class SFRon(Method):
 
     def _retain(self, step: Step, retain: Samples) -> Tensor:
         target = step.original(retain) if self.retain_loss == "match" else None
-        options: dict[str, Any] = {"as_unseen": True} if self.forget_loss == "unseen" and target is not None else {}
+        options: dict[str, Any] = {"as_unseen": True} if self.needs_unseen and target is not None else {}
         return step.losses(retain, target=target, **options).mean()
 
     def _forget(self, step: Step, forget: Samples) -> Forget:

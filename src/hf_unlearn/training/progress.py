@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.losses import log_odds, spread
+from ..common.losses import log_odds, log_rest, spread
 from ..data.pairs import collate
 from ..families.base import Objective
 from .draws import Draws
@@ -148,7 +148,7 @@ class Probe:
         if targets is not None and known.any():
             was, odds = (log_odds(p, labels).cpu().double()[known] for p in both)
             level = targets[known]
-            way = -level - torch.log1p(-torch.exp(-level).clamp(max=1 - 1e-6)) - was
+            way = -level - log_rest(level) - was
             parts.append(float(((odds - was) * way).sum() / way.square().sum().clamp(min=TINY)))
             unit = float(way.square().mean()) / 2
         drift = None

@@ -24,6 +24,14 @@ def check_attack(run: Any) -> None:
         run.check_attack()
 
 
+def check_class_attack(named: Any, classifier: Any) -> None:
+    """Raise ValueError unless there is a class to bring back and a classifier to read what is drawn."""
+    if not named:
+        raise ValueError("--attack tries to bring back a class: name it with --forget_class")
+    if not classifier:
+        raise ValueError("--attack reads what is drawn: set --classifier_model_name_or_path")
+
+
 def attacked(run: Any, record: RunRecord, table: str) -> tuple[RunRecord, str]:
     """The record with what attacks on the saved model found, and the table on the screen with theirs.
 

@@ -29,6 +29,7 @@ from ...training.trainer import UnlearnTrainer
 from ..image_sets import unet_sets
 from ..plan import outlined
 from ..sample_classifier import sample_classifier
+from .attack_stage import check_class_attack
 from .early import check_images
 from .sampling import check_sampling, class_draws, say_few, usable_guidance
 from .skeleton import DiffusionRun, need_modules
@@ -79,10 +80,8 @@ class DDPMRun(DiffusionRun):
             need_modules("eval", "the Frechet distance in the table", "torchmetrics")
 
     def check_attack(self) -> None:
-        if not self.data.forget_class and (self.data.says_what or not self.default):
-            raise ValueError("--attack tries to bring back a class: name it with --forget_class")
-        if not self.default and self.samples.classifier_model_name_or_path is None:
-            raise ValueError("--attack reads what is drawn: set --classifier_model_name_or_path")
+        named = self.data.forget_class or (self.default and not self.data.says_what)
+        check_class_attack(named, self.default or self.samples.classifier_model_name_or_path)
 
     def load(self) -> None:
         self.pipeline = load_ddpm_pipeline(

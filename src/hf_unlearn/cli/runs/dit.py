@@ -19,6 +19,7 @@ from ...families.dit.load import load_dit_pipeline
 from ...training.trainer import UnlearnTrainer
 from ..image_sets import decoded_sets, latent_sets
 from ..sample_classifier import sample_classifier
+from .attack_stage import check_class_attack
 from .early import check_images
 from .sampling import check_sampling, class_draws, say_few, usable_guidance
 from .skeleton import DiffusionRun, need_modules
@@ -72,10 +73,7 @@ class DiTRun(DiffusionRun):
         self.state = joined_state()
 
     def check_attack(self) -> None:
-        if not self.data.forget_class:
-            raise ValueError("--attack tries to bring back a class: name it with --forget_class")
-        if self.samples.classifier_model_name_or_path is None:
-            raise ValueError("--attack reads what is drawn: set --classifier_model_name_or_path")
+        check_class_attack(self.data.forget_class, self.samples.classifier_model_name_or_path)
 
     def load(self) -> None:
         self.pipeline = load_dit_pipeline(str(self.base_model), revision=self.revision, variant=self.model.variant)

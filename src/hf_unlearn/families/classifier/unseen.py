@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...common.losses import log_odds
+from ...common.losses import log_odds, log_rest
 from ...data.pairs import collate, labels_of
 from ...data.protocols import SizedDataset
 
@@ -97,8 +97,7 @@ def target_of(unseen: Unseen, labels: Tensor, original: Tensor, levels: Tensor) 
     taken = own | unseen.lost.to(was.device)
     rest = was.masked_fill(taken, -torch.inf).log_softmax(1)
     rest = rest.masked_fill(taken.all(1, keepdim=True), -torch.inf)  # a sample of the only class that is left
-    probability = torch.exp(-levels).clamp(max=1 - 1e-6)[:, None]
-    target = torch.where(own, -levels[:, None], rest + torch.log1p(-probability)).clamp(min=LEAST).log_softmax(1)
+    target = torch.where(own, -levels[:, None], rest + log_rest(levels)[:, None]).clamp(min=LEAST).log_softmax(1)
     return target, distances(unseen, was, target, labels)
 
 
