@@ -23,6 +23,7 @@ ROOMS = (
     "attacks",
     "report",
     "compare",
+    "sequences",
     "cli",
 )
 ROOT_FILES = {"__init__.py", "__main__.py", "py.typed"}

@@ -1,0 +1,31 @@
+"""Learning beside a replay memory. The new samples stand in the place of a trainer's forget set."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..common.losses import masked_mean
+from ..data.pairs import mixed_batch
+from ..methods.base import Batch, Losses, Method, Step, flag
+
+
+@dataclass(frozen=True)
+class ExperienceReplay(Method):
+    """L = mean l(new) + a mean l(memory), one mixed batch (Chaudhry et al., arXiv 1902.10486).
+
+    One batch, so that the statistics of a BatchNorm are of both.
+    """
+
+    name: ClassVar[str] = "experience_replay"
+    paper: ClassVar[str] = "1902.10486"
+    memory_weight: float = flag(1.0, "Weight a of the loss on the memory.")
+
+    def loss(self, step: Step, batch: Batch) -> Losses:
+        losses, is_new = new_and_known(step, batch)
+        new, known = masked_mean(losses, is_new), masked_mean(losses, ~is_new)
+        return Losses(retain=known, extra={"learn_loss": new}, total=new + self.memory_weight * known)
+
+
+def new_and_known(step: Step, batch: Batch) -> tuple[Any, Any]:
+    """Losses (2B,) of the new and the known samples of a batch, and a mask (2B,) that is True on the new ones."""
+    mixed, is_new = mixed_batch(batch.forget, batch.retain[0])
+    return step.losses(mixed), is_new
