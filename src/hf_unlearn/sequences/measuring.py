@@ -59,7 +59,8 @@ def class_features(network: Any) -> Callable[[Tensor], Tensor]:
     ]
     if not heads:
         raise ValueError(f"{type(network).__name__} has no linear layer that gives its classes: use the reservoir")
-    head, seen = heads[-1], []
+    head = heads[-1]
+    seen: list[Tensor] = []
 
     @torch.no_grad()
     def features(pixels: Tensor) -> Tensor:

@@ -169,13 +169,13 @@ def request_of(given: Any) -> Request:
     unknown = sorted(str(key) for key in given if key not in KEYS)
     if unknown:
         raise ValueError(f"request has the unknown key {unknown[0]!r}, known are {', '.join(KEYS)}")
-    values = {name: _part(name, given[name]) for name in ("learn", "forget") if name in given}
-    task, temporary = given.get("task"), given.get("temporary", False)
-    if task is not None and (isinstance(task, bool) or not isinstance(task, int)):
-        raise ValueError(f"task {task!r} is no number")
+    learn, forget = (_part(name, given[name]) if name in given else None for name in ("learn", "forget"))
+    whole, temporary = given.get("task"), given.get("temporary", False)
+    if whole is not None and (isinstance(whole, bool) or not isinstance(whole, int)):
+        raise ValueError(f"task {whole!r} is no number")
     if not isinstance(temporary, bool):
         raise ValueError(f"temporary is {temporary!r}: write true or false")
-    return Request(**values, task=task, temporary=temporary)
+    return Request(learn, forget, whole, temporary)
 
 
 def requests_of(given: Any) -> list[Request]:
