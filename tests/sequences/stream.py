@@ -36,7 +36,7 @@ def sequence(folder: Any, strategy: Any = None, memory: ReplayMemory | None = No
     saves = dict(save_strategy="steps", save_steps=2, save_total_limit=1, logging_strategy="no")
     made = config(folder, **{**saves, "learning_rate": None, "max_steps": 6, **values})
     strategy = strategy or Unlearning(method=SFRon(fisher_samples=4), learn_rate=2e-3)
-    return Sequence(tiny_vit(), made, tasks(), memory or ReplayMemory(12), strategy)
+    return Sequence(tiny_vit(), made, tasks(), ReplayMemory(12) if memory is None else memory, strategy)
 
 
 def main() -> None:

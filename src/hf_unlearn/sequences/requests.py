@@ -192,7 +192,12 @@ def _part(name: str, given: Any) -> Part | bool:
         return given
     if not isinstance(given, Mapping):
         raise ValueError(f"{name} is {given!r}: give a mapping of tasks, classes or samples to numbers")
-    known = {**{field.name: field.name for field in fields(Part)}, "task": "tasks", "class": "classes"}
+    known = {
+        **{field.name: field.name for field in fields(Part)},
+        "task": "tasks",
+        "class": "classes",
+        "sample": "samples",
+    }
     unknown = sorted(str(key) for key in given if key not in known)
     if unknown:
         raise ValueError(f"{name} has the unknown key {unknown[0]!r}, known are tasks, classes and samples")
