@@ -89,8 +89,8 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 class StreamedPairs(IterableDataset):
-    """Endless pairs for one process. Item n holds forget[g % F], where g is its position over all processes, and the
-    next `retain_batches` samples of this process's part of the stream.
+    """Endless pairs for one process. Item n holds forget[g % F] and learn[g % L], where g is its position over all
+    processes, and the next `retain_batches` samples of this process's part of the stream.
 
     Args:
         batch_size: the batch size of one process.
@@ -107,11 +107,14 @@ class StreamedPairs(IterableDataset):
         rank: int = 0,
         world: int = 1,
         streams: Sequence[str] = ("forget", "retain"),
+        learn: SizedDataset | None = None,
     ):
         from datasets.distributed import split_dataset_by_node
 
-        if forget is not None and len(forget) == 0:
-            raise ValueError("the forget set is empty: give at least one sample")
+        for name, part in (("forget", forget), ("learn", learn)):
+            if part is not None and len(part) == 0:
+                raise ValueError(f"the {name} set is empty: give at least one sample")
+        self.learn = learn
         self.forget = forget if "forget" in streams else None
         self.retain_batches, self.batch_size, self.rank, self.world = retain_batches, batch_size, rank, world
         self._rows = split_dataset_by_node(copy.deepcopy(retain.rows), rank, world)
@@ -140,10 +143,13 @@ class StreamedPairs(IterableDataset):
         samples = self._endless()
         while True:
             item: dict[str, Any] = {}
+            batch, row = divmod(self._given, self.batch_size)
+            position = (batch * self.world + self.rank) * self.batch_size + row
             if self.forget is not None:
-                batch, row = divmod(self._given, self.batch_size)
-                position = ((batch * self.world + self.rank) * self.batch_size + row) % len(self.forget)
-                item["forget"] = {**self.forget[position], "index": position}
+                met = position % len(self.forget)
+                item["forget"] = {**self.forget[met], "index": met}
+            if self.learn is not None:
+                item["learn"] = self.learn[position % len(self.learn)]
             item["retain"] = [next(samples) for _ in range(self.retain_batches)]
             self._given += 1
             yield item

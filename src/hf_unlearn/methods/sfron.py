@@ -12,8 +12,8 @@ from ..common.limits import check_limits
 from ..common.losses import adaptive_mean, adaptive_weights, global_sum, world_size
 from ..data.protocols import SizedDataset
 from ..families import Objective
-from ..saliency.fisher import fisher
-from ..saliency.masks import Masks, ratio_masks
+from ..saliency.balance import balanced_masks
+from ..saliency.masks import Masks
 from .base import Above, Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
 from .look_ahead import adam_shift, inner_gradient
 from .sfron_settings import LIMITS, PAPER, REFERENCE
@@ -202,9 +202,8 @@ class SFRon(Method):
 
     @property
     def needs_baseline(self) -> bool:
-        if self.forget_loss == "match":
-            return self.finds_strength
-        return self.forget_loss == "ascent" and (self.timestep_normalise or self.bound != "none")
+        ascends = self.forget_loss == "ascent" and (self.timestep_normalise or self.bound != "none")
+        return ascends or (self.forget_loss == "match" and self.finds_strength)
 
     @property
     def needs_original(self) -> bool:
@@ -214,25 +213,26 @@ class SFRon(Method):
         return objective.unseen_levels(forget) if self.forget_loss == "unseen" else None
 
     def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
-        if self.use_mask is False:
-            return None
-        options = (self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
-        both = fisher(objective, forget, True, *options), fisher(objective, retain, False, *options)
-        return ratio_masks(*both, gamma=self.mask_threshold)
+        options = (self.mask_threshold, self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
+        sets = {"forget": forget, "retain": retain}
+        return None if self.use_mask is False else balanced_masks(objective, sets, *options)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
-        (loss, above), norm = self._forget(step, batch.forget), self.forget_max_norm or None
-        if self.finds_strength:
-            step.fast_step(loss, forget=True, max_norm=norm, above=above)
-        else:
-            alpha = self.forget_alpha
-            if self.forget_schedule == "cosine":
-                alpha *= (1 + math.cos(math.pi * step.progress)) / 2
-            on_loss, on_step = (alpha, 1.0) if self.alpha_on == "loss" else (1.0, alpha)
-            step.fast_step(on_loss * loss, forget=True, max_norm=norm, scale=on_step)
+        loss = self._forget_step(step, batch.forget) if batch.forget else None
         for retain in batch.retain[:-1]:
             step.fast_step(self._retain(step, retain), forget=False)
         return Losses(forget=loss)
+
+    def _forget_step(self, step: Step, forget: Samples) -> Tensor:
+        (loss, above), norm = self._forget(step, forget), self.forget_max_norm or None
+        if self.finds_strength:
+            step.fast_step(loss, forget=True, max_norm=norm, above=above)
+        else:
+            falls = self.forget_schedule == "cosine"
+            alpha = self.forget_alpha * ((1 + math.cos(math.pi * step.progress)) / 2 if falls else 1.0)
+            on_loss, on_step = (alpha, 1.0) if self.alpha_on == "loss" else (1.0, alpha)
+            step.fast_step(on_loss * loss, forget=True, max_norm=norm, scale=on_step)
+        return loss
 
     def loss(self, step: Step, batch: Batch) -> Losses:
         return Losses(retain=self._retain(step, batch.retain[-1]))

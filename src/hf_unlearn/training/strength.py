@@ -10,6 +10,9 @@ with g the gradient that was not clipped (Polyak's step length, 1969, along Adam
 c = 1 - floor^(1 / (by T)) reaches `floor` times m_0 after the share `by` of T steps. A controller moves `gain` by
 (measured / planned)^exponent in each step, and lowers it where the retained side drifts. Retain steps take κ as their
 learning rate, or with `equal_steps` what makes them as long as the forget step.
+
+Learn steps have a controller of their own, whose end is the loss that the original has on retained samples. Two
+controllers begin to fade together, once both are at their floors, and the retain steps take the larger rate.
 """
 
 import math
@@ -56,10 +59,10 @@ class Plan:
     equal_steps: bool = False
 
 
-def strength_of(method: Method) -> "Strength | None":
-    """The controller of a run of `method`; None where its steps have a rate."""
-    plan = Plan(floor=method.floor, equal_steps=method.equal_steps)
-    return Strength(plan) if method.finds_strength else None
+def strengths_of(method: Method) -> "dict[str, Strength]":
+    """The controllers of a run of `method` by what steps they are for, forget first; none where these have a rate."""
+    floors = method.floors if method.finds_strength else {}
+    return {kind: Strength(Plan(floor=floor, equal_steps=method.equal_steps), kind) for kind, floor in floors.items()}
 
 
 class _Kept(LambdaLR):
@@ -70,17 +73,18 @@ class _Kept(LambdaLR):
 
 
 class Strength:
-    """The controller of one run. Its state is JSON, and a resumed run goes on with it.
+    """The controller of the forget or the learn steps of a run. Its state is JSON, and a resumed run goes on with it.
 
     Attributes:
+        kind: "forget" or "learn".
         rate: learning rate of the retain steps that follow the last forget step.
         level: distance from the end over the original's, averaged over the last steps.
         ending: the outer step in which the steps began to fade; None before.
         reached: whether it began because the floor was reached.
     """
 
-    def __init__(self, plan: Plan | None = None):
-        self.plan = plan or Plan()
+    def __init__(self, plan: Plan | None = None, kind: str = "forget"):
+        self.plan, self.kind = plan or Plan(), kind
         self.restart()
 
     def restart(self) -> None:
@@ -92,14 +96,23 @@ class Strength:
         self.reached = False
         self._want = 0.0
 
-    def begin(self, number: int, total: int) -> None:
-        """Begin outer step `number`, from 0, of at most `total`."""
+    @property
+    def near(self) -> bool:
+        """Whether the floor is reached."""
+        return self.measured >= SMOOTHING and self.level <= self.plan.floor
+
+    def begin(self, number: int, total: int, near: bool | None = None) -> None:
+        """Begin outer step `number`, from 0, of at most `total`.
+
+        Args:
+            near: whether every controller of the run is at its floor; by default whether this one is.
+        """
         plan = self.plan
         planned = max(plan.by * total, 1.0)
         self._pace = 1 - plan.floor ** (1 / planned)
         self._planned = plan.floor ** min(number / planned, 1.0)
         late = number >= plan.hold * total
-        if self.ending is None and (late or (self.measured >= SMOOTHING and self.level <= plan.floor)):
+        if self.ending is None and (late or (self.near if near is None else near)):
             self.ending, self.reached = number, self.level <= plan.floor
         self._fade = 1.0
         if self.ending is not None:
@@ -136,7 +149,8 @@ class Strength:
     @property
     def logged(self) -> dict[str, float]:
         """Numbers for the log."""
-        return {"forget_distance": self.ratio, "forget_gain": self.gain, "retain_drift": self.drift}
+        own = {f"{self.kind}_distance": self.ratio, f"{self.kind}_gain": self.gain}
+        return own if self.kind == "learn" else {**own, "retain_drift": self.drift}
 
     def length(self, slope: float, direction: float, weights: float, number: int = 1) -> float:
         """κ of the step θ - κ d.
@@ -167,6 +181,10 @@ class Strength:
     def _factor(self, rate: float, step: int) -> float:
         return self.rate / rate
 
+    @property
+    def _key(self) -> str:
+        return "strength" if self.kind == "forget" else f"{self.kind}_strength"
+
     def state_dict(self) -> dict[str, Any]:
         names = (
             "gain",
@@ -181,8 +199,8 @@ class Strength:
             "ending",
             "reached",
         )
-        return {"strength": {name: getattr(self, name) for name in names}}
+        return {self._key: {name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state["strength"].items():
+        for name, value in state[self._key].items():
             setattr(self, name, value)
