@@ -1,4 +1,4 @@
-"""Learning beside a replay memory. The new samples stand in the place of a trainer's forget set."""
+"""Learning beside a replay memory: the new samples are a trainer's learn set, the memory its retain set."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +17,8 @@ class ExperienceReplay(Method):
 
     name: ClassVar[str] = "experience_replay"
     paper: ClassVar[str] = "1902.10486"
+    streams: ClassVar[tuple[str, ...]] = ("retain",)
+    learns: ClassVar[bool] = True
     memory_weight: float = flag(1.0, "Weight a of the loss on the memory.")
 
     def loss(self, step: Step, batch: Batch) -> Losses:
@@ -27,5 +29,5 @@ class ExperienceReplay(Method):
 
 def new_and_known(step: Step, batch: Batch) -> tuple[Any, Any]:
     """Losses (2B,) of the new and the known samples of a batch, and a mask (2B,) that is True on the new ones."""
-    mixed, is_new = mixed_batch(batch.forget, batch.retain[0])
+    mixed, is_new = mixed_batch(batch.learn, batch.retain[0])
     return step.losses(mixed), is_new

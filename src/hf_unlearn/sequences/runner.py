@@ -191,7 +191,7 @@ class Sequence:
             weights_after=model_digest(self.objective.network),
             memory_after=self.memory.digest,
             figures=figures,
-            times={**entry.times, "ended": now(), "seconds": seconds},
+            times={**entry.times, "ended": now(), "seconds": seconds, "cpu": turn.cpu},
         )
         if self.audit is not None:
             done = replace(done, figures={**figures, **self.audit(done, self.objective, turn)})

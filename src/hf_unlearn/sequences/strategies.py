@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from ..data.protocols import SizedDataset
-from ..methods import FineTune, Method, NegGradPlus, SFRon
+from ..methods import CLU, FineTune, Method, NegGradPlus, SFRon
 from .measuring import Predict, predictor
 from .replay import ExperienceReplay
 from .requests import Request
@@ -45,7 +45,7 @@ class Strategy:
         if known is None:
             turn.train("learn", FineTune(), retain=new, rate=self.rate(turn))
         else:
-            turn.train("learn", ExperienceReplay(), new, known, rate=self.rate(turn))
+            turn.train("learn", ExperienceReplay(), retain=known, learn=new, rate=self.rate(turn))
 
     def forget(self, turn: Turn, gone: SizedDataset) -> None:
         """Forget samples."""
@@ -63,6 +63,25 @@ class Strategy:
 
 
 @dataclass(frozen=True)
+class ContinualUnlearning(Strategy):
+    """Learn and forget by CLU, after UG-CLU (arXiv 2505.15178): one training a request, whatever it asks for.
+
+    The first request has no memory yet, so it is plain fine-tuning. Data that are known already, as those of a promise
+    to remember what was learnt for a time, are learnt with the rest.
+    """
+
+    name: ClassVar[str] = "clu"
+    method: Method = CLU()
+
+    def carry_out(self, turn: Turn) -> None:
+        known = turn.remembered
+        if known is None and turn.learn is not None and turn.forget is None:
+            turn.train("learn", FineTune(), retain=turn.learn, rate=self.rate(turn))
+        else:
+            turn.train("clu", self.method, turn.forget, need(turn), turn.learn, holdout=turn.holdout)
+
+
+@dataclass(frozen=True)
 class Unlearning(Strategy):
     """Learn by experience replay, forget with a method of the library: by default SFR-on on each forget request."""
 
@@ -70,7 +89,7 @@ class Unlearning(Strategy):
     method: Method = SFRon()
 
     def forget(self, turn: Turn, gone: SizedDataset) -> None:
-        turn.train("forget", self.method, gone, need(turn), holdout_dataset=turn.holdout)
+        turn.train("forget", self.method, gone, need(turn), holdout=turn.holdout)
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,7 @@ def need(turn: Turn) -> SizedDataset:
 
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (Unlearning, Retraining, Replay, ReplayAscent)
+    strategy.name: strategy for strategy in (ContinualUnlearning, Unlearning, Retraining, Replay, ReplayAscent)
 }
 
 

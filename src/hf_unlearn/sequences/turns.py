@@ -5,7 +5,6 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from torch import nn
@@ -39,6 +38,7 @@ class Turn:
     memory: the replay memory, which what is to be forgotten has left already.
     temporary: whether what is learnt is learnt for a time.
     others: further networks that the strategy keeps beside the model, by name.
+    steps, seconds, cpu: outer steps, seconds by stage and CPU seconds so far.
     """
 
     objective: Objective
@@ -53,6 +53,7 @@ class Turn:
     others: dict[str, nn.Module] = field(default_factory=dict)
     steps: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu: float = 0.0
 
     @property
     def learn(self) -> SizedDataset | None:
@@ -90,10 +91,11 @@ class Turn:
         method: Method,
         forget: SizedDataset | None = None,
         retain: SizedDataset | None = None,
+        learn: SizedDataset | None = None,
         network: nn.Module | None = None,
         rate: float | None = None,
         steps: int | None = None,
-        **sets: Any,
+        holdout: SizedDataset | None = None,
     ) -> None:
         """Train with `method`, or load what an earlier run of this stage ended with.
 
@@ -102,7 +104,7 @@ class Turn:
             network: what is trained; the model itself by default.
             rate: the learning rate of a stage that learns. Without one the arguments say it, or the strength is found.
             steps: outer steps; those of the arguments by default.
-            sets: further data sets of `UnlearnTrainer`.
+            holdout: samples that nothing is trained on (`UnlearnTrainer`).
         """
         folder = self.folder / stage
         trained = self.objective if network is None else objective_for(network)
@@ -113,12 +115,17 @@ class Turn:
                 method,
                 forget,
                 retain,
+                learn_dataset=learn,
                 forgotten=f"request {self.number}",
-                **sets,
+                holdout_dataset=holdout,
             )
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             trainer.train(resume_from_checkpoint="auto" if trainer.args.save_strategy != "no" else None)
-            facts = {"steps": trainer.outer_steps, "seconds": time.perf_counter() - start}
+            facts = {
+                "steps": trainer.outer_steps,
+                "seconds": time.perf_counter() - wall,
+                "cpu": time.process_time() - cpu,
+            }
             everyone = PartialState()
             save_weights(trained.network, folder / WEIGHTS, everyone.is_main_process)
             if everyone.is_main_process:
@@ -128,6 +135,7 @@ class Turn:
         facts = read_json(folder / FACTS)
         self.steps += facts["steps"]
         self.seconds[stage] = facts["seconds"]
+        self.cpu += facts["cpu"]
 
     def _arguments(self, folder: Path, rate: float | None, steps: int | None) -> UnlearnConfig:
         args = copy.copy(self.config)
