@@ -90,9 +90,10 @@ class Queue:
         standing = self.standing(ledger.entries)
         for number, request in enumerate(asked, len(ledger.entries) + 1):
             try:
-                standing = standing.after(request)
-                self.memory.check(standing.classes, standing.tasks.train[0])
-                self.strategy.check(request)
+                after = standing.after(request)
+                self.memory.check(after.classes, after.tasks.train[0])
+                self.strategy.check(request, standing)
+                standing = after
             except ValueError as error:
                 raise ValueError(f"request {number} ({request.text}): {error}") from None
 

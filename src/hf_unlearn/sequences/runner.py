@@ -11,23 +11,25 @@ from typing import Any
 from ..common.errors import redact
 from ..common.weights import model_digest
 from ..data.fingerprint import whole_fingerprint
-from ..families import Classification, Objective
+from ..data.protocols import SizedDataset
+from ..evaluation.classification import Predictions
+from ..families import Classification
 from ..families.load import objective_for
 from ..saving.history import entry as history_entry
 from ..saving.history import read_history, write_history
 from ..training.config import UnlearnConfig
 from .ledger import Book, Entry, Ledger
-from .measuring import class_features, measured
+from .measuring import Predict, class_features, measured
 from .memory import ReplayMemory
 from .queue import Queue, now
 from .requests import Part, Request
 from .store import OWN, Store, in_main, is_main
-from .strategies import Strategy, Unlearning
+from .strategies import ContinualUnlearning, Strategy
 from .tasks import Change, Standing, Tasks
 from .turns import Turn
 
 MODEL = "model"  # folder of the model as it is after the last request that is done
-Audit = Callable[[Entry, Objective, Turn], dict[str, Any]]
+Audit = Callable[[Entry, Predict, Turn], dict[str, Any]]
 
 
 class Sequence:
@@ -43,9 +45,9 @@ class Sequence:
             its strength.
         tasks: the data that requests speak of.
         memory: an empty `ReplayMemory`, of 200 samples by default.
-        strategy: how requests are carried out.
+        strategy: how requests are carried out; CLU by default.
         known: what the model knows already, to be remembered; None: nothing.
-        audit: called after each request with its entry, the objective and the turn; what it returns joins the figures.
+        audit: called after each request with the entry, what predicts, and the turn; what it returns is a figure too.
 
     Raises:
         ValueError: model, tasks and memory do not fit each other.
@@ -63,7 +65,7 @@ class Sequence:
     ):
         self.objective, self.config, self.tasks = objective_for(model), config, tasks
         self.memory = ReplayMemory() if memory is None else memory
-        self.strategy, self.audit = strategy or Unlearning(), audit
+        self.strategy, self.audit = strategy or ContinualUnlearning(), audit
         self.folder = Path(config.output_dir or "requests")
         self._check()
         self.first = Standing(tasks)
@@ -128,6 +130,10 @@ class Sequence:
             self._export()
         return self.ledger
 
+    def predict(self, data: SizedDataset) -> Predictions:
+        """What the model says of samples as it is now, after `run` as the last request left it."""
+        return self.strategy.predictor(self.objective.network, self.others)(data)
+
     # ---- one request -------------------------------------------------------------------------------
     def _carry_out(self, entry: Entry) -> None:
         before = self.queue.standing(self.ledger.entries[: entry.number - 1])
@@ -181,7 +187,7 @@ class Sequence:
         """Measure, write weights and memory, then say in the ledger that the request is done, then clear up."""
         start = time.perf_counter()
         entries = [*self.ledger.entries[: entry.number - 1], entry]
-        figures = measured(self.strategy.predictor(turn), self.tasks, turn.after, self.queue.forgotten(entries))
+        figures = measured(self.predict, self.tasks, turn.after, self.queue.forgotten(entries))
         figures |= {"kept_samples": len(self.memory), "kept_bytes": self.memory.nbytes}
         seconds = {**turn.seconds, "evaluate": time.perf_counter() - start}
         done = replace(
@@ -194,7 +200,7 @@ class Sequence:
             times={**entry.times, "ended": now(), "seconds": seconds, "cpu": turn.cpu},
         )
         if self.audit is not None:
-            done = replace(done, figures={**figures, **self.audit(done, self.objective, turn)})
+            done = replace(done, figures={**figures, **self.audit(done, self.predict, turn)})
         self.store.save_networks(entry.number, {OWN: self.objective.network, **self.others})
         self.store.save_memory(entry.number, self.memory)
         self.queue.put(done)

@@ -1,5 +1,6 @@
 """How requests are carried out: what is trained on what."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ from ..methods import CLU, FineTune, Method, NegGradPlus, SFRon
 from .measuring import Predict, predictor
 from .replay import ExperienceReplay
 from .requests import Request
+from .tasks import Standing
 from .turns import Turn
 
 LEARN_RATE = 1e-3  # of stages that learn, where the arguments give no learning rate
@@ -32,12 +34,16 @@ class Strategy:
         if turn.forget is not None:
             self.forget(turn, turn.forget)
 
-    def check(self, request: Request) -> None:
-        """Raise ValueError for a request that the strategy cannot carry out, before it is queued."""
+    def check(self, request: Request, standing: Standing) -> None:
+        """Raise ValueError for a request that the strategy cannot carry out, before it is queued.
 
-    def predictor(self, turn: Turn) -> Predict:
-        """What the model says after a request."""
-        return predictor(turn.objective.network)
+        Args:
+            standing: what is known before it.
+        """
+
+    def predictor(self, network: Any, others: Mapping[str, Any]) -> Predict:
+        """What the model says, and the further networks that the strategy keeps."""
+        return predictor(network)
 
     def learn(self, turn: Turn, new: SizedDataset) -> None:
         """Learn new samples by experience replay; without a memory, by plain fine-tuning."""
@@ -141,22 +147,3 @@ def need(turn: Turn) -> SizedDataset:
     if known is None:
         raise ValueError(f"request {turn.number}: nothing is left in the memory to keep the rest by")
     return known
-
-
-STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (ContinualUnlearning, Unlearning, Retraining, Replay, ReplayAscent)
-}
-
-
-def strategy_of(name: str, **options: Any) -> Strategy:
-    """Make a strategy by its name.
-
-    Raises:
-        ValueError: there is no such strategy, or it has no such option.
-    """
-    if name not in STRATEGIES:
-        raise ValueError(f"method {name!r} is not one of {', '.join(STRATEGIES)}")
-    try:
-        return STRATEGIES[name](**options)
-    except TypeError as error:
-        raise ValueError(f"method {name}: {error}") from None
