@@ -29,6 +29,7 @@ from .tasks import Tasks
 
 CLPU = "0R 1T 2T 3R 1R 2F 4T 4F"  # the sequence of its released code (arXiv 2203.12817)
 SCENARIOS = ("tasks", "classes", "samples")
+DECIDES = ("sequences.turns", "sequences.queue", "sequences.measuring")  # what every strategy runs
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ class Bench:
         return read_json(path)
 
     def _key(self, spec: Any, cell: Cell) -> str:
+        """Its name: `spec`, and the code that decides its numbers. Another strategy's is not among it."""
         module = STRATEGIES[cell.method].__module__.partition(".")[2]
-        return content_key([spec, code_key("sequences.runner", module)], digits=20)
+        return content_key([spec, code_key(*DECIDES, module)], digits=20)
 
     def _run(self, cell: Cell, asked: list[Request], seed: int) -> tuple[Sequence, Path]:
         """Carry out requests, and keep what the model says of each thing right after it was forgotten."""

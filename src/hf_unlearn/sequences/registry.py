@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from .continual import ContinualUnlearning
 from .distillation import Distilling, Unified
 from .private import PrivateNetworks
-from .strategies import ContinualUnlearning, Replay, ReplayAscent, Retraining, Strategy, Unlearning
+from .strategies import Replay, ReplayAscent, Retraining, Strategy, Unlearning
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy

@@ -18,13 +18,14 @@ from ..families.load import objective_for
 from ..saving.history import entry as history_entry
 from ..saving.history import read_history, write_history
 from ..training.config import UnlearnConfig
+from .continual import ContinualUnlearning
 from .ledger import Book, Entry, Ledger
 from .measuring import Predict, class_features, measured
 from .memory import ReplayMemory
 from .queue import Queue, now
 from .requests import Part, Request
 from .store import OWN, Store, in_main, is_main
-from .strategies import ContinualUnlearning, Strategy
+from .strategies import Strategy
 from .tasks import Change, Standing, Tasks
 from .turns import Turn
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from ..data.protocols import SizedDataset
-from ..methods import CLU, FineTune, Method, NegGradPlus, SFRon
+from ..methods import FineTune, Method, NegGradPlus, SFRon
 from .measuring import Predict, predictor
 from .replay import ExperienceReplay
 from .requests import Request
@@ -66,25 +66,6 @@ class Strategy:
     def as_dict(self) -> dict[str, Any]:
         """Name and options, as JSON."""
         return {"name": self.name, **asdict(self)}
-
-
-@dataclass(frozen=True)
-class ContinualUnlearning(Strategy):
-    """Learn and forget by CLU, after UG-CLU (arXiv 2505.15178): one training a request, whatever it asks for.
-
-    The first request has no memory yet, so it is plain fine-tuning. Data that are known already, as those of a promise
-    to remember what was learnt for a time, are learnt with the rest.
-    """
-
-    name: ClassVar[str] = "clu"
-    method: Method = CLU()
-
-    def carry_out(self, turn: Turn) -> None:
-        known = turn.remembered
-        if known is None and turn.learn is not None and turn.forget is None:
-            turn.train("learn", FineTune(), retain=turn.learn, rate=self.rate(turn))
-        else:
-            turn.train("clu", self.method, turn.forget, need(turn), turn.learn, holdout=turn.holdout)
 
 
 @dataclass(frozen=True)
