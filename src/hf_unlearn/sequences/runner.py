@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import redact
+from ..common.files import write_text
 from ..common.weights import model_digest
 from ..data.fingerprint import whole_fingerprint
 from ..data.protocols import SizedDataset
 from ..evaluation.classification import Predictions
 from ..families import Classification
 from ..families.load import objective_for
+from ..saving.export import forget_local_names
 from ..saving.history import entry as history_entry
 from ..saving.history import read_history, write_history
 from ..training.config import UnlearnConfig
@@ -23,6 +25,7 @@ from .ledger import Book, Entry, Ledger
 from .measuring import Predict, class_features, measured
 from .memory import ReplayMemory
 from .queue import Queue, now
+from .report import CARD_FILE, card
 from .requests import Part, Request
 from .store import OWN, Store, in_main, is_main
 from .strategies import Strategy
@@ -228,7 +231,13 @@ class Sequence:
     def _export(self) -> None:
         """Write the model, loadable, with what it was made to forget in its configuration."""
         write_history(self.objective.network, [*self.history, *self.forgets(self.ledger)])
-        in_main(lambda: self.objective.save_pretrained(str(self.folder / MODEL)))
+        in_main(self._write_model)
+
+    def _write_model(self) -> None:
+        folder = self.folder / MODEL
+        self.objective.save_pretrained(str(folder))
+        forget_local_names(folder)
+        write_text(folder / CARD_FILE, card(self.ledger))
 
     def forgets(self, ledger: Ledger) -> list[dict[str, Any]]:
         """The requests that are done and forgot something, as entries of the unlearning history."""

@@ -27,6 +27,7 @@ COMMANDS = {
         Command("sd", "Make a Stable Diffusion pipeline forget a concept.", trains=True),
         Command("classify", "Make an image classifier forget a class or images.", trains=True),
         Command("compare", "Compare methods over several seeds under one budget, against retraining."),
+        Command("requests", "Carry out requests to learn and to forget, one after another, on one model."),
         Command("report", "Write the record of a run as one HTML page."),
         Command("attack", "Try to bring back what a run forgot, and say how much came back."),
         Command("check", "Compare a run with limits: exit code 0 if it keeps them, 1 if not."),
