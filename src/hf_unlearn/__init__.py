@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .families.ddpm.pipeline import ClassConditionalDDPMPipeline as ClassConditionalDDPMPipeline
     from .families.ddpm.pipeline import load_ddpm_pipeline as load_ddpm_pipeline
     from .families.synthesis import concept_data as concept_data
-    from .methods import ESD as ESD
     from .methods import CLU as CLU
+    from .methods import ESD as ESD
     from .methods import LUR as LUR
     from .methods import METHODS as METHODS
     from .methods import SCRUB as SCRUB

@@ -66,12 +66,13 @@ class CLU(SFRon):
     learn_learning_rate: float | None = flag(
         None, "Learning rate of the separate learn optimizer; by default learning_rate."
     )
+    repair_weight: float = flag(1.0, "Weight of the learn loss in the repair steps, for what is learnt remains too.")
     mask_balance: bool = flag(True, "Bring the Fisher of learn data to the size of the retained one for the mask.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         limits = {"learn_floor": "[0, 1)", "learn_exponent": "[0, inf)", "learn_max_norm": "[0, inf)"}
-        check_limits(self, **limits, learn_learning_rate="[0, inf)")
+        check_limits(self, **limits, learn_learning_rate="[0, inf)", repair_weight="[0, inf)")
 
     def for_data(self, names: Collection[str]) -> Method:
         if not {"learn", "forget"} & set(names):
@@ -104,8 +105,12 @@ class CLU(SFRon):
         return {**super().floors, "learn": self._learn_floor}
 
     @property
+    def learn_batches(self) -> int:
+        return 1 + (self.retain_steps if self.repair_weight else 0)
+
+    @property
     def batch_gradients(self) -> float:
-        return super().batch_gradients + 1
+        return super().batch_gradients + self.learn_batches
 
     @property
     def optimizer(self) -> OptimizerSpec:
@@ -120,8 +125,15 @@ class CLU(SFRon):
         return None if self.use_mask is False else balanced_masks(objective, sets, *options, balance=self.mask_balance)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
-        learnt = self._learn_step(step, batch.learn)
+        learnt = self._learn_step(step, batch.learn[0])
         return replace(super().before_step(step, batch), extra={"learn_loss": learnt})
+
+    def _repair(self, step: Step, batch: Batch, k: int) -> Losses:
+        kept = super()._repair(step, batch, k)
+        if not self.repair_weight:
+            return kept
+        learnt = step.losses(batch.learn[k + 1 if k >= 0 else k]).mean()
+        return replace(kept, total=kept.scalar + self.repair_weight * learnt)
 
     def _learn_step(self, step: Step, learn: Samples) -> Tensor:
         """Take a masked step on Σ_i w_i l_i; return the mean of l_i."""
@@ -178,7 +190,7 @@ class LearnOnly(CLU):
 
     @property
     def batch_gradients(self) -> float:
-        return 1 + self.retain_steps
+        return self.retain_steps + self.learn_batches
 
     @property
     def optimizer(self) -> OptimizerSpec:
