@@ -23,9 +23,9 @@ LEAST_WAY = 0.05  # share of the retained level: data that lose less than this m
 class CLU(SFRon):
     """One outer step t of T, after UG-CLU (Huang et al., arXiv 2505.15178):
 
-        fast <- slow_t - S * update(grad L_learn)                        learn, masked
-        fast <- fast + S * update(alpha_t, clip(-grad L_forget))          forget, masked, as SFRon
-        fast <- fast - eta grad L_retain,   K times                      repair, unmasked
+        fast <- slow_t + S * update(clip(grad L_learn))                  learn, masked
+        fast <- fast + S * update(alpha_t, clip(-grad L_forget))         forget, masked, as SFRon
+        fast <- fast - eta grad (L_retain + ρ L_learn),   K times        repair, unmasked
         slow_{t+1} <- slow_t + beta (fast - slow_t)                      merge
 
     with S = [F > 0 and F >= gamma F_retain],   F = F_forget + s F_learn,   s = Σ F_retain / Σ F_learn
@@ -33,13 +33,14 @@ class CLU(SFRon):
     from diagonal Fishers of the original model (`saliency.balance`), and L_learn = Σ_i w_i l_i with w_i ∝ l_i^λ, so
     that a sample counts less the better it is learnt, as a forget sample does the better it is forgotten. The paper
     names the four parts, the adaptive weights, the balanced mask and fast and slow weights. Its text, code and tables
-    were not to be had: the formulas are derived from those of SFR-on, and s, the end of learning and the separate
-    optimizers are ours.
+    were not to be had: the formulas are derived from those of SFR-on, and s, ρ, the end of learning and the separate
+    optimizers are ours. The model that is aimed at has seen R and the new data, so repair holds both (ρ =
+    `repair_weight`): repair of R alone undoes the learning, for R says that nothing is of a new class.
 
     Learning has an end as forgetting has: learn samples lose no more than retained samples did before the first step,
     at the same timestep. Where no learning rate is given the length of a learn step follows from how far L_learn lies
     above that end, by the controller of the forget steps (`training.strength`), and both begin to fade together, once
-    both are at their ends. eta is the longer of the two lengths.
+    both are at their ends. eta is the longer of the two, that of the learn steps kept at its largest until they fade.
 
     Without data to learn this is SFRon with the same options, bit for bit. Without data to forget there is no forget
     step: continual learning with repair. All options of SFRon hold for their own parts.
