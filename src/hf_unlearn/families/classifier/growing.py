@@ -26,7 +26,8 @@ def grow_classes(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedMode
         ValueError: no name is given, a name is taken, or there is no linear head.
     """
     config = model.config
-    known: dict[int, str] = {int(number): name for number, name in (config.id2label or {}).items()}
+    named = {int(number): name for number, name in (config.id2label or {}).items()}
+    known = {number: named.get(number, f"LABEL_{number}") for number in range(config.num_labels)}
     taken = [name for i, name in enumerate(names) if name in known.values() or name in names[:i]]
     if not names or taken:
         raise ValueError(f"class {taken[0]!r} is there already: give another name" if taken else "name a new class")
@@ -36,10 +37,11 @@ def grow_classes(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedMode
     for path, head in heads:
         parent, _, own = path.rpartition(".")
         setattr(model.get_submodule(parent), own, _grown(head, len(names)))
+    config.num_labels = len(known) + len(names)  # before the names, which it would write itself
     config.id2label = {**known, **{len(known) + i: name for i, name in enumerate(names)}}
     config.label2id = {name: number for number, name in config.id2label.items()}
     if hasattr(model, "num_labels"):
-        model.num_labels = len(config.id2label)
+        model.num_labels = config.num_labels
     return model
 
 
