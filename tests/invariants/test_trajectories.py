@@ -208,7 +208,7 @@ def test_two_processes_equal_one(tmp_path):
     Step 3 of 4 is in the middle of the stream's second round: each process goes on with its own part.
     """
     methods = ["sfron", "ascent", "found", "found_ascent", "neg_grad_plus", "munba", "evaluated", "streamed"]
-    methods[:0] = ["found_resists", "lur", "lur_first_order"]
+    methods[:0] = ["found_resists", "lur", "lur_first_order", "clu", "found_clu", "found_learns", "finetune_learns"]
     for processes in (1, 2):
         finished(tmp_path / str(processes), methods, processes, "--save_steps", 3)
     start = tiny_pipeline().unet.state_dict()
@@ -243,7 +243,10 @@ def exported(folder) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "methods",
-    [["sfron", "found"], pytest.param(["shared", "ema", "neg_grad_plus", "evaluated"], marks=pytest.mark.long)],
+    [
+        ["sfron", "found", "found_clu"],
+        pytest.param(["shared", "ema", "neg_grad_plus", "evaluated", "clu", "found_learns"], marks=pytest.mark.long),
+    ],
     ids=["sfron", "others"],
 )
 def test_two_processes_that_share_the_weights_equal_one(tmp_path, methods):
@@ -270,7 +273,7 @@ def test_two_processes_that_share_the_weights_equal_one(tmp_path, methods):
 @pytest.mark.long
 def test_resumed_equals_straight_with_shared_weights(tmp_path):
     """Each process writes its rows, in safetensors; on one process the checkpoint says how it was written."""
-    methods = ["sfron", "found", "ema"]
+    methods = ["sfron", "found", "ema", "found_clu"]
     finished(tmp_path, methods, 2, "--fsdp", "--save_steps", 2)
     resume = ("--save_steps", 2, "--resume", "checkpoint-2", "--into", "resumed")
     finished(tmp_path, methods, 2, "--fsdp", *resume)

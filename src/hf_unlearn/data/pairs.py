@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Subset
 
 from .images import LabelledDataset
 from .protocols import SizedDataset
-from .streaming import RetainStream, StreamedPairs
+from .streaming import RetainStream, StreamedPairs, places
 
 
 def subset(dataset: SizedDataset, positions: Sequence[int]) -> Subset:
@@ -52,7 +52,8 @@ def paired(
     """
     if not isinstance(retain, RetainStream):
         multiple = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        return ForgetRetainDataset(forget, retain, method.retain_batches, multiple, method.streams, learn)
+        learning = (learn, method.learn_batches)
+        return ForgetRetainDataset(forget, retain, method.retain_batches, multiple, method.streams, *learning)
     if "retain" not in method.streams:
         raise ValueError(f"{method.name} trains on no retain data, so it can stream none: give a set that fits")
     if args.dataloader_num_workers:
@@ -60,7 +61,8 @@ def paired(
     args.ignore_data_skip = True  # a resumed run continues where the stream stopped
     check_overlap({"forget": forget, "retain": None, "learn": learn})
     place = (args.train_batch_size, args.process_index, args.world_size)
-    return StreamedPairs(forget, retain, method.retain_batches, *place, method.streams, learn)
+    learning = (learn, method.learn_batches)
+    return StreamedPairs(forget, retain, method.retain_batches, *place, method.streams, *learning)
 
 
 def halves(dataset: SizedDataset) -> tuple[Subset, Subset]:
@@ -105,7 +107,7 @@ def split_by_label(dataset: SizedDataset, labels: int | Sequence[int]) -> tuple[
 
 class ForgetRetainDataset(Dataset):
     """Pair forget and retain samples: item i holds forget[i % F], with its position as `index`, `retain_batches`
-    retain samples, and learn[i % L] where there is something to learn.
+    retain samples; and samples to learn, if there are any.
 
     The k-th retain sample is retain[(i + k * stride) % R] with stride = R // retain_batches, so every retain sample
     appears in each of the K places. The pairing is not random: workers, processes and resumed runs agree on it.
@@ -115,7 +117,7 @@ class ForgetRetainDataset(Dataset):
         multiple: the global batch size. The length is rounded up to a multiple of it and positions wrap around, so
             every batch is full and the sets may be smaller than a batch.
         streams: which of "forget" and "retain" the items hold.
-        learn: samples to learn, or None.
+        learn: samples to learn, or None; an item holds `learn_batches` of them, placed as the retain samples are.
 
     Raises:
         ValueError: a set is empty, or two sets overlap.
@@ -129,6 +131,7 @@ class ForgetRetainDataset(Dataset):
         multiple: int = 1,
         streams: Sequence[str] = ("forget", "retain"),
         learn: SizedDataset | None = None,
+        learn_batches: int = 1,
     ):
         for name, part in (("forget", forget), ("retain", retain), ("learn", learn)):
             if part is not None and len(part) == 0:
@@ -136,7 +139,7 @@ class ForgetRetainDataset(Dataset):
         if forget is None and retain is None:
             raise ValueError("neither a forget nor a retain set was given")
         check_overlap({"forget": forget, "retain": retain, "learn": learn})
-        self.learn = learn
+        self.learn, self.learn_batches = learn, learn_batches
         self.forget, self.retain = (
             part if name in streams else None for name, part in (("forget", forget), ("retain", retain))
         )
@@ -153,10 +156,9 @@ class ForgetRetainDataset(Dataset):
             position = i % len(self.forget)
             item["forget"] = {**self.forget[position], "index": position}
         if self.retain is not None:
-            size, stride = len(self.retain), max(1, len(self.retain) // self.retain_batches)
-            item["retain"] = [self.retain[(i + k * stride) % size] for k in range(self.retain_batches)]
+            item["retain"] = [self.retain[p] for p in places(i, len(self.retain), self.retain_batches)]
         if self.learn is not None:
-            item["learn"] = self.learn[i % len(self.learn)]
+            item["learn"] = [self.learn[p] for p in places(i, len(self.learn), self.learn_batches)]
         return item
 
 

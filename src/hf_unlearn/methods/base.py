@@ -122,6 +122,11 @@ class Method:
         return 1
 
     @property
+    def learn_batches(self) -> int:
+        """Batches of data to learn that one outer step consumes, where there are such data."""
+        return 1
+
+    @property
     def batch_gradients(self) -> float:
         """Batch gradients (a forward and backward of one batch) that an outer step takes, for budgets."""
         return len(self.streams)

@@ -23,9 +23,9 @@ LEAST_WAY = 0.05  # share of the retained level: data that lose less than this m
 class CLU(SFRon):
     """One outer step t of T, after UG-CLU (Huang et al., arXiv 2505.15178):
 
-        fast <- slow_t - S * update(grad L_learn)                        learn, masked
-        fast <- fast + S * update(alpha_t, clip(-grad L_forget))          forget, masked, as SFRon
-        fast <- fast - eta grad L_retain,   K times                      repair, unmasked
+        fast <- slow_t + S * update(clip(grad L_learn))                  learn, masked
+        fast <- fast + S * update(alpha_t, clip(-grad L_forget))         forget, masked, as SFRon
+        fast <- fast - eta grad (L_retain + ρ L_learn),   K times        repair, unmasked
         slow_{t+1} <- slow_t + beta (fast - slow_t)                      merge
 
     with S = [F > 0 and F >= gamma F_retain],   F = F_forget + s F_learn,   s = Σ F_retain / Σ F_learn
@@ -33,13 +33,14 @@ class CLU(SFRon):
     from diagonal Fishers of the original model (`saliency.balance`), and L_learn = Σ_i w_i l_i with w_i ∝ l_i^λ, so
     that a sample counts less the better it is learnt, as a forget sample does the better it is forgotten. The paper
     names the four parts, the adaptive weights, the balanced mask and fast and slow weights. Its text, code and tables
-    were not to be had: the formulas are derived from those of SFR-on, and s, the end of learning and the separate
-    optimizers are ours.
+    were not to be had: the formulas are derived from those of SFR-on, and s, ρ, the end of learning and the separate
+    optimizers are ours. The model that is aimed at has seen R and the new data, so repair holds both (ρ =
+    `repair_weight`): repair of R alone undoes the learning, for R says that nothing is of a new class.
 
     Learning has an end as forgetting has: learn samples lose no more than retained samples did before the first step,
     at the same timestep. Where no learning rate is given the length of a learn step follows from how far L_learn lies
     above that end, by the controller of the forget steps (`training.strength`), and both begin to fade together, once
-    both are at their ends. eta is the longer of the two lengths.
+    both are at their ends. eta is the longer of the two, that of the learn steps kept at its largest until they fade.
 
     Without data to learn this is SFRon with the same options, bit for bit. Without data to forget there is no forget
     step: continual learning with repair. All options of SFRon hold for their own parts.
@@ -66,12 +67,13 @@ class CLU(SFRon):
     learn_learning_rate: float | None = flag(
         None, "Learning rate of the separate learn optimizer; by default learning_rate."
     )
+    repair_weight: float = flag(1.0, "Weight of the learn loss in the repair steps, for what is learnt remains too.")
     mask_balance: bool = flag(True, "Bring the Fisher of learn data to the size of the retained one for the mask.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         limits = {"learn_floor": "[0, 1)", "learn_exponent": "[0, inf)", "learn_max_norm": "[0, inf)"}
-        check_limits(self, **limits, learn_learning_rate="[0, inf)")
+        check_limits(self, **limits, learn_learning_rate="[0, inf)", repair_weight="[0, inf)")
 
     def for_data(self, names: Collection[str]) -> Method:
         if not {"learn", "forget"} & set(names):
@@ -104,8 +106,12 @@ class CLU(SFRon):
         return {**super().floors, "learn": self._learn_floor}
 
     @property
+    def learn_batches(self) -> int:
+        return 1 + (self.retain_steps if self.repair_weight else 0)
+
+    @property
     def batch_gradients(self) -> float:
-        return super().batch_gradients + 1
+        return super().batch_gradients + self.learn_batches
 
     @property
     def optimizer(self) -> OptimizerSpec:
@@ -120,8 +126,15 @@ class CLU(SFRon):
         return None if self.use_mask is False else balanced_masks(objective, sets, *options, balance=self.mask_balance)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
-        learnt = self._learn_step(step, batch.learn)
+        learnt = self._learn_step(step, batch.learn[0])
         return replace(super().before_step(step, batch), extra={"learn_loss": learnt})
+
+    def _repair(self, step: Step, batch: Batch, k: int) -> Losses:
+        kept = super()._repair(step, batch, k)
+        if not self.repair_weight:
+            return kept
+        learnt = step.losses(batch.learn[k + 1 if k >= 0 else k]).mean()
+        return replace(kept, total=kept.scalar + self.repair_weight * learnt)
 
     def _learn_step(self, step: Step, learn: Samples) -> Tensor:
         """Take a masked step on Σ_i w_i l_i; return the mean of l_i."""
@@ -178,7 +191,7 @@ class LearnOnly(CLU):
 
     @property
     def batch_gradients(self) -> float:
-        return 1 + self.retain_steps
+        return self.retain_steps + self.learn_batches
 
     @property
     def optimizer(self) -> OptimizerSpec:

@@ -21,5 +21,5 @@ class FineTune(Method):
         retain = step.losses(batch.retain[0]).mean()
         if not batch.learn:
             return Losses(retain=retain)
-        learn = step.losses(batch.learn).mean()
+        learn = step.losses(batch.learn[0]).mean()
         return Losses(retain=retain, extra={"learn_loss": learn}, total=retain + learn)

@@ -15,7 +15,7 @@ class Batch:
 
     forget: Samples = field(default_factory=dict)
     retain: list[Samples] = field(default_factory=list)
-    learn: Samples = field(default_factory=dict)
+    learn: list[Samples] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -219,8 +219,8 @@ class SFRon(Method):
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
         loss = self._forget_step(step, batch.forget) if batch.forget else None
-        for retain in batch.retain[:-1]:
-            step.fast_step(self._retain(step, retain), forget=False)
+        for k in range(len(batch.retain) - 1):
+            step.fast_step(self._repair(step, batch, k).scalar, forget=False)
         return Losses(forget=loss)
 
     def _forget_step(self, step: Step, forget: Samples) -> Tensor:
@@ -235,12 +235,12 @@ class SFRon(Method):
         return loss
 
     def loss(self, step: Step, batch: Batch) -> Losses:
-        return Losses(retain=self._retain(step, batch.retain[-1]))
+        return self._repair(step, batch, -1)
 
-    def _retain(self, step: Step, retain: Samples) -> Tensor:
-        target = step.original(retain) if self.retain_loss == "match" else None
+    def _repair(self, step: Step, batch: Batch, k: int) -> Losses:
+        target = step.original(batch.retain[k]) if self.retain_loss == "match" else None
         options: dict[str, Any] = {"as_unseen": True} if self.needs_unseen and target is not None else {}
-        return step.losses(retain, target=target, **options).mean()
+        return Losses(retain=step.losses(batch.retain[k], target=target, **options).mean())
 
     def _forget(self, step: Step, forget: Samples) -> Forget:
         """The forget loss; both numbers are means with those ahead, where the distance is the original's at most."""

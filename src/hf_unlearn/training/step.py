@@ -76,7 +76,7 @@ class Step(FastSteps):
         if "forget" in inputs:
             batch["forget"] = self.draws.add(inputs["forget"], generator, forget=True)
         if "learn" in inputs:  # without label dropout: what the null label draws stays as it was
-            batch["learn"] = self.draws.add(inputs["learn"], generator, forget=True)
+            batch["learn"] = [self.draws.add(part, generator, forget=True) for part in inputs["learn"]]
         if "retain" in inputs:
             batch["retain"] = [self.draws.add(part, generator, forget=False) for part in inputs["retain"]]
             self.guard.expect_retain(lambda: self.losses(batch["retain"][0]).mean())

@@ -11,12 +11,14 @@ c = 1 - floor^(1 / (by T)) reaches `floor` times m_0 after the share `by` of T s
 (measured / planned)^exponent in each step, and lowers it where the retained side drifts. Retain steps take κ as their
 learning rate, or with `equal_steps` what makes them as long as the forget step.
 
-Learn steps have a controller of their own, whose end is the loss that the original has on retained samples. Two
-controllers begin to fade together, once both are at their floors, and the retain steps take the larger rate.
+Learn steps have a controller of their own, whose end is the loss that the original has on retained samples. Retained
+samples may be as far from the original as learnt ones from that end: its `drift` is its floor. Its retain steps keep
+their rate to the last steps, for there is still to repair when little is left to learn. Two controllers begin to fade
+together, once both are at their floors, and the retain steps take the larger rate.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -45,6 +47,7 @@ class Plan:
     retain_ratio: learning rate of the retain steps over κ.
     equal_steps: that rate times the root mean square of d, so that a retain step, which Adam makes of nearly the rate
         in every weight, is as long as the forget step.
+    holds_rate: the retain steps keep the largest rate so far until the steps fade.
     """
 
     floor: float = 0.1
@@ -57,12 +60,16 @@ class Plan:
     largest_change: float = 0.02
     retain_ratio: float = 1.0
     equal_steps: bool = False
+    holds_rate: bool = False
 
 
 def strengths_of(method: Method) -> "dict[str, Strength]":
     """The controllers of a run of `method` by what steps they are for, forget first; none where these have a rate."""
     floors = method.floors if method.finds_strength else {}
-    return {kind: Strength(Plan(floor=floor, equal_steps=method.equal_steps), kind) for kind, floor in floors.items()}
+    plans = {kind: Plan(floor=floor, equal_steps=method.equal_steps) for kind, floor in floors.items()}
+    if "learn" in plans:
+        plans["learn"] = replace(plans["learn"], drift=plans["learn"].floor, holds_rate=True)
+    return {kind: Strength(plan, kind) for kind, plan in plans.items()}
 
 
 class _Kept(LambdaLR):
@@ -90,6 +97,7 @@ class Strength:
     def restart(self) -> None:
         """Know nothing yet, as before the first step."""
         self.gain, self.rate, self.log_mean, self.lengths = 1.0, 0.0, 0.0, 0
+        self.peak = 0.0  # of the rate, before it fades
         self.level, self.measured, self.whole, self.unit, self.drift = 1.0, 0, 0.0, 0.0, 0.0
         self.ratio = 1.0
         self.ending: int | None = None
@@ -169,8 +177,10 @@ class Strength:
         if kappa > 0:
             self.lengths += 1
             self.log_mean += (math.log(kappa) - self.log_mean) / min(self.lengths, MEMORY)
+        as_rate = plan.retain_ratio * (direction / math.sqrt(number) if plan.equal_steps else 1.0)
+        self.peak = max(self.peak, kappa * as_rate)
         kappa *= self._fade
-        self.rate = plan.retain_ratio * kappa * (direction / math.sqrt(number) if plan.equal_steps else 1.0)
+        self.rate = self.peak * self._fade if plan.holds_rate else kappa * as_rate
         return kappa
 
     def scheduler(self, optimizer: Optimizer) -> LambdaLR:
@@ -199,7 +209,8 @@ class Strength:
             "ending",
             "reached",
         )
-        return {self._key: {name: getattr(self, name) for name in names}}
+        more = ("peak",) if self.plan.holds_rate else ()
+        return {self._key: {name: getattr(self, name) for name in (*names, *more)}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state[self._key].items():
