@@ -29,5 +29,5 @@ class ExperienceReplay(Method):
 
 def new_and_known(step: Step, batch: Batch) -> tuple[Any, Any]:
     """Losses (2B,) of the new and the known samples of a batch, and a mask (2B,) that is True on the new ones."""
-    mixed, is_new = mixed_batch(batch.learn, batch.retain[0])
+    mixed, is_new = mixed_batch(batch.learn[0], batch.retain[0])
     return step.losses(mixed), is_new
