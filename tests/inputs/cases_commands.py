@@ -17,6 +17,16 @@ def recipe(what: str, says: str, text: str | bytes | None = None, **changes) -> 
     return Case(f"recipe {what}", "compare {work}/r.yaml", says, write("r.yaml", content))
 
 
+REQUESTS = dict(model="digits_vit", data="digits", tasks=[[0, 1], [2, 3]], steps=1, requests=["0R"])
+
+
+def requests(what: str, says: str, text: str | bytes | None = None, **changes) -> Case:
+    import yaml
+
+    content = yaml.safe_dump({**REQUESTS, **changes}) if text is None else text
+    return Case(f"requests {what}", "requests run --file {work}/q.yaml", says, write("q.yaml", content))
+
+
 def record(name: str, says: str, spoil, call: str = "report {work}/run") -> Case:
     return Case(f"record {name}", call, says, spoil)
 
@@ -116,6 +126,31 @@ CASES = [
     recipe("data that is not there", "nowhere", data="./nowhere"),
     recipe("training options unknown", "steps", train={"steps": 3}),
     Case("jobs -1", "compare digits_vit_class3 --jobs -1", "jobs"),
+    # ---- requests one after another
+    Case("requests without a ledger", "requests", "holds no ledger of requests"),
+    Case("requests without a setup", "requests add 0R", "name model, data and tasks in a --file"),
+    Case("requests for another action", "requests status 0R", "requests are for add, not for status"),
+    Case("ledger torn", "requests", "torn or no JSON", write("../out/ledger.json", '{"version": 1, "ent')),
+    Case("ledger of a newer version", "requests", "upgrade hf-unlearn", write("../out/ledger.json", '{"version": 9}')),
+    requests("torn", "q.yaml", "requests: [0"),
+    requests("a list", "is not a mapping", "- a"),
+    requests("unknown key", "unknown key 'epochs'", epochs=3),
+    requests("tasks of words", "tasks[0]", tasks=["zero"]),
+    requests("class in two tasks", "class 1 is in two tasks", tasks=[[0, 1], [1, 2]]),
+    requests("class that is not there", "class 12 has no training sample", tasks=[[0, 12]]),
+    requests("unknown method", "method 'magic' is not one of", method="magic"),
+    requests("unknown option", "unexpected keyword argument 'speed'", options={"speed": 3}),
+    requests("unknown task", "there is no task 5", requests=["5R"]),
+    requests("never learnt", "task 1 was never learnt", requests=["0R", "1F"]),
+    requests("learnt twice", "task 0 is learnt already", requests=["0R", "0R"]),
+    requests(
+        "both at once",
+        "to be learnt and forgotten",
+        requests=["0T", {"learn": {"tasks": [0]}, "forget": {"classes": [0]}}],
+    ),
+    requests("memory too small", "fewer than the 2 classes", memory={"samples": 1}),
+    requests("memory of words", "unknown key 'many'", memory={"many": 1}),
+    requests("no request", "names no data", requests=[{"learn": {"tasks": []}}]),
     # ---- what is published
     publish("torn", "is torn or no safetensors file", cut("vit/model.safetensors")),
     publish("a pickle", "weights only as pytorch_model.bin", evil("vit/pytorch_model.bin", "vit/model.safetensors")),

@@ -17,6 +17,7 @@ CALLS = {
     "vit": "unlearn_classification --max_steps 2 --per_device_train_batch_size 4 --fisher_samples 4 --use_cpu True "
     "--disable_tqdm True --output_dir {out}",
     "compare": "hf-unlearn compare --output_dir {out} --jobs 0",
+    "requests": "hf-unlearn requests {out}",
     "publish": "hf-unlearn publish",
     "report": "hf-unlearn report",
     "check": "hf-unlearn check",

@@ -62,6 +62,7 @@ class Queue:
                 memory holds, or for what the strategy cannot do. None is queued then.
         """
         asked = requests_of([requests] if isinstance(requests, Request) else requests)
+        self._check(self.ledger, asked)  # what is refused leaves no lock behind either
         with self.book.locked():
             ledger = self.ledger
             self._check(ledger, asked)
@@ -70,8 +71,8 @@ class Queue:
                 self.book.write(added)
         return added.entries[len(ledger.entries) :]
 
-    def complete(self, requests: Any) -> None:
-        """Queue what the ledger lacks of the whole order of requests. Every process must call it.
+    def missing(self, requests: Any) -> list[Request]:
+        """What the ledger lacks of the whole order of requests.
 
         Raises:
             ValueError: the ledger holds other requests, or what `add` raises.
@@ -82,9 +83,21 @@ class Queue:
         if there != asked[: len(there)]:
             known = ", ".join(request.word for request in there)
             raise ValueError(f"{self.book.folder} holds the requests {known}: give these first, or add to them")
-        missing = asked[len(there) :]
-        self._check(ledger, missing)  # in every process, so that all of them stop
+        self._check(ledger, asked[len(there) :])
+        return asked[len(there) :]
+
+    def complete(self, requests: Any) -> None:
+        """Queue what the ledger lacks of the whole order of requests. Every process must call it.
+
+        Raises:
+            ValueError: what `missing` raises.
+        """
+        missing = self.missing(requests)  # in every process, so that all of them stop
         in_main(lambda: self.add(missing) if missing else None)
+
+    def check(self, requests: list[Request]) -> None:
+        """Raise ValueError if these cannot come after those that are there."""
+        self._check(self.ledger, requests)
 
     def _check(self, ledger: Ledger, asked: list[Request]) -> None:
         standing = self.standing(ledger.entries)

@@ -124,6 +124,8 @@ class Sequence:
             ValueError: what `Queue.complete` raises, or another process runs the requests.
             Exception: whatever a training raises; the request is marked as failed, and begins anew in the next run.
         """
+        if requests is not None:
+            self.queue.missing(requests)  # what is refused leaves nothing behind
         with self.queue.book.locked("run") if is_main() else nullcontext():
             if requests is not None:
                 self.queue.complete(requests)

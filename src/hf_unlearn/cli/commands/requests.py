@@ -72,14 +72,16 @@ def _change(options: argparse.Namespace, asked: list[Any]) -> Any:
     given, listed = read_file(options.file) if options.file else (None, [])
     setup = stored_setup(options.run_dir, given)
     wanted = [*listed, *(requests_of(asked) if asked else [])]
-    check_writable(options.run_dir)
     sequence = setup.sequence(options.run_dir)
-    if options.action == "add":
-        sequence.add(wanted)
-    elif wanted:
-        sequence.queue.complete(wanted)
+    adds = options.action == "add"
+    if not adds and wanted:
+        wanted = sequence.queue.missing(wanted)
+    sequence.queue.check(wanted)
+    check_writable(options.run_dir)
     store_setup(options.run_dir, setup)
-    return sequence.run() if options.action == "run" else sequence.ledger
+    if wanted:
+        sequence.add(wanted)
+    return sequence.ledger if adds else sequence.run()
 
 
 def _say(options: argparse.Namespace, ledger: Any) -> None:
