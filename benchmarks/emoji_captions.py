@@ -139,7 +139,7 @@ def drawn(styles: list[str], things: list[str], generator: torch.Generator) -> l
 
 
 def asked(kinds, per_pair: int, styles=STYLES, things=OBJECTS) -> list[tuple[str, str, str, str]]:
-    """(kind, style, object, caption) for judging: of each kind, style and object the first `per_pair`, evenly spread."""
+    """(kind, style, object, caption) for judging: `per_pair` of each kind, style and object, evenly spread."""
     rows = []
     for kind in kinds:
         for style in styles:

@@ -2,7 +2,7 @@
 
 The styles are Fluent (MIT), Noto (Apache-2.0) and Twemoji (CC BY 4.0). The images come from a folder of
 `<style>_64.npz` files, or are rendered by resvg (extra `emoji`) from the npm packages in `PACKAGES`. Beside them stand
-controls that no emoji model learns: other objects, and the style OpenMoji (CC BY-SA 4.0, so no picture of it is shipped).
+controls that no emoji model learns: other objects, and the style OpenMoji (CC BY-SA 4.0: no picture of it is shipped).
 """
 
 import json

@@ -3,9 +3,9 @@
     python benchmarks/train_emoji_judge.py --data_dir FOLDER --output_dir emoji-judge   # or rendered from npm
 
 A picture of something that was never learnt needs a reader that knows it: the shipped classifier has 24 objects and
-would read a cactus as one of them. The first 24 objects and 3 styles are numbered as in the shipped one, so that it can
-stand in its place. It is rebuilt by this command and not shipped (OpenMoji is share-alike). Half of the pictures go
-through the shipped model's autoencoder, as all pictures do that a model draws.
+would read a cactus as one of them. The first 24 objects and 3 styles are numbered as in the shipped one, so that it
+can stand in its place. It is rebuilt by this command and not shipped (OpenMoji is share-alike). Half of the pictures
+go through the shipped model's autoencoder, as all pictures do that a model draws.
 """
 
 import json
@@ -56,14 +56,20 @@ def load_judge(folder: str | Path) -> EmojiClassifier:
 def never_target(judge: EmojiClassifier, thing: str, data_dir: str | Path | None = None, count: int = 20) -> Target:
     """An object that no emoji model learnt as the target of attacks: the negative control of one that was forgotten.
 
-    Its pictures are real ones in the three styles that models learn, turned and moved a little.
-
     Raises:
         ValueError: it is not one of `CONTROLS`.
     """
     if thing not in CONTROLS:
         raise ValueError(f"{thing!r} is no object that was never learnt: choose one of {', '.join(CONTROLS)}")
-    images, styles, _ = load_emoji(data_dir or None, {thing: CONTROLS[thing]})
+    return object_target(judge, thing, data_dir, count)
+
+
+def object_target(judge: EmojiClassifier, thing: str, data_dir: str | Path | None = None, count: int = 20) -> Target:
+    """An object that the judge knows as the target of attacks.
+
+    Its `count` pictures are real ones in the three styles that models learn, turned and moved a little.
+    """
+    images, styles, _ = load_emoji(data_dir or None, {thing: {**ICONS, **CONTROLS}[thing]})
     chosen = torch.arange(count) % len(images)
     captions = tuple(prompt_of(STYLES[style], thing) for style in styles[chosen])
     pictures = augmented(images[chosen], torch.Generator().manual_seed(0))

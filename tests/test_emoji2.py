@@ -1,4 +1,4 @@
-"""The second emoji model: what its captions say, what is kept out of them, and a training that goes on after a kill."""
+"""The second emoji model: what its captions say, what is kept out, and a training that goes on after a kill."""
 
 import pytest
 import torch
