@@ -14,11 +14,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import torch
-from emoji_forget import target_of
+from emoji_forget import DRAWING, target_of
 from torch import Tensor
 
 from hf_unlearn.attacks.pictures import ask
@@ -101,50 +102,61 @@ def read_as(judge, images: Tensor, head: int, names: tuple[str, ...]) -> dict[st
     return {names[i]: round(counts[i].item(), 3) for i in counts.topk(3).indices.tolist() if counts[i]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What is compared, and where it is kept: shared with emoji_words.py."""
     parser.add_argument("--model", required=True, help="folder of train_emoji2.py: the original")
-    parser.add_argument("--twins", required=True, nargs="+", help="folders of train_emoji2.py --without_object ...")
     parser.add_argument("--judge", required=True, help="folder of train_emoji_judge.py")
     parser.add_argument("--target", type=target_of, default=("object", "rocket"), metavar="KIND:NAME")
     parser.add_argument("--rows", nargs="+", default=["sfron, no rate"], help="rows of emoji_forget.py")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of unlearning")
-    parser.add_argument("--forgotten", type=int, default=36, help="pictures of each forgotten style and object")
-    parser.add_argument("--kept", type=int, default=3, help="pictures of each retained style and object")
     parser.add_argument("--cache", default=f"{tempfile.gettempdir()}/emoji-twins")
     parser.add_argument("--output", help="also write everything to this JSON file")
+
+
+def loaders(options: argparse.Namespace, twins: list[str]) -> dict[str, Callable]:
+    """What loads the original, each unlearned model (it is trained once) and each twin, by its name in the tables."""
+    from attack_emoji import unlearned
+
+    from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
+
+    found: dict[str, Callable] = {"original": partial(load_text_to_image_pipeline, options.model)}
+    for row in options.rows:
+        for seed in options.seeds:
+            found[f"{row}, seed {seed}"] = partial(
+                unlearned, options.model, row, options.target, seed, Path(options.cache)
+            )
+    return found | {Path(folder).name: partial(load_text_to_image_pipeline, folder) for folder in twins}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_flags(parser)
+    parser.add_argument("--twins", required=True, nargs="+", help="folders of train_emoji2.py --without_object ...")
+    parser.add_argument("--forgotten", type=int, default=36, help="pictures of each forgotten style and object")
+    parser.add_argument("--kept", type=int, default=3, help="pictures of each retained style and object")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    from attack_emoji import unlearned
-    from emoji_forget import DRAWING
     from train_emoji_judge import JUDGED_OBJECTS, JUDGED_STYLES, load_judge
     from transformers.utils import logging
 
     from hf_unlearn.common.untrusted import read_json
     from hf_unlearn.evaluation import markdown_table
-    from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     judge = load_judge(options.judge)
     head, names = HEADS[options.target[0]], (JUDGED_STYLES, JUDGED_OBJECTS)[HEADS[options.target[0]]]
-    twins = {Path(folder).name: folder for folder in options.twins}
+    twins = [Path(folder).name for folder in options.twins]
     settings = [read_json(Path(folder) / "report.json")["settings"] for folder in options.twins]
     unseen = {one[name] for one in settings for name in ("without_object", "without_style") if one[name]}
     if options.target[1] not in unseen:
         raise ValueError(f"the twins know {options.target[1]!r}: train them without it")
-    pipelines = {"original": lambda: load_text_to_image_pipeline(options.model)}
-    for row in options.rows:
-        for seed in options.seeds:
-            args = (options.model, row, options.target, seed, Path(options.cache))
-            pipelines[f"{row}, seed {seed}"] = lambda args=args: unlearned(*args)
-    pipelines |= {name: lambda folder=folder: load_text_to_image_pipeline(folder) for name, folder in twins.items()}
     forgotten, kept = pairs_of(options.target, unseen)
     parts = {"forgotten": (forgotten, options.forgotten), "kept": (kept, options.kept)}
-    drawn = drawn_by(pipelines, list(twins), parts, Drawing(**DRAWING))
+    drawn = drawn_by(loaders(options, options.twins), twins, parts, Drawing(**DRAWING))
     found, rows = {}, []
     for part, (pairs, _) in parts.items():
-        table = compared(drawn[part], list(twins), judge, head, len(pairs))
+        table = compared(drawn[part], twins, judge, head, len(pairs))
         shown = {name: read_as(judge, images, head, names) for name, images in drawn[part].items()}
         found[part] = {"distances": table, "read as": shown, "pictures": len(drawn[part]["original"])}
         rows += [

@@ -9,11 +9,11 @@ and `wordings` of `hf-unlearn attack` beside it. A twin that never saw the targe
 import argparse
 import json
 import os
-import tempfile
 from pathlib import Path
 
 from emoji_captions import KEPT_KINDS, KINDS, captions_of
-from emoji_forget import DRAWING, prompts_of, target_of
+from emoji_forget import DRAWING, prompts_of
+from emoji_twins import HEADS, add_flags, loaders
 
 ATTACK = "attack `wordings`"
 
@@ -53,39 +53,24 @@ def shares(pipeline, reader, target: tuple[str, str], count: int) -> dict[str, l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of train_emoji2.py: the original")
-    parser.add_argument("--judge", required=True, help="folder of train_emoji_judge.py")
+    add_flags(parser)
     parser.add_argument("--twin", help="folder of train_emoji2.py --without_object ...")
-    parser.add_argument("--target", type=target_of, default=("object", "rocket"), metavar="KIND:NAME")
-    parser.add_argument("--rows", nargs="+", default=["sfron, no rate"], help="rows of emoji_forget.py")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of unlearning")
     parser.add_argument("--samples", type=int, default=36, help="pictures of each kind of caption")
-    parser.add_argument("--cache", default=f"{tempfile.gettempdir()}/emoji-twins")
-    parser.add_argument("--output", help="also write everything to this JSON file")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
-    from attack_emoji import unlearned
-    from emoji_twins import HEADS
     from train_emoji_judge import JUDGED_OBJECTS, JUDGED_STYLES, NAME, load_judge
     from transformers.utils import logging
 
     from hf_unlearn.attacks.readers import ClassifierReader
     from hf_unlearn.evaluation import markdown_table
-    from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     head = HEADS[options.target[0]]
     number = (JUDGED_STYLES, JUDGED_OBJECTS)[head].index(options.target[1])
     reader = ClassifierReader(load_judge(options.judge), number, head, NAME)
-    models = {"original": lambda: load_text_to_image_pipeline(options.model)}
-    for row in options.rows:
-        for seed in options.seeds:
-            args = (options.model, row, options.target, seed, Path(options.cache))
-            models[f"{row}, seed {seed}"] = lambda args=args: unlearned(*args)
-    if options.twin:
-        models["twin"] = lambda: load_text_to_image_pipeline(options.twin)
+    models = loaders(options, [options.twin] if options.twin else [])
     found = {name: shares(load(), reader, options.target, options.samples) for name, load in models.items()}
     rows = [[kind, *(found[name][kind][1] for name in found)] for kind in (*kinds_for(options.target), ATTACK)]
     print(markdown_table(["asked by", *found], rows))
