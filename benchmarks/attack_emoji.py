@@ -4,6 +4,7 @@
 
 Every attack runs from each seed on the unlearned model, and from the first seed on the original (the ceiling) and for
 an object or style that stayed (the positive control). What was computed is kept in `--cache`: a killed run goes on.
+`--never cactus --judge FOLDER` adds the negative control, an object that no model learnt (train_emoji_judge.py).
 `--figures 3` also gives UnlearnCanvas's figures of each model, `--pictures FOLDER` a picture of each target.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from attack_pictures import KeepingReader, draw_attacked, keep, kept_file
 from emoji_forget import DRAWING, LORA, concept_of, judged, target_of, trained
-from emoji_pictures import augmented, load_emoji
+from emoji_pictures import CONTROLS, augmented, load_emoji
 
 
 def stayed_of(kind: str, name: str) -> str:
@@ -113,7 +114,8 @@ def row_of(name: str, metric, more: list[str]) -> list[str]:
 
     steps = name.startswith("relearning")
     shown = f"{metric.value:g}" if steps else share_text(metric.value, metric.samples)
-    controls = [f"{metric.details[role]['value']:g}" for role in ("ceiling", "positive")]
+    roles = (metric.details[role] for role in ("ceiling", "positive", "negative"))
+    controls = ["" if found is None else f"{found['value']:g}" for found in roles]
     each = ", ".join(f"{value:.3g}" for value in metric.details["per_seed"].values())
     return [*more, name, shown, each, *controls]
 
@@ -125,6 +127,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=["sfron", "sfron, no rate"], help="rows of emoji_forget.py")
     parser.add_argument("--targets", nargs="+", type=target_of, metavar="KIND:NAME", default=[("object", "rocket")])
     parser.add_argument("--unlearning_seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--never", choices=list(CONTROLS), help="an object that no model learnt: the negative control")
+    parser.add_argument("--judge", help="folder of train_emoji_judge.py, which reads it")
     parser.add_argument("--attacks", nargs="+", default=["soft_prefix", "inversion", "relearning_steps"])
     parser.add_argument("--suite", default="full", choices=["quick", "full"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
@@ -134,8 +138,11 @@ def main() -> None:
     parser.add_argument("--cache", default=f"{tempfile.gettempdir()}/attack-emoji")
     parser.add_argument("--output", help="also write the metrics of each row to this JSON file")
     options = parser.parse_args()
+    if (options.never is None) != (options.judge is None):
+        parser.error("--never and --judge go together: the shipped classifier knows nothing that was never learnt")
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
+    from train_emoji_judge import load_judge, never_target
     from transformers.utils import logging
 
     from hf_unlearn.attacks import suite_of
@@ -148,6 +155,7 @@ def main() -> None:
     chosen = [
         a for a in suite_of("text_to_image", options.suite) if a.metric.removeprefix("recovered_") in options.attacks
     ]
+    never = never_target(load_judge(options.judge), options.never, options.data_dir) if options.never else None
     rows, figures, every = [], [], {}
     for target in options.targets:
         for row, seed in [(row, seed) for row in options.rows for seed in options.unlearning_seeds]:
@@ -161,6 +169,8 @@ def main() -> None:
                 figures.append([*about, *(f"{100 * canvas[key]:.1f}" for key in ("UA", "IRA", "CRA"))])
             start = time.perf_counter()
             trial = trial_of(model, options.data_dir, pipeline, target, cache, options.samples)
+            if never is not None:
+                trial = replace(trial, negative=replace(trial.unlearned, target=never))
             found = attacked(chosen, trial, cache, name, options.seeds)
             every[name] |= {key: metric.as_dict() for key, metric in found.items()}
             rows += [row_of(key, metric, about) for key, metric in found.items()]
@@ -169,9 +179,8 @@ def main() -> None:
                 Path(options.output).write_text(json.dumps(every, indent=1) + "\n")
         if options.pictures:
             draw_attacked(cache, target, options.rows, options.unlearning_seeds[0], options.pictures)
-    print(
-        markdown_table(["forgotten", "row", "seed", "attack", "found", "of each seed", "ceiling", "what stayed"], rows)
-    )
+    controls = ["ceiling", "what stayed", "never learnt"]
+    print(markdown_table(["forgotten", "row", "seed", "attack", "found", "of each seed", *controls], rows))
     if figures:
         print("\n" + markdown_table(["forgotten", "row", "seed", "UA %", "IRA %", "CRA %"], figures))
 

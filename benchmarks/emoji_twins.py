@@ -119,12 +119,11 @@ def loaders(options: argparse.Namespace, twins: list[str]) -> dict[str, Callable
 
     from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
+    cache = Path(options.cache) / Path(options.model).resolve().name
     found: dict[str, Callable] = {"original": partial(load_text_to_image_pipeline, options.model)}
     for row in options.rows:
         for seed in options.seeds:
-            found[f"{row}, seed {seed}"] = partial(
-                unlearned, options.model, row, options.target, seed, Path(options.cache)
-            )
+            found[f"{row}, seed {seed}"] = partial(unlearned, options.model, row, options.target, seed, cache)
     return found | {Path(folder).name: partial(load_text_to_image_pipeline, folder) for folder in twins}
 
 
