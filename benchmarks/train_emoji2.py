@@ -4,7 +4,8 @@
     python benchmarks/train_emoji2.py --tokenizer FOLDER --output_dir twin --without_object rocket --without_style noto
 
 The same networks and pictures as the shipped model, and its autoencoder; the captions are those of emoji_captions.py.
-A killed run goes on from its last checkpoint when the command is repeated, to the same weights. The twin starts from
+A killed run goes on from its last checkpoint when the command is repeated, to the same weights; with `--stop_after` it
+ends at an earlier step of the same schedule. The twin starts from
 nothing too: it is what unlearning is compared with. Writes a diffusers pipeline with the judge beside it, and
 report.json: what the judge reads in pictures by kind of caption.
 """
@@ -93,13 +94,19 @@ class Training:
         self.done = states["done"]
         print(f"goes on after step {self.done}", flush=True)
 
-    def run(self, latents: Tensor, names: list[tuple[str, str]], batch_size: int, save_steps: int) -> None:
-        """Take the steps that are left. Afterwards the pipeline has the averaged weights."""
-        for _ in (bar := trange(self.done, self.steps, desc="unet", initial=self.done, total=self.steps)):
+    def run(
+        self, latents: Tensor, names: list[tuple[str, str]], batch_size: int, save_steps: int, last: int | None = None
+    ) -> None:
+        """Take the steps that are left, up to step `last`. Afterwards the pipeline has the averaged weights.
+
+        The last checkpoint has those that a longer training goes on from.
+        """
+        last = min(last or self.steps, self.steps)
+        for _ in (bar := trange(self.done, last, desc="unet", initial=self.done, total=last)):
             step(self.optimizer, self.scheduler, self._loss(latents, names, batch_size), bar)
             self.average.update_parameters(self.trained)
             self.done += 1
-            if self.done % save_steps == 0:
+            if self.done % save_steps == 0 or self.done == last:
                 self.save()
         self.trained.load_state_dict(self.average.module.state_dict())
         self.trained.eval()
@@ -151,6 +158,7 @@ def main() -> None:
     parser.add_argument("--without_object", choices=OBJECTS, help="never show this object: the twin")
     parser.add_argument("--without_style", choices=STYLES, help="never show this style: the twin")
     parser.add_argument("--max_train_steps", type=int, default=6000)
+    parser.add_argument("--stop_after", type=int, help="steps after which to end early; default max_train_steps")
     parser.add_argument("--train_batch_size", type=int, default=32)
     parser.add_argument("--copies", type=int, default=64, help="ways in which each picture is turned and moved")
     parser.add_argument("--save_steps", type=int, default=250)
@@ -158,6 +166,8 @@ def main() -> None:
     options = parser.parse_args()
     positive = dict.fromkeys(("max_train_steps", "copies", "save_steps"), "[1, inf)")
     check_limits(options, seed=SEEDS, **positive, train_batch_size="[2, inf)")
+    if options.stop_after is not None:
+        check_limits(options, stop_after="[1, inf)")
     if options.train_batch_size % 2:
         raise ValueError(f"train_batch_size {options.train_batch_size}: timesteps come in pairs, give an even number")
     started, out = time.time(), Path(options.output_dir)
@@ -178,19 +188,28 @@ def main() -> None:
     latents = latents_of(vae, images, options.copies, torch.Generator().manual_seed(options.seed + 1))
     training = Training(build_pipeline(tokenizer, vae), options.max_train_steps, options.seed + 2, out, key)
     training.resume()
-    training.run(latents, names, options.train_batch_size, options.save_steps)
-    training.save()  # the report may be made again
+    training.run(latents, names, options.train_batch_size, options.save_steps, options.stop_after)
     training.pipeline.to(torch.float16).save_pretrained(out)
     judge.save_pretrained(out / "judge")
     pairs = zip(*names)
     report = judged(load_text_to_image_pipeline(str(out)), judge, *(list(dict.fromkeys(part)) for part in pairs))
-    report = {"by caption": report, "seconds": round(time.time() - started), "settings": settings}
+    report = {"by caption": report, "steps": training.done, "seconds": round(time.time() - started)}
+    report["settings"] = settings
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    training.path.unlink()
+    if training.done == options.max_train_steps:
+        training.path.unlink()
     print(json.dumps(report, indent=1))
 
 
-PLACES = ("output_dir", "tokenizer", "data_dir", "judge", "save_steps", "config")  # they change no weight
+PLACES = (
+    "output_dir",
+    "tokenizer",
+    "data_dir",
+    "judge",
+    "save_steps",
+    "stop_after",
+    "config",
+)  # they change no step
 
 
 if __name__ == "__main__":

@@ -89,5 +89,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, ca
         assert any(
             not torch.equal(one[name], value) for name, value in getattr(broken.pipeline, part).state_dict().items()
         )
+    early = training(tmp_path / "early")
+    early.run(latents, names, 4, 100, last=4)
+    assert early.done == 4
+    early = training(tmp_path / "early")
+    early.run(latents, names, 4, 100, last=100)
+    assert early.done == 6, "the schedule has no more steps"
+    one, other = (made.pipeline.unet.state_dict() for made in (whole, early))
+    assert not torch.equal(one["conv_in.weight"], broken.pipeline.unet.state_dict()["conv_in.weight"])
+    assert all(torch.equal(one[name], other[name]) for name in one)
     assert training(tmp_path / "broken", "another").done == 0
     assert "of other settings" in capsys.readouterr().out
