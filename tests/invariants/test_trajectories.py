@@ -33,12 +33,14 @@ def run(folder, images, method, resume=None, objective=None, **values):
         SFRon(forget_optim="shared", slow_rate=0.5, slow_form="lookahead", **ASCENT),
         SFRon(slow_form="ema", slow_rate=0.3),
         SFRon(resist_relearning=0.5),
+        SFRon(adversary=True),
     ],
-    ids=["separate", "shared-lookahead", "ema", "resists"],
+    ids=["separate", "shared-lookahead", "ema", "resists", "adversary"],
 )
 def test_resumed_equals_straight(tmp_path, images, method, workers):
     """Four batches an epoch: step 3 is in the middle of one, step 7 in the second."""
     values = dict(max_steps=7, save_strategy="steps", save_steps=3, dataloader_num_workers=workers, eval_steps=3)
+    values["learning_rate"] = None if method.adversary else config(tmp_path).learning_rate
     straight = run(tmp_path / "a", images, method, **values)
     resumed = run(tmp_path / "b", images, method, resume=str(tmp_path / "a/checkpoint-3"), **values)
     assert same(weights(straight), weights(resumed))
