@@ -45,11 +45,11 @@ class Adversary:
         self.objective, self.args, self.draws = objective, args, draws
         self.turns = 0
         self.shifts: dict[int, list[Tensor]] = {}
-        self._spreads: list[Tensor] | None = None
+        self._spreads: list[float] | None = None
 
     def restart(self) -> None:
         """Begin anew, as another call of `train` does."""
-        self.turns, self.shifts = 0, {}
+        self.turns, self.shifts, self._spreads = 0, {}, None
 
     def learn(self, step: Any, batch: Samples) -> list[Tensor]:
         """Take one step of the adversary on every second sample of a forget batch.
@@ -72,10 +72,10 @@ class Adversary:
         return [torch.where(chosen.view(-1, *[1] * shift.ndim), shift, 0.0) for shift in moved]
 
     @property
-    def spreads(self) -> list[Tensor]:
-        """The standard deviation of each condition's embeddings."""
+    def spreads(self) -> list[float]:
+        """The standard deviation of each condition's embeddings before the first step: a class's are trained too."""
         if self._spreads is None:
-            self._spreads = [rows.detach().float().std() for rows in self.objective.conditions]
+            self._spreads = [rows.detach().float().std().item() for rows in self.objective.conditions]
         return self._spreads
 
     def _current(self) -> list[Tensor]:
@@ -89,11 +89,11 @@ class Adversary:
 
     def state_dict(self) -> dict[str, Any]:
         shifts = {str(turn): [_packed(shift) for shift in every] for turn, every in self.shifts.items()}
-        return {"adversary": {"turns": self.turns, "shifts": shifts}}
+        return {"adversary": {"turns": self.turns, "shifts": shifts, "spreads": self._spreads}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         kept = state["adversary"]
-        self.turns = kept["turns"]
+        self.turns, self._spreads = kept["turns"], kept["spreads"]
         shapes = [rows.shape[1:] for rows in self.objective.conditions]
         device = self.objective.conditions[0].device
         self.shifts = {
