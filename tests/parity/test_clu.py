@@ -130,7 +130,7 @@ def test_of_a_denoiser_that_finds_its_strength_and_forgets_nothing(tmp_path):
     network, start = (copy.deepcopy(known.network).eval() for _ in range(2))
     masks, weights = masks_by_hand(measured, network, sets), list(network.parameters())
     control = strengths_of(trainer.step.method)["learn"]
-    assert (control.plan.floor, control.plan.drift, control.plan.holds_rate) == (0.1, 0.1, True)
+    assert (control.plan.floor, control.plan.drift, control.plan.holds_rate) == (0.05, 0.05, True)
     levels = [table[0] for table in trainer.reference.level_tables]  # by timestep, of retained and of learn samples
     learn_adam, repair_adam = adam(weights, 0.0), adam(weights, 0.0)
     queue, scheduler = iter(trainer.seen), tiny_pipeline().scheduler
@@ -165,12 +165,11 @@ def test_of_a_denoiser_that_finds_its_strength_and_forgets_nothing(tmp_path):
         d = [s["exp_avg"] / first / ((s["exp_avg_sq"] / second).sqrt() + EPS) for s in state]
         slope = sum((g * x).sum().item() for g, x in zip(gradient, d))
         sizes = [math.sqrt(sum(x.square().sum().item() for x in xs)) for xs in (d, weights)]
-        number = sum(p.numel() for p in weights)
-        kappa = control.length(slope, *sizes, number)
+        kappa = control.length(slope, *sizes)
         with torch.no_grad():
             for p, x in zip(weights, d):
                 p -= kappa * x
-        peak = max(peak, kappa / control._fade * sizes[0] / math.sqrt(number))
+        peak = max(peak, kappa / control._fade)
         for group in repair_adam.param_groups:
             group["lr"] = peak * control._fade
         with torch.no_grad():

@@ -194,7 +194,11 @@ def test_the_gap_is_the_originals_distance_between_label_and_anchor(tmp_path):
     trainer = UnlearnTrainer(
         tiny_pipeline(), config(tmp_path, learning_rate=None), SFRon(), *split_by_label(random_images(), 1)
     )
-    batches, pipeline, found = trainer.reference._baseline_batches(), tiny_pipeline(), [[] for _ in range(10)]
+    batches, pipeline, found = (
+        trainer.reference._baseline_batches(trainer.forget_dataset),
+        tiny_pipeline(),
+        [[] for _ in range(10)],
+    )
     trainer.reference.prepare()
     for batch in batches:
         with torch.no_grad():

@@ -18,7 +18,7 @@ together, once both are at their floors, and the retain steps take the larger ra
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -68,7 +68,8 @@ def strengths_of(method: Method) -> "dict[str, Strength]":
     floors = method.floors if method.finds_strength else {}
     plans = {kind: Plan(floor=floor, equal_steps=method.equal_steps) for kind, floor in floors.items()}
     if "learn" in plans:
-        plans["learn"] = replace(plans["learn"], drift=plans["learn"].floor, holds_rate=True)
+        floor = plans["learn"].floor
+        plans["learn"] = Plan(floor=floor, drift=floor, holds_rate=True)
     return {kind: Strength(plan, kind) for kind, plan in plans.items()}
 
 
