@@ -1,7 +1,7 @@
 """Trains in a child process that dies by SIGKILL, at an event of a phase or after some CPU time. Imports once.
 
-JSON lines in: {"run": "tiny", "clu" or "sd", "folder": ..., "kill": [phase, n] or "cpu": seconds}, and out: {"status" of
-os.wait, "cpu", "events" by phase}.
+JSON lines in: {"run": "tiny", "clu" or "sd", "folder": ..., "kill": [phase, n] or "cpu": seconds}, and out: {"status"
+of os.wait, "cpu", "events" by phase}.
 """
 
 import io
