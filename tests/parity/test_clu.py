@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import config, random_images, tiny_pipeline, tiny_vit
+from conftest import batches_of, config, random_images, tiny_pipeline, tiny_vit
 from torch.nn import functional as F
 
 from hf_unlearn import CLU, Classification, FineTune, NoisePrediction, UnlearnTrainer
@@ -29,15 +29,7 @@ def trained(folder, objective, method, sets, rate=LR):
     """After `train`, with every batch that the method was given, in the order in which they are drawn."""
     values = config(folder, max_steps=STEPS, adam_epsilon=EPS, learning_rate=rate)
     trainer = UnlearnTrainer(objective, values, method, *sets[:2], learn_dataset=sets[2])
-    trainer.seen, draw = [], trainer.step.draws.add
-
-    def watched(batch, generator, forget, split=True):
-        made = draw(batch, generator, forget, split)
-        if split:
-            trainer.seen.append({k: v.clone() for k, v in made.items()})
-        return made
-
-    trainer.step.draws.add = watched
+    trainer.seen = batches_of(trainer)
     trainer.train()
     return trainer
 

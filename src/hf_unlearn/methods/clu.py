@@ -151,7 +151,7 @@ class CLU(SFRon):
 
 @dataclass(frozen=True)
 class LearnOnly(CLU):
-    """CLU of a run that has nothing to forget: what it would say of forget steps, it says not."""
+    """CLU of a run that has nothing to forget: without all that serves a forget step."""
 
     streams: ClassVar[tuple[str, ...]] = ("retain",)
 
