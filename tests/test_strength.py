@@ -256,7 +256,7 @@ def test_no_second_copy_of_the_weights_is_made():
 
 @pytest.mark.parametrize("fault", ["drift", "farther"])
 def test_what_learn_steps_do_slows_no_forget_step(fault):
-    """Beside learn steps neither the retained side's drift nor a loss above the original's is the forget steps' own."""
+    """Beside learn steps neither drift of the retained side nor a loss above the original's is their doing."""
     gains = []
     for alone in (True, False):
         control = Strength(Plan(alone=alone))
