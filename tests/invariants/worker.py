@@ -41,7 +41,8 @@ METHODS = {
     "streamed": SFRon(use_mask=False, retain_steps=1),
     "found": SFRon(adversary=False),  # without a learning rate
     "found_adversary": SFRon(),
-    "found_resists": SFRon(adversary=False, resist_relearning=0.5, relearning_rate=1e-4),  # a longer step adds rounding
+    # A longer step adds rounding.
+    "found_resists": SFRon(adversary=False, resist_relearning=0.5, relearning_rate=1e-4),
     "lur": LUR(),
     "lur_first_order": LUR(form="first_order"),
     "clu": CLU(),

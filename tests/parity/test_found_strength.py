@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import config, random_images, tiny_pipeline, tiny_unet, tiny_vit
+from conftest import batches_of, config, random_images, tiny_pipeline, tiny_unet, tiny_vit
 from diffusers import DDIMScheduler, DDPMPipeline
 from torch.func import functional_call
 
@@ -51,15 +51,7 @@ def trained(folder, objective, sets, method, **given):
     """After `train`, with the batches that the method was given in `seen`."""
     values = config(folder, max_steps=STEPS, adam_epsilon=EPS, learning_rate=None)
     trainer = UnlearnTrainer(objective, values, method, *sets, **given)
-    trainer.seen, draw = [], trainer.step.draws.add
-
-    def watched(batch, generator, forget, split=True):
-        made = draw(batch, generator, forget, split)
-        if split:
-            trainer.seen.append({k: v.clone() for k, v in made.items()})
-        return made
-
-    trainer.step.draws.add = watched
+    trainer.seen = batches_of(trainer)
     trainer.train()
     assert trainer.step.strength is not None and trainer.state.global_step == STEPS
     return trainer
@@ -235,7 +227,11 @@ def test_the_gap_is_the_originals_distance_between_label_and_anchor(tmp_path):
     trainer = UnlearnTrainer(
         tiny_pipeline(), config(tmp_path, learning_rate=None), SFRon(), *split_by_label(random_images(), 1)
     )
-    batches, pipeline, found = trainer.reference._baseline_batches(), tiny_pipeline(), [[] for _ in range(10)]
+    batches, pipeline, found = (
+        trainer.reference._baseline_batches(trainer.forget_dataset),
+        tiny_pipeline(),
+        [[] for _ in range(10)],
+    )
     trainer.reference.prepare()
     for batch in batches:
         with torch.no_grad():
