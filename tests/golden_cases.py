@@ -7,7 +7,8 @@ import torch
 from conftest import config
 from families import family_case
 
-from hf_unlearn import METHODS, SFRon, UnlearnTrainer
+from hf_unlearn import CLU, METHODS, SFRon, UnlearnTrainer
+from hf_unlearn.data.pairs import subset
 from hf_unlearn.saliency.ranks import add_lora, choose_lora
 
 FAMILIES = ("unet", "dit", "sd", "sdxl", "text_encoder", "vit", "resnet")
@@ -27,6 +28,7 @@ VARIANTS = {
     "lur_first_order": (lambda: METHODS["lur"](form="first_order", reinit_share=0.0), {}),
     "evaluated": (lambda: SFRon(), {"eval_strategy": "steps", "eval_steps": 1}),
     "lora": (lambda: SFRon(), {}),
+    "clu_learns": (lambda: CLU(), {"learning_rate": None}),
 }
 
 
@@ -44,8 +46,12 @@ def run(name: str) -> UnlearnTrainer:
     make, values = VARIANTS.get(what) or (METHODS[what], {})
     if what == "lora":
         add_lora(objective, choose_lora(objective, forget, retain, rank=2))
+    learn = None
+    if what == "clu_learns":
+        whole, size = retain, len(retain)
+        learn, retain = (subset(whole, [i for i in range(size) if (i % 3 == 0) == new]) for new in (True, False))
     args = config(tempfile.mkdtemp(), max_steps=3, per_device_eval_batch_size=64, **values)
-    trainer = UnlearnTrainer(objective, args, make(), forget, retain)
+    trainer = UnlearnTrainer(objective, args, make(), forget, retain, learn_dataset=learn)
     trainer.train()
     return trainer
 

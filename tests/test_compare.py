@@ -237,12 +237,12 @@ def test_a_bad_row_is_one_line(row, message):
 @pytest.mark.parametrize("row", sorted(SPACES))
 def test_every_space_holds_the_default(row, share):
     """So that the search knows what its first trial was; ssd's threshold stays below what can select a weight."""
-    row = f"{row}:strength=rate" if row == "sfron" else row  # by itself it searches nothing
+    row = f"{row}:strength=rate" if row in ("sfron", "clu") else row  # by itself it searches nothing
     space, method = space_of(row, share), method_of(row, {}).sized(round(1000 * share), 1000 - round(1000 * share))
     values = {name: getattr(method, name, None) for name in space}
     values = {n: CLASSIFIER_RATE if n.endswith("learning_rate") else v for n, v in values.items()}
     values |= (
-        {"forget_loss": "ascent", "bound_margin": 1.0} if row.startswith("sfron:s") else {}
+        {"forget_loss": "ascent", "bound_margin": 1.0} if row.startswith(("sfron:s", "clu:s")) else {}
     )  # what `auto` decides
     values |= {"reinit_share": 0.03} if row == "lur" else {}  # what it decides for a classifier
     assert inside(values, space), (values, space)

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from .families import NoisePrediction as NoisePrediction
     from .families import TextToImage as TextToImage
     from .families import encode_prompts as encode_prompts
+    from .families.classifier.growing import grow_classes as grow_classes
     from .families.concepts import concept_of as concept_of
     from .families.ddpm.pipeline import ClassConditionalDDPMPipeline as ClassConditionalDDPMPipeline
     from .families.ddpm.pipeline import load_ddpm_pipeline as load_ddpm_pipeline
     from .families.synthesis import concept_data as concept_data
+    from .methods import CLU as CLU
     from .methods import ESD as ESD
     from .methods import LUR as LUR
     from .methods import METHODS as METHODS
@@ -66,6 +68,7 @@ _EXPORTS = {
     "methods": (
         "METHODS",
         "ESD",
+        "CLU",
         "LUR",
         "SCRUB",
         "SSD",
@@ -86,6 +89,7 @@ _EXPORTS = {
     "saliency.ranks": ("add_lora", "find_salient_target_modules"),
     "saving.adapters": ("load_adapter", "remove_adapters", "set_strengths"),
     "families": ("Classification", "DiTPrediction", "NoisePrediction", "TextToImage", "encode_prompts"),
+    "families.classifier.growing": ("grow_classes",),
     "families.concepts": ("concept_of",),
     "families.ddpm.pipeline": ("ClassConditionalDDPMPipeline", "load_ddpm_pipeline"),
     "families.synthesis": ("concept_data",),

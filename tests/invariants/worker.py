@@ -12,9 +12,21 @@ import torch
 from conftest import config, tiny_pipeline
 from safetensors.torch import save_file
 
-from hf_unlearn import LUR, MUNBa, NegGradPlus, NoisePrediction, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
+from hf_unlearn import (
+    CLU,
+    LUR,
+    FineTune,
+    MUNBa,
+    NegGradPlus,
+    NoisePrediction,
+    SFRon,
+    UnlearnConfig,
+    UnlearnTrainer,
+    split_by_label,
+)
 from hf_unlearn.cli import parsing as cli
 from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.data.pairs import subset
 from hf_unlearn.saliency.fisher import fisher
 
 METHODS = {
@@ -27,12 +39,24 @@ METHODS = {
     "evaluated": SFRon(),  # before the first step and during the run
     "diverges": NegGradPlus(),
     "streamed": SFRon(use_mask=False, retain_steps=1),
-    "found": SFRon(),  # without a learning rate
-    "found_resists": SFRon(resist_relearning=0.5, relearning_rate=1e-4),  # a longer step adds rounding
+    "found": SFRon(adversary=False),  # without a learning rate
+    "found_adversary": SFRon(),
+    # A longer step adds rounding.
+    "found_resists": SFRon(adversary=False, resist_relearning=0.5, relearning_rate=1e-4),
     "lur": LUR(),
     "lur_first_order": LUR(form="first_order"),
+    "clu": CLU(),
+    "found_clu": CLU(slow_rate=0.5),
+    "found_learns": CLU(),  # it has nothing to forget
+    "finetune_learns": FineTune(),
     "found_ascent": SFRon(forget_loss="ascent", slow_rate=0.5),
 }
+
+
+def louder(data) -> ArrayDataset:
+    """The samples with pixels four times as large: the network loses more on them than on others."""
+    pictures = torch.stack([4 * data[i]["pixel_values"] for i in range(len(data))])
+    return ArrayDataset(pictures, torch.tensor([data[i]["labels"] for i in range(len(data))]))
 
 
 def streamed(retain, processes: int):
@@ -89,7 +113,12 @@ def run(method: str, folder: Path, values: UnlearnConfig, options: argparse.Name
     forget, retain = split_by_label(images, 1)
     if method == "streamed":
         retain = streamed(ArrayDataset(images.pixel_values[4:], torch.full((16,), 2)), values.world_size)
-    trainer = UnlearnTrainer(objective, values, METHODS[method], forget, retain)
+    learn = None
+    if method.endswith(("clu", "learns")):
+        learn = louder(split_by_label(retain.dataset, 2)[0])
+        retain = subset(images, [i for i in range(20) if i % 4 in (0, 3)])
+    forgets = None if method.endswith("learns") else forget
+    trainer = UnlearnTrainer(objective, values, METHODS[method], forgets, retain, learn_dataset=learn)
     assert (trainer.step.strength is not None) == method.startswith("found")
     if method == "diverges":
         images.pixel_values[images.label_tensor == 1] = float("nan")  # after the check at construction
@@ -97,7 +126,7 @@ def run(method: str, folder: Path, values: UnlearnConfig, options: argparse.Name
         objective.save_pretrained = lambda folder: (time.sleep(3), save(folder))  # the other process waits for it
     if options.files:
         folder.mkdir(parents=True, exist_ok=True)
-        found, _ = fisher(objective, trainer.forget_dataset, forget=True, batch_size=2)
+        found, _ = fisher(objective, trainer.forget_dataset or trainer.learn_dataset, forget=True, batch_size=2)
         if trainer.is_world_process_zero():
             save_file(found, folder / "fisher.safetensors")
     print(f"world size {trainer.args.world_size}", flush=True)

@@ -171,7 +171,7 @@ HAND = {
     "munba": munba,
     "salun": random_label,  # under its mask
 }
-OWN_TEST = {"sfron", "scrub", "ssd"}
+OWN_TEST = {"sfron", "clu", "scrub", "ssd"}  # clu: test_clu.py
 
 
 FOR_CLASSIFIERS = {name for name, method in METHODS.items() if method.family in ("", "classifier")}

@@ -49,8 +49,8 @@ def test_a_word_that_is_no_choice_is_refused_and_help_shows_the_choices(name, fi
     assert f"--{field} {{{','.join(words)}}}" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_the_choices_are_those_of_fifteen_fields():
-    assert len(CHOICES) == 15 and ("ssd", "fisher", ("sample", "batch")) in CHOICES
+def test_the_choices_are_those_of_twenty_seven_fields():
+    assert len(CHOICES) == 27 and ("ssd", "fisher", ("sample", "batch")) in CHOICES
     with pytest.raises(ValueError, match="fisher must be one of sample, batch, got 'bogus'"):
         SSD(fisher="bogus")
 

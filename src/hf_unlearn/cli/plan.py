@@ -178,7 +178,8 @@ def _time(run: Any, took: dict[str, float]) -> str:
         return "no earlier run in this folder says"
     passes = run.others.get("num_train_epochs")
     steps = f"{run.training.max_train_steps} outer steps" if passes is None else f"{passes:g} passes"
-    gradients = f"{run.method.batch_gradients:g} batches of {run.training.train_batch_size}"
+    method = run.method.for_data(("forget", "retain"))
+    gradients = f"{method.batch_gradients:g} batches of {run.training.train_batch_size}"
     return f"no earlier run in this folder says; at most {steps}, each of {gradients}"
 
 

@@ -9,6 +9,12 @@ from .rows import fixed_of, method_of, parts_of
 # (low, high) is drawn log-uniformly; a list is a choice. The default rate of `hf-unlearn classify` lies in both.
 RATE = {"learning_rate": (1e-4, 2e-2)}  # for every method that trains on retain data
 ASCENT_RATE = {"learning_rate": (1e-6, 1e-3)}
+SFRON: dict[str, Any] = {
+    **RATE,
+    "forget_learning_rate": (3e-5, 3e-3),
+    "forget_loss": ["ascent", "match"],
+    "bound_margin": (3e-3, 2.0),
+}
 SPACES: dict[str, dict[str, Any]] = {
     "finetune": RATE,
     "gradient_ascent": ASCENT_RATE,
@@ -22,12 +28,8 @@ SPACES: dict[str, dict[str, Any]] = {
     "ssd": {"selection": (1.0, 100.0), "dampening": (0.1, 2.0)},
     "lur": {**RATE, "look_ahead": (1e-4, 1e-1), "forget_weight": (1e-3, 1.0), "reinit_share": [0.0, 0.03]},
     "munba": RATE,
-    "sfron": {
-        **RATE,
-        "forget_learning_rate": (3e-5, 3e-3),
-        "forget_loss": ["ascent", "match"],
-        "bound_margin": (3e-3, 2.0),
-    },
+    "sfron": SFRON,
+    "clu": SFRON,  # which it is, where there is nothing to learn
     "sfron:paper": {**RATE, "forget_alpha": (1e-2, 3.0), "slow_rate": [0.3, 0.5, 0.8]},
     "sfron:reference": {**RATE, "forget_alpha": (0.1, 30.0), "mask_threshold": [0.3, 1.0, 3.0]},
 }

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Subset
 
 from .images import LabelledDataset
 from .protocols import SizedDataset
-from .streaming import RetainStream, StreamedPairs
+from .streaming import RetainStream, StreamedPairs, places
 
 
 def subset(dataset: SizedDataset, positions: Sequence[int]) -> Subset:
@@ -42,22 +42,27 @@ def example_of(dataset: Any) -> dict[str, Any] | None:
     return dataset[0] if dataset is not None and len(dataset) else None
 
 
-def paired(forget: Any, retain: Any, method: Any, args: Any) -> "ForgetRetainDataset | StreamedPairs":
-    """Pair forget and retain samples for each outer step, as `method` and the training arguments require.
+def paired(
+    forget: Any, retain: Any, method: Any, args: Any, learn: Any = None
+) -> "ForgetRetainDataset | StreamedPairs":
+    """Pair forget, retain and learn samples for each outer step, as `method` and the training arguments require.
 
     Raises:
         ValueError: a set is empty, the sets overlap, or the method or the arguments do not allow a stream.
     """
     if not isinstance(retain, RetainStream):
         multiple = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        return ForgetRetainDataset(forget, retain, method.retain_batches, multiple, method.streams)
+        learning = (learn, method.learn_batches)
+        return ForgetRetainDataset(forget, retain, method.retain_batches, multiple, method.streams, *learning)
     if "retain" not in method.streams:
         raise ValueError(f"{method.name} trains on no retain data, so it can stream none: give a set that fits")
     if args.dataloader_num_workers:
         raise ValueError("a stream keeps its place in the training process: set dataloader_num_workers=0")
     args.ignore_data_skip = True  # a resumed run continues where the stream stopped
-    rank, world = args.process_index, args.world_size
-    return StreamedPairs(forget, retain, method.retain_batches, args.train_batch_size, rank, world, method.streams)
+    check_overlap({"forget": forget, "retain": None, "learn": learn})
+    place = (args.train_batch_size, args.process_index, args.world_size)
+    learning = (learn, method.learn_batches)
+    return StreamedPairs(forget, retain, method.retain_batches, *place, method.streams, *learning)
 
 
 def halves(dataset: SizedDataset) -> tuple[Subset, Subset]:
@@ -101,8 +106,8 @@ def split_by_label(dataset: SizedDataset, labels: int | Sequence[int]) -> tuple[
 
 
 class ForgetRetainDataset(Dataset):
-    """Pair forget and retain samples: item i holds forget[i % F], with its position as `index`, and `retain_batches`
-    retain samples.
+    """Pair forget and retain samples: item i holds forget[i % F], with its position as `index`, `retain_batches`
+    retain samples; and samples to learn, if there are any.
 
     The k-th retain sample is retain[(i + k * stride) % R] with stride = R // retain_batches, so every retain sample
     appears in each of the K places. The pairing is not random: workers, processes and resumed runs agree on it.
@@ -112,9 +117,10 @@ class ForgetRetainDataset(Dataset):
         multiple: the global batch size. The length is rounded up to a multiple of it and positions wrap around, so
             every batch is full and the sets may be smaller than a batch.
         streams: which of "forget" and "retain" the items hold.
+        learn: samples to learn, or None; an item holds `learn_batches` of them, placed as the retain samples are.
 
     Raises:
-        ValueError: a set is empty, or the two sets overlap.
+        ValueError: a set is empty, or two sets overlap.
     """
 
     def __init__(
@@ -124,20 +130,21 @@ class ForgetRetainDataset(Dataset):
         retain_batches: int = 1,
         multiple: int = 1,
         streams: Sequence[str] = ("forget", "retain"),
+        learn: SizedDataset | None = None,
+        learn_batches: int = 1,
     ):
-        for name, part in (("forget", forget), ("retain", retain)):
+        for name, part in (("forget", forget), ("retain", retain), ("learn", learn)):
             if part is not None and len(part) == 0:
                 raise ValueError(f"the {name} set is empty: give at least one sample")
         if forget is None and retain is None:
             raise ValueError("neither a forget nor a retain set was given")
-        overlap = _overlap(forget, retain)
-        if overlap:
-            raise ValueError(f"{overlap} samples are in both the forget and the retain set: remove them from retain")
+        check_overlap({"forget": forget, "retain": retain, "learn": learn})
+        self.learn, self.learn_batches = learn, learn_batches
         self.forget, self.retain = (
             part if name in streams else None for name, part in (("forget", forget), ("retain", retain))
         )
         self.retain_batches = retain_batches
-        longest = max(len(part) for part in (self.forget, self.retain) if part is not None)
+        longest = max(len(part) for part in (self.forget, self.retain, self.learn) if part is not None)
         self.length = -(-longest // multiple) * multiple
 
     def __len__(self) -> int:
@@ -149,13 +156,25 @@ class ForgetRetainDataset(Dataset):
             position = i % len(self.forget)
             item["forget"] = {**self.forget[position], "index": position}
         if self.retain is not None:
-            size, stride = len(self.retain), max(1, len(self.retain) // self.retain_batches)
-            item["retain"] = [self.retain[(i + k * stride) % size] for k in range(self.retain_batches)]
+            item["retain"] = [self.retain[p] for p in places(i, len(self.retain), self.retain_batches)]
+        if self.learn is not None:
+            item["learn"] = [self.learn[p] for p in places(i, len(self.learn), self.learn_batches)]
         return item
 
 
+def check_overlap(sets: dict[str, SizedDataset | None]) -> None:
+    """Raise ValueError if a sample is in two of the forget, the retain and the learn set."""
+    for one, other, mend in (
+        ("forget", "retain", "remove them from retain"),
+        ("learn", "forget", "a sample is to be learnt or to be forgotten"),
+        ("learn", "retain", "remove them from retain, which keeps what the model said before"),
+    ):
+        if overlap := _overlap(sets[one], sets[other]):
+            raise ValueError(f"{overlap} samples are in both the {one} and the {other} set: {mend}")
+
+
 def _overlap(forget: SizedDataset | None, retain: SizedDataset | None) -> int:
-    """Count the forget samples that are also in the retain set.
+    """Count the samples of one set that are also in the other.
 
     Two Subsets of one data set are compared by position. Other sets are compared by content where both can be read
     without decoding images.

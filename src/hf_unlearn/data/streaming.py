@@ -88,9 +88,15 @@ def _equal(one: Any, other: Any) -> bool:
         return bool(one == other)
 
 
+def places(number: int, size: int, count: int) -> list[int]:
+    """Positions of the `count` samples that item `number` takes of a set: each sample occurs in each of the places."""
+    stride = max(1, size // count)
+    return [(number + k * stride) % size for k in range(count)]
+
+
 class StreamedPairs(IterableDataset):
-    """Endless pairs for one process. Item n holds forget[g % F], where g is its position over all processes, and the
-    next `retain_batches` samples of this process's part of the stream.
+    """Endless pairs for one process. Item n holds forget[g % F] and samples to learn, where g is its position over
+    all processes, and the next `retain_batches` samples of this process's part of the stream.
 
     Args:
         batch_size: the batch size of one process.
@@ -107,11 +113,15 @@ class StreamedPairs(IterableDataset):
         rank: int = 0,
         world: int = 1,
         streams: Sequence[str] = ("forget", "retain"),
+        learn: SizedDataset | None = None,
+        learn_batches: int = 1,
     ):
         from datasets.distributed import split_dataset_by_node
 
-        if forget is not None and len(forget) == 0:
-            raise ValueError("the forget set is empty: give at least one sample")
+        for name, part in (("forget", forget), ("learn", learn)):
+            if part is not None and len(part) == 0:
+                raise ValueError(f"the {name} set is empty: give at least one sample")
+        self.learn, self.learn_batches = learn, learn_batches
         self.forget = forget if "forget" in streams else None
         self.retain_batches, self.batch_size, self.rank, self.world = retain_batches, batch_size, rank, world
         self._rows = split_dataset_by_node(copy.deepcopy(retain.rows), rank, world)
@@ -140,10 +150,13 @@ class StreamedPairs(IterableDataset):
         samples = self._endless()
         while True:
             item: dict[str, Any] = {}
+            batch, row = divmod(self._given, self.batch_size)
+            position = (batch * self.world + self.rank) * self.batch_size + row
             if self.forget is not None:
-                batch, row = divmod(self._given, self.batch_size)
-                position = ((batch * self.world + self.rank) * self.batch_size + row) % len(self.forget)
-                item["forget"] = {**self.forget[position], "index": position}
+                met = position % len(self.forget)
+                item["forget"] = {**self.forget[met], "index": met}
+            if self.learn is not None:
+                item["learn"] = [self.learn[p] for p in places(position, len(self.learn), self.learn_batches)]
             item["retain"] = [next(samples) for _ in range(self.retain_batches)]
             self._given += 1
             yield item

@@ -199,11 +199,11 @@ class Objective(nn.Module):
         """Rows of the `table` of `baseline_losses` that belong to the samples of `batch`."""
         raise NotImplementedError
 
-    def know(self, forget: Any, retain: Any, holdout: Any) -> None:
+    def know(self, forget: Any, retain: Any, holdout: Any, learn: Any = None) -> None:
         """Take in what tells how the model would treat the forget samples, had it never seen them.
 
         Args:
-            forget, retain: the training sets.
+            forget, retain, learn: the training sets; `learn` may be None.
             holdout: samples of the same kind that it was never trained on, or None.
         """
 

@@ -3,6 +3,7 @@
 from .bad_teacher import BadTeacher
 from .base import Batch, EditMethod, Losses, Method, OptimizerSpec, Step, flag
 from .boundary_shrink import BoundaryShrink
+from .clu import CLU
 from .concept_ablation import ConceptAblation
 from .esd import ESD
 from .fine_tune import FineTune
@@ -22,6 +23,7 @@ from .uce import UCE
 
 _BUILT_IN: dict[str, type[Method]] = {
     "sfron": SFRon,
+    "clu": CLU,
     "finetune": FineTune,
     "gradient_ascent": GradientAscent,
     "neg_grad_plus": NegGradPlus,
@@ -42,6 +44,7 @@ _BUILT_IN: dict[str, type[Method]] = {
 METHODS = Registry(_BUILT_IN)
 
 __all__ = [
+    "CLU",
     "ESD",
     "LUR",
     "METHODS",

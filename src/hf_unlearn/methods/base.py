@@ -1,99 +1,31 @@
 """The contract between a method and the trainer: what a method says of itself, and what a step gives it."""
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import UnionType
-from typing import Any, ClassVar, Final, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
-from ..families import Baseline, Objective
+from ..families import Objective
 from ..saliency.masks import Masks
 from .parts import Above as Above
 from .parts import Batch as Batch
 from .parts import Losses as Losses
 from .parts import OptimizerSpec as OptimizerSpec
 from .parts import Samples as Samples
+from .seen import OWN as OWN
+from .seen import Step as Step
 
-OWN: Final = "own"  # each sample's own label
 RetainData = SizedDataset | RetainStream
 
 
 def flag(default: Any, text: str) -> Any:
     """A hyper-parameter: `text`, a whole sentence, is its help on the command line."""
     return field(default=default, metadata={"help": text})
-
-
-class Step(Protocol):
-    """All that a method sees of the trainer."""
-
-    @property
-    def state(self) -> Any:
-        """What the method's `begin` returned."""
-
-    @property
-    def progress(self) -> float:
-        """Share of the outer steps already done, in [0, 1)."""
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The trained weights."""
-
-    def losses(
-        self, batch: Samples, target: Tensor | None = None, shift: list[Tensor] | None = None, **options: Any
-    ) -> Tensor:
-        """Per-sample losses (B,) of the trained model, with gradient.
-
-        target: a prediction, or a classifier's labels, in place of what the data says; it has no gradient.
-        shift: take the losses at the weights minus these tensors.
-        options: further arguments of the objective's forward; a classifier takes `temperature`.
-        """
-
-    def predict(
-        self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN, network: nn.Module | None = None
-    ) -> Tensor:
-        """What the trained model, or another `network` of its build, predicts now, without gradient.
-
-        labels: other labels (B,) for the same samples; None is the null label. ValueError where the model has none.
-        """
-
-    def original(self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN) -> Tensor:
-        """What the frozen original predicts; declare `needs_original`. `labels` as in `predict`."""
-
-    def original_gradient(self, batch: Samples) -> Tensor:
-        """Gradient of the original's losses with respect to `pixel_values`; declare `needs_original`."""
-
-    def anchor_labels(self, batch: Samples) -> Tensor:
-        """(B,) the retained label that each forget sample is matched to."""
-
-    def anchor(self, batch: Samples) -> Tensor:
-        """The target that stands for the anchor label: that label for a classifier, else what the trained model
-        predicts now under it."""
-
-    def baseline(self, batch: Samples) -> Baseline:
-        """What the original model loses on these samples at these timesteps; declare `needs_baseline`."""
-
-    def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:
-        """(the target that a classifier's forget samples are matched to as if it had never seen them, (B,) the
-        original's losses against it); declare `needs_original`, and return `Objective.unseen_levels` from `begin`."""
-
-    def fast_step(
-        self,
-        loss: Tensor,
-        forget: bool,
-        max_norm: float | None = None,
-        scale: float = 1.0,
-        above: Above | None = None,
-    ) -> None:
-        """Backward, clip and step now. `forget=True`: masked, with the forget optimizer, `scale` times its rate.
-
-        above: for a method that `finds_strength`: how far `loss`, and the original's in its place, lie above the end
-            at which the samples count as forgotten, and the latter in the unit of the retain loss. They say how far
-            the step goes, and what rate retain steps have.
-        """
 
 
 @dataclass(frozen=True)
@@ -111,6 +43,7 @@ class Method:
 
     trains: ClassVar[bool] = True  # False: `edit` is all there is, no step is taken
     masks_every_step: ClassVar[bool] = False  # the masks hold for the final step too, not only for forget steps
+    learns: ClassVar[bool] = False  # takes data to learn too, where it is given
     shards: ClassVar[bool] = True  # works where each process holds a part of every weight; False: it reads them whole
     family: ClassVar[str] = ""  # the only kind of model it works for, one of `Objective.kinds`; "" is all
     forget_images: ClassVar[str] = "concept"  # what forget images are synthesised from: concept, anchor or both
@@ -154,6 +87,11 @@ class Method:
         return 0.1
 
     @property
+    def floors(self) -> dict[str, float]:
+        """The same for each kind of step that it finds the strength of, "forget" or "learn"."""
+        return {"forget": self.floor}
+
+    @property
     def equal_steps(self) -> bool:
         """Whether the retain steps of a run that finds its strength are as long as its forget steps
         (`training.strength.Plan`)."""
@@ -181,6 +119,11 @@ class Method:
     @property
     def retain_batches(self) -> int:
         """Retain batches that one outer step consumes."""
+        return 1
+
+    @property
+    def learn_batches(self) -> int:
+        """Batches of data to learn that one outer step consumes, where there are such data."""
         return 1
 
     @property
@@ -213,6 +156,24 @@ class Method:
         """Whether the original's losses on forget data are measured before the first step."""
         return False
 
+    @property
+    def needs_levels(self) -> bool:
+        """Whether the original's losses on learn and on retained samples are measured before the first step."""
+        return False
+
+    def for_data(self, names: Collection[str]) -> "Method":
+        """This method for a run that is given these sets, some of "learn", "forget" and "retain".
+
+        Raises:
+            ValueError: it needs one that is not there, or can make nothing of data to learn.
+        """
+        for name in self.streams:
+            if name not in names:
+                raise ValueError(f"{self.name} needs {name} data: pass {name}_dataset")
+        if "learn" in names and not self.learns:
+            raise ValueError(f"{self.name} learns no new data: leave learn_dataset out, or take the method clu")
+        return self
+
     def resolved(self, objective: Objective) -> "Method":
         """This method for one model: a copy in which every "auto" is decided.
 
@@ -241,6 +202,10 @@ class Method:
     def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
         """Weight masks computed from the original model before the first step, or None for all weights."""
         return None
+
+    def masks_for(self, objective: Objective, sets: Mapping[str, Any], seed: int) -> Masks | None:
+        """`compute_masks` by the run's sets; a method that learns reads sets["learn"] too."""
+        return self.compute_masks(objective, sets["forget"], sets["retain"], seed)
 
     def edit(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> None:
         """Change the original weights in place before the first step (or instead of any, see `EditMethod`)."""

@@ -15,6 +15,7 @@ class Batch:
 
     forget: Samples = field(default_factory=dict)
     retain: list[Samples] = field(default_factory=list)
+    learn: list[Samples] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class OptimizerSpec:
 
     forget_optim: whether forget steps have an Adam of their own or share that of the retain steps.
     forget_learning_rate: of a separate Adam; None is the learning rate of the retain steps.
+    learn_optim, learn_learning_rate: the same for learn steps; None is no optimizer of their own.
     slow_rate, slow_form: how an outer step is merged into the slow weights; a rate of 1 keeps none.
     hard_mask: masked-out weights stay bit-identical; otherwise the mask acts on the gradient alone.
     """
 
     forget_optim: Literal["shared", "separate"] = "shared"
     forget_learning_rate: float | None = None
+    learn_optim: Literal["shared", "separate"] = "shared"
+    learn_learning_rate: float | None = None
     slow_rate: float = 1.0
     slow_form: Literal["lookahead", "ema"] = "lookahead"
     hard_mask: bool = True

@@ -40,6 +40,8 @@ def fisher(
     batch_size: int = 32,
     seed: int = 0,
     chunk: int | None = None,
+    *,
+    name: str | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
     """Compute the diagonal empirical Fisher of the training loss, without clipping or guidance, in eval mode.
 
@@ -56,13 +58,15 @@ def fisher(
         max_samples: number of samples, evenly spread over a data set or the first ones of a stream. 0 takes all.
         chunk: number of per-sample gradients computed together, by default `sample_chunk`. It changes memory and
             time, and the result only by rounding.
+        name: of the set, for messages; by default forget or retain.
 
     Returns:
         The fp32 Fisher by parameter name, summed over processes, and metadata for the mask file.
     """
     if estimator not in ("sample", "batch"):
         raise ValueError(f"fisher estimator must be 'sample' or 'batch', got {estimator!r}")
-    sums, metadata = _gradient_pass(objective, dataset, forget, estimator, max_samples, batch_size, seed, chunk)
+    options = (max_samples, batch_size, seed, chunk, name)
+    sums, metadata = _gradient_pass(objective, dataset, forget, estimator, *options)
     samples = int(metadata["samples"])
     count = samples if estimator == "sample" else -(-samples // batch_size)
     torch._foreach_div_(list(sums.values()), count)
@@ -129,6 +133,7 @@ def _gradient_pass(
     batch_size: int,
     seed: int,
     chunk: int | None = None,
+    name: str | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
     """Sum what `_accumulate` makes of the gradients at the current weights, over the data and over processes."""
     if batch_size < 1 or max_samples < 0:
@@ -160,7 +165,7 @@ def _gradient_pass(
     if isinstance(dataset, RetainStream):
         metadata["chosen"] = "the first of a stream"
     sums = {n: global_sum(s) for n, s in sums.items()}
-    _check_finite(sums, dataset, "forget" if forget else "retain", max_samples)
+    _check_finite(sums, dataset, name or ("forget" if forget else "retain"), max_samples)
     return sums, metadata
 
 

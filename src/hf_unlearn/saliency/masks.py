@@ -109,14 +109,15 @@ def _unpacked(path: str | Path, packed: dict[str, Tensor], shapes: str) -> dict[
 
 
 def ratio_masks(
-    forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], gamma: float = 1.0
+    forget: tuple[Fisher, dict[str, str]], retain: tuple[Fisher, dict[str, str]], gamma: float = 1.0, **more: str
 ) -> Masks:
-    """Compute S = [F_f > 0 and F_f >= gamma F_r] (SFR-on), where anything below `ROUNDING` counts as 0."""
+    """Compute S = [F_f > 0 and F_f >= gamma F_r] (SFR-on), where anything below `ROUNDING` counts as 0. `more` is
+    metadata."""
     if gamma < 0:
         raise ValueError(f"gamma must not be negative, got {gamma}")
     alive = _alive(forget[0])
     tensors = {n: alive[n] & (f >= gamma * retain[0][n]) for n, f in forget[0].items()}
-    return Masks(tensors, _provenance(forget[1], retain[1], gamma=str(gamma)))
+    return Masks(tensors, _provenance(forget[1], retain[1], gamma=str(gamma), **more))
 
 
 def density_masks(

@@ -63,7 +63,7 @@ class UnlearnProgress(ProgressCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not (state.is_world_process_zero and self.training_bar is not None):
             return
-        shown = {k: f"{logs[f'{k}_loss']:.4f}" for k in ("forget", "retain") if f"{k}_loss" in logs}
+        shown = {k: f"{logs[f'{k}_loss']:.4f}" for k in ("learn", "forget", "retain") if f"{k}_loss" in logs}
         shown.update({k[5:]: f"{v:.3f}" for k, v in logs.items() if k in ("eval_forget_score", "eval_retain_drift")})
         if shown:
             self.training_bar.set_postfix(shown)

@@ -53,8 +53,7 @@ class Checkpointer:
 
     def described(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one."""
-        sets = {"forget": self.reference.forget, "retain": self.reference.retain}
-        data = {name: fingerprint(part) for name, part in sets.items() if part is not None}
+        data = {name: fingerprint(part) for name, part in self.reference.sets.items() if part is not None}
         described: dict[str, Any] = {"method": self.method.name, "options": asdict(self.method), "data": data}
         digest = self.reference.digest()
         return described if digest is None else {**described, "model": digest}

@@ -142,13 +142,15 @@ class Sets:
     method: Method
     forget: Any
     retain: Any
+    learn: Any
     pairs: ForgetRetainDataset | StreamedPairs
     evaluated: dict[str, Any] | None
 
     @property
     def named(self) -> dict[str, Any]:
         """The training sets that there are, by name."""
-        return {name: part for name, part in (("forget", self.forget), ("retain", self.retain)) if part is not None}
+        every = {"forget": self.forget, "retain": self.retain, "learn": self.learn}
+        return {name: part for name, part in every.items() if part is not None}
 
 
 def _say_what_lacks(objective: Objective, wanted: Method, method: Method, args: UnlearnConfig, retain: Any) -> None:
@@ -175,6 +177,7 @@ def checked_sets(
     sets: tuple[Any, Any],
     eval_sets: tuple[Any, Any],
     holdout: Any = None,
+    learn: Any = None,
 ) -> Sets:
     """Check the training sets and the weights, have the objective choose its anchors, and pair the samples.
 
@@ -183,22 +186,22 @@ def checked_sets(
         sets: the forget and the retain set.
         eval_sets: the forget and the retain set that `evaluate` measures; None stands for the training set.
         holdout: samples that a classifier was never trained on, or None.
+        learn: samples to learn, or None.
 
     Raises:
         ValueError: a set is missing, is not finite, or does not fit the model, the method or the arguments.
     """
+    forget, retain = sets
+    given = {"learn": learn, "forget": forget, "retain": retain}
+    method = method.for_data([name for name, part in given.items() if part is not None])
     resolved_method(objective, method, args)
     if args.output_dir and objective.base_model:
         check_apart(args.output_dir, objective.base_model, "the folder of the model", holding=False, inside=False)
-    forget, retain = sets
-    for name, part in (("forget", forget), ("retain", retain)):
-        if name in method.streams and part is None:
-            raise ValueError(f"{method.name} needs {name} data: pass {name}_dataset")
     if isinstance(retain, IterableDataset):
         retain = RetainStream(retain)
     taken = inspect.signature(objective.forward).parameters
     known = None if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else taken
-    for name, part in (("forget", forget), ("retain", retain), ("holdout", holdout)):
+    for name, part in (("forget", forget), ("retain", retain), ("learn", learn), ("holdout", holdout)):
         if part is not None:
             check_items(name, part, known)
         example = example_of(part)
@@ -207,7 +210,7 @@ def checked_sets(
             limits = value_range(name, part)
             if limits is not None:
                 objective.check_range(*limits)
-    objective.know(forget, retain, holdout)
+    objective.know(forget, retain, holdout, learn)
     wanted, method = method, resolved_method(objective, method, args)
     if method.needs_unseen and not objective.knows_unseen:
         raise ValueError(
@@ -218,19 +221,20 @@ def checked_sets(
     method = method.sized(
         *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
     )
-    _check_finite(objective, {"forget": forget, "retain": retain})
-    if forget is not None and objective.conditional:
-        lost = set(labels_of(forget) or [])
+    _check_finite(objective, {"forget": forget, "retain": retain, "learn": learn})
+    changed = learn if forget is None else forget
+    if changed is not None and objective.conditional:
+        lost = set(labels_of(changed) or [])
         if retain is not None:  # an anchor is a class that occurs in it
             lost = (lost | set(objective.class_labels)) - set(labels_of(retain) or [])
-        objective.choose_anchors(lost, len(forget), args.draws_seed)
-    pairs = paired(forget, retain, method, args)
+        objective.choose_anchors(lost, len(changed), args.draws_seed)
+    pairs = paired(forget, retain, method, args, learn)
     if isinstance(retain, RetainStream) and eval_sets[1] is None and args.eval_strategy != "no":
         raise ValueError("a streaming retain set is unbounded: pass eval_retain_dataset")
-    given = zip(("forget", "retain"), eval_sets, (forget, retain))
-    evaluated = {name: own if other is None else other for name, other, own in given}
+    named = zip(("forget", "retain", "learn"), (*eval_sets, None), (forget, retain, learn))
+    evaluated = {name: own if other is None else other for name, other, own in named}
     evaluated = {n: p for n, p in evaluated.items() if p is not None and not isinstance(p, RetainStream)}
-    return Sets(method, forget, retain, pairs, evaluated or None)
+    return Sets(method, forget, retain, learn, pairs, evaluated or None)
 
 
 def _check_finite(objective: Objective, sets: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from ..methods import Method
 from ..saving.adapters import put_network
 from .config import UnlearnConfig
 from .optim import FastSlow
+from .optim_shards import load_named_tensors, named_tensors
 from .reference import Reference
 
 SHARDS = "shards"  # in a checkpoint: weights and optimizer states, a file for each process
@@ -143,7 +144,7 @@ class Fsdp:
         if not self.sharded:
             return stock(folder)
         weights = {f"weights.{name}": t for name, t in self.objective.state_dict().items()}
-        save_shards(Path(folder) / SHARDS, {**weights, **fast_slow.named_tensors(self._names())})
+        save_shards(Path(folder) / SHARDS, {**weights, **named_tensors(fast_slow, self._names())})
         if self.args.should_save:
             torch.save(scheduler.state_dict(), Path(folder) / "scheduler.pt")
 
@@ -169,5 +170,5 @@ class Fsdp:
             return stock(folder)
         shards = Path(folder) / SHARDS
         stored = {name for name in shard_names(shards) if not name.startswith("weights.")}
-        fast_slow.load_named_tensors(stored, self._names(), lambda tensors: load_shards(shards, tensors))
+        load_named_tensors(fast_slow, stored, self._names(), lambda tensors: load_shards(shards, tensors))
         scheduler.load_state_dict(torch.load(Path(folder) / "scheduler.pt", weights_only=True))

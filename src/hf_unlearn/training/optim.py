@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..common.sharding import largest_of_shards, local, local_shards
+from ..common.sharding import largest_of_shards, local_shards
 from .directions import step_along
 
 Length = Callable[[float, float, float], float]  # see directions.step_along
@@ -34,6 +34,7 @@ class FastSlow(Optimizer):
         form: "lookahead" or "ema".
         buffers: floating-point buffers (BatchNorm statistics) that are merged at the same rate.
         offload: whether to keep the slow copy in host memory. A merge then moves every weight there and back.
+        learn: optimizer of the steps on new data, as `forget` is of the forget steps.
     """
 
     def __init__(
@@ -44,17 +45,18 @@ class FastSlow(Optimizer):
         form: Literal["lookahead", "ema"] = "lookahead",
         buffers: Iterable[Tensor] = (),
         offload: bool = False,
+        learn: Optimizer | None = None,
     ):
         if not 0 < rate <= 1:
             raise ValueError(f"slow rate must lie in (0, 1], got {rate}: 1 means no slow weights")
         if form not in ("lookahead", "ema"):
             raise ValueError(f"form must be 'lookahead' or 'ema', got {form!r}")
         super().__init__(base.param_groups, base.defaults)
-        self.base, self.forget, self.rate, self.form = base, forget, rate, form
+        self.base, self.forget, self.learn, self.rate, self.form = base, forget, learn, rate, form
         self.buffers, self.offload = list(buffers), offload
         self.state = base.state
         self._slow: list[Tensor] | None = None
-        self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool, Length | None] | None = None
+        self._forget_call: tuple[list[Tensor | None] | None, float, bool, bool, Length | None, bool] | None = None
         self.masks: list[Tensor | None] | None = None  # the weights that any step may move; None: all
         self.mask_drift = 0.0
 
@@ -75,6 +77,7 @@ class FastSlow(Optimizer):
         hard: bool = True,
         verify: bool = False,
         length: Length | None = None,
+        learn: bool = False,
     ) -> Iterator[None]:
         """Make `step` a forget step inside: the forget optimizer at `scale` times its scheduled learning rate.
 
@@ -85,8 +88,9 @@ class FastSlow(Optimizer):
             verify: measure the largest drift outside the masks into `mask_drift`.
             length: go this far along the direction of a separate forget optimizer, instead of at its learning rate
                 (`directions.step_along`).
+            learn: it is a learn step, which has an optimizer of its own, and all else alike.
         """
-        self._forget_call = (masks, scale, hard, verify, length)
+        self._forget_call = (masks, scale, hard, verify, length, learn)
         try:
             yield
         finally:
@@ -98,8 +102,8 @@ class FastSlow(Optimizer):
             result = self.base.step(closure)
             self._restore(self.masks, kept, hard=True, verify=False)
             return result
-        masks, scale, hard, verify, length = self._forget_call
-        optimizer = self.forget or self.base
+        masks, scale, hard, verify, length, learn = self._forget_call
+        optimizer = (self.learn if learn else self.forget) or self.base
         kept = self._outside(masks, optimizer, hard, verify)
         before = [group["lr"] for group in optimizer.param_groups]
         for group, lead in zip(optimizer.param_groups, self.base.param_groups):
@@ -209,58 +213,25 @@ class FastSlow(Optimizer):
 
     # ---- sharded weights -------------------------------------------------------------------------
     def relink(self, buffers: Iterable[Tensor]) -> None:
-        """Follow the base optimizer, whose weights FSDP has replaced by shards, with the buffers and `forget`."""
+        """Follow the base optimizer, whose weights FSDP has replaced by shards, with buffers and other optimizers."""
         self.buffers = list(buffers)
-        if self.forget is not None:
-            for group, lead in zip(self.forget.param_groups, self.base.param_groups, strict=True):
+        for _, optimizer in self.parts()[1:]:
+            for group, lead in zip(optimizer.param_groups, self.base.param_groups, strict=True):
                 group["params"] = list(lead["params"])
 
-    def named_tensors(self, names: dict[int, str]) -> dict[str, Tensor]:
-        """Return all state as tensors, without gathering, for `sharding.save_shards`.
+    def parts(self) -> list[tuple[str, Optimizer]]:
+        """The optimizers by name: base, and forget and learn where they have one of their own."""
+        own = (("forget", self.forget), ("learn", self.learn))
+        return [("base", self.base), *((name, optimizer) for name, optimizer in own if optimizer is not None)]
 
-        Args:
-            names: the name of each parameter by its id.
-        """
-        found = {"mask_drift": torch.tensor([self.mask_drift], dtype=torch.float64)}
-        for part, optimizer in self._parts():
-            for i, group in enumerate(optimizer.param_groups):
-                found[f"{part}.lr.{i}"] = torch.tensor([group["lr"]], dtype=torch.float64)
-            for p, values in optimizer.state.items():
-                found.update({f"{part}.{names[id(p)]}.{key}": value for key, value in values.items()})
-        if self.form == "ema" and self._slow is not None:
-            found.update({f"slow.{i}": t for i, t in enumerate(self._slow)})
-        return found
+    @property
+    def slow(self) -> list[Tensor] | None:
+        """The slow weights and buffers, where the next outer step cannot rebuild them (EMA)."""
+        return self._slow if self.form == "ema" else None
 
-    def load_named_tensors(self, stored: set[str], names: dict[int, str], read: Callable[[dict], None]) -> None:
-        """Restore what `named_tensors` returned.
-
-        Args:
-            stored: the names of the stored tensors.
-            names: the name of each parameter by its id.
-            read: fills a dict of tensors in place, by name.
-        """
-        self._check_same_kind(any(name.startswith("forget.") for name in stored), "slow.0" in stored)
-        for part, optimizer in self._parts():
-            for group in optimizer.param_groups:
-                on_device = group.get("fused") or group.get("capturable")
-                for p in group["params"]:
-                    prefix = f"{part}.{names[id(p)]}."
-                    keys = [name.removeprefix(prefix) for name in stored if name.startswith(prefix)]
-                    step = torch.zeros((), device=local(p).device if on_device else "cpu")
-                    values = {key: step if key == "step" else torch.zeros_like(p) for key in sorted(keys)}
-                    if values:
-                        optimizer.state[p] = values
-        if "slow.0" in stored:
-            self._slow = self._copies(self._merged)
-        tensors = self.named_tensors(names)
-        read(tensors)
-        self.mask_drift = tensors["mask_drift"].item()
-        for part, optimizer in self._parts():
-            for i, group in enumerate(optimizer.param_groups):
-                group["lr"] = tensors[f"{part}.lr.{i}"].item()
-
-    def _parts(self) -> list[tuple[str, Optimizer]]:
-        return [("base", self.base), *([("forget", self.forget)] if self.forget is not None else [])]
+    def make_slow(self) -> None:
+        """Keep the weights as they are as the slow ones."""
+        self._slow = self._copies(self._merged)
 
     # ---- plumbing --------------------------------------------------------------------------------
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -271,27 +242,36 @@ class FastSlow(Optimizer):
         return {
             "base": self.base.state_dict(),
             "forget": self.forget.state_dict() if self.forget is not None else None,
-            "slow": self._slow if self.form == "ema" else None,
+            **({} if self.learn is None else {"learn": self.learn.state_dict()}),
+            "slow": self.slow,
             "mask_drift": self.mask_drift,
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._check_same_kind(state_dict["forget"] is not None, state_dict["slow"] is not None)
+        kinds = [name for name in ("forget", "learn") if state_dict.get(name) is not None]
+        self.check_same_kind(kinds, state_dict["slow"] is not None)
         self.base.load_state_dict(state_dict["base"])
         self.param_groups, self.state = self.base.param_groups, self.base.state
-        if self.forget is not None:
-            self.forget.load_state_dict(state_dict["forget"])
+        for name, optimizer in self.parts()[1:]:
+            optimizer.load_state_dict(state_dict[name])
         if state_dict["slow"] is not None:
             self._slow = self._copies(self._merged)
             for ours, theirs in zip(self._slow, state_dict["slow"], strict=True):
                 ours.copy_(theirs)
         self.mask_drift = state_dict["mask_drift"]
 
-    def _check_same_kind(self, forget: bool, slow: bool) -> None:
-        """Raise ValueError unless a checkpoint with (or without) a forget optimizer and a slow copy fits this one."""
-        if forget != (self.forget is not None):
-            raise ValueError(
-                "the checkpoint was written with another forget_optim (separate or shared): resume with the same one"
-            )
+    def check_same_kind(self, kinds: list[str], slow: bool) -> None:
+        """Raise ValueError unless a checkpoint fits this one.
+
+        Args:
+            kinds: the optimizers that it holds besides `base`, of "forget" and "learn".
+            slow: whether it holds a slow copy.
+        """
+        for name, ours in (("forget", self.forget), ("learn", self.learn)):
+            if (name in kinds) != (ours is not None):
+                raise ValueError(
+                    f"the checkpoint was written with another {name}_optim (separate or shared): resume with the same "
+                    "one"
+                )
         if slow and self.form != "ema":
             raise ValueError("the checkpoint holds an EMA of the weights: resume with slow_form='ema'")

@@ -12,6 +12,7 @@ from ..common.losses import spread
 from ..common.weights import weights_digest
 from ..data.fingerprint import whole_fingerprint
 from ..data.pairs import collate
+from ..data.streaming import first_of
 from ..families import Baseline
 from ..families.base import Objective
 from ..methods import Method
@@ -30,7 +31,7 @@ class Reference:
     Args:
         objective, args, draws: of the run.
         method: resolved for the objective.
-        forget, retain: the training sets, or None.
+        forget, retain, learn: the training sets, or None.
         masks: weight masks that were given (Masks, dict or path), or None: the method then computes them.
     """
 
@@ -43,12 +44,14 @@ class Reference:
         forget: Any,
         retain: Any,
         masks: Masks | dict[str, Tensor] | str | None,
+        learn: Any = None,
     ):
         self.objective, self.method, self.args, self.draws = objective, method, args, draws
-        self.forget, self.retain = forget, retain
+        self.forget, self.retain, self.learn = forget, retain, learn
         self.masks = masks_from(masks, objective.network)
         self.baseline_losses: Tensor | None = None  # see Objective.baseline_losses
         self.original: nn.Module | None = None  # a frozen copy of the network, if the method needs one
+        self.level_tables: list[Tensor] | None = None  # the same of retained and of learn samples, if it is needed
         self.method_state: Any = None  # what `method.begin` returned
         self._digest = ""
 
@@ -57,12 +60,14 @@ class Reference:
         """Whether masks are to be computed before the first step."""
         if self.objective.adapter is not None:  # which layers have factors was chosen instead (saliency.ranks)
             return False
-        return self.masks is None and self.forget is not None and self.retain is not None
+        changes = self.forget is not None or self.learn is not None
+        return self.masks is None and changes and self.retain is not None
 
     @property
     def measures_first(self) -> bool:
         """Whether anything is measured on the network before training starts."""
-        return self.lacks_masks or self.method.needs_baseline or self.args.eval_strategy != "no"
+        measured = self.method.needs_baseline or self.method.needs_levels
+        return self.lacks_masks or measured or self.args.eval_strategy != "no"
 
     def prepare(self) -> None:
         """Keep the original, and compute masks and the original's losses.
@@ -74,13 +79,13 @@ class Reference:
         if self.lacks_masks:
             self.compute_masks()
         if self.method.needs_baseline and self.baseline_losses is None:
-            losses = self.objective.baseline_losses(self._baseline_batches())
-            if losses.isnan().any():
-                raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
-            self.baseline_losses = losses
+            self.baseline_losses = self._losses_on(self.forget)
 
     def begin_method(self) -> None:
         """Let the method keep what its steps need of the original weights."""
+        if self.method.needs_levels and self.level_tables is None:
+            self.level_tables = [self._losses_on(part) for part in (self.retain, self.learn)]
+            self._digest = self._digest or weights_digest(self.objective.network)
         if self.method_state is not None:  # a second run goes on with what the first one kept
             return
         with self.objective.measuring():
@@ -91,7 +96,12 @@ class Reference:
     def compute_masks(self) -> None:
         """Have the method compute its masks from the weights as they are."""
         with self.objective.measuring():
-            self.masks = self.method.compute_masks(self.objective, self.forget, self.retain, self.args.draws_seed)
+            self.masks = self.method.masks_for(self.objective, self.sets, self.args.draws_seed)
+
+    @property
+    def sets(self) -> dict[str, Any]:
+        """The training sets by name, None where there is none; "learn" only where there is something to learn."""
+        return {"forget": self.forget, "retain": self.retain} | ({} if self.learn is None else {"learn": self.learn})
 
     def edit(self) -> None:
         """Have the method change the original weights."""
@@ -108,7 +118,7 @@ class Reference:
         content = {
             **described,
             "options": identity_of(self.method),
-            "data": [whole_fingerprint(part, stream) for part in (self.forget, self.retain)],
+            "data": [None if part is None else whole_fingerprint(part, stream) for part in self.sets.values()],
             "objective": identity_of(self.objective),
             "trained": [name for name, parameter in network.named_parameters() if parameter.requires_grad],
             "precision": [self.args.fp16, self.args.bf16],
@@ -152,14 +162,28 @@ class Reference:
             raise ValueError(f"{self.method.name} uses the baseline: set needs_baseline = True on its class")
         return self.objective.baseline(self.baseline_losses, batch)
 
-    def _baseline_batches(self) -> list[dict[str, Tensor]]:
-        """Forget samples, met several times with fresh draws until there are BASELINE_SAMPLES."""
+    def levels(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the original loses on average at these timesteps, (B,) each: on retained and on learn samples."""
+        if self.level_tables is None:
+            raise ValueError(f"{self.method.name} uses the levels: set needs_levels = True on its class")
+        retain, learn = (self.objective.baseline(table, batch).own for table in self.level_tables)
+        return retain, learn
+
+    def _losses_on(self, data: Any) -> Tensor:
+        """`Objective.baseline_losses` on a set. ValueError if the original's losses are not finite."""
+        losses = self.objective.baseline_losses(self._baseline_batches(first_of(data)))
+        if losses.isnan().any():
+            raise ValueError("the original model's losses are not finite: load it in float32 or bfloat16")
+        return losses
+
+    def _baseline_batches(self, data: Any) -> list[dict[str, Tensor]]:
+        """Samples of a set, met several times with fresh draws until there are BASELINE_SAMPLES."""
         size = self.args.per_device_eval_batch_size
-        chosen = spread(len(self.forget), BASELINE_SAMPLES)
+        chosen = spread(len(data), BASELINE_SAMPLES)
         chosen = (chosen * -(-BASELINE_SAMPLES // len(chosen)))[:BASELINE_SAMPLES]
         batches = []
         for number, start in enumerate(range(0, len(chosen), size)):
-            batch = collate([self.forget[i] for i in chosen[start : start + size]])
+            batch = collate([data[i] for i in chosen[start : start + size]])
             generator = self.draws.generator("profile", number)
             batches.append(self.draws.add(batch, generator, forget=True, split=False))
         return batches

@@ -8,21 +8,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..common.losses import global_sum, world_size
-from ..common.sharding import gather, local
 from ..data.numerics import gradient_norm
 from ..families import Baseline
 from ..families.base import Objective
-from ..methods.base import OWN, Above, Batch, Losses, Method, Samples
+from ..methods.base import OWN, Batch, Losses, Method, Samples
+from .adversary import adversary_of
 from .config import UnlearnConfig
 from .directions import conflict
 from .draws import Draws
+from .fast_steps import FastSteps
 from .guard import DivergenceGuard
-from .optim import FastSlow, Length
 from .reference import Reference
-from .strength import Strength, strength_of
 
 
-class Step:
+class Step(FastSteps):
     """The part of the trainer that methods see; it implements `methods.base.Step`.
 
     Args:
@@ -43,56 +42,14 @@ class Step:
         guard: DivergenceGuard,
         accelerator: Accelerator,
     ):
-        self.objective, self.method, self.args = objective, method, args
+        super().__init__(objective, method, args, reference, guard, accelerator)
         objective.still = method.still
-        self.draws, self.reference, self.guard, self.accelerator = draws, reference, guard, accelerator
-        self.fast_slow: FastSlow | None = None  # from `attach` on
-        self.masks: list[Tensor | None] | None = None  # in the order of the optimizer's parameters
-        self.optimizer: Any = None  # `fast_slow` as accelerate has wrapped it
+        self.draws = draws
+        self.adversary = adversary_of(objective, method, args, draws)
         self.model: nn.Module = objective  # the objective as accelerate has wrapped it
-        self.strength = strength_of(method)
         self.progress = 0.0
-        self.number = 0  # the outer steps already taken
-        self._recorded: dict[str, list[Tensor]] = {}
         self._losses: dict[str, Tensor] = {}  # of the present step, for the guard
         self._drawn = (-1, 0)  # (outer step, micro-batch) last drawn for
-
-    def attach(self, fast_slow: FastSlow) -> None:
-        """Take the optimizer of the run."""
-        self.fast_slow = self.optimizer = fast_slow
-
-    def bind_masks(self) -> None:
-        """Bring the masks into the optimizer's order; for sharded weights, once they are sharded."""
-        masks = self.reference.masks
-        if masks is None:
-            return
-        trained = [p for p in self.objective.network.parameters() if p.requires_grad]
-        by_parameter = {id(p): mask for p, mask in zip(trained, masks.aligned(self.objective.network))}
-        self.masks = [by_parameter[id(p)] for p in self.parameters]
-        if self.method.masks_every_step:
-            self.weights.masks = self.masks
-
-    def scheduler(self, optimizer: Any) -> Any:
-        """The scheduler of a run that finds its strength; None for any other, which has the stock one."""
-        return None if self.strength is None else self.strength.scheduler(optimizer)
-
-    @property
-    def stateful(self) -> list[Strength]:
-        """What of it goes into a checkpoint."""
-        return [] if self.strength is None else [self.strength]
-
-    @property
-    def weights(self) -> FastSlow:
-        """The fast and slow weights. Raises RuntimeError before training."""
-        if self.fast_slow is None:
-            raise RuntimeError("the optimizer is made by train()")
-        return self.fast_slow
-
-    @property
-    def mask_drift(self) -> float | None:
-        """The largest drift of a masked-out weight that was seen; None if nobody looked."""
-        looked = self.reference.masks is not None and self.args.verify_mask_steps
-        return self.fast_slow.mask_drift if looked and self.fast_slow is not None else None
 
     @property
     def precision(self) -> str:
@@ -105,8 +62,14 @@ class Step:
     def restart(self) -> None:
         """Forget which batch was drawn last and what strength was found: a new call of `train` begins anew."""
         self._drawn = (-1, 0)
-        if self.strength is not None:
-            self.strength.restart()
+        for strength in self.strengths.values():
+            strength.restart()
+        if self.adversary is not None:
+            self.adversary.restart()
+
+    @property
+    def stateful(self) -> list[Any]:
+        return [*super().stateful, *([] if self.adversary is None else [self.adversary])]
 
     def begin(self, model: nn.Module, optimizer: Any, inputs: dict[str, Any], number: int, total: int) -> dict:
         """Draw for every part of the batch and take the method's fast steps; return the batch of the final step.
@@ -120,13 +83,16 @@ class Step:
         batch: dict[str, Any] = {}
         if "forget" in inputs:
             batch["forget"] = self.draws.add(inputs["forget"], generator, forget=True)
+        if "learn" in inputs:  # without label dropout: what the null label draws stays as it was
+            batch["learn"] = [self.draws.add(part, generator, forget=True) for part in inputs["learn"]]
         if "retain" in inputs:
             batch["retain"] = [self.draws.add(part, generator, forget=False) for part in inputs["retain"]]
             self.guard.expect_retain(lambda: self.losses(batch["retain"][0]).mean())
         self.guard.batch = batch
         self.weights.begin()
-        if self.strength is not None:
-            self.strength.begin(number, total)
+        near = all(strength.near for strength in self.strengths.values())
+        for strength in self.strengths.values():
+            strength.begin(number, total, near)
         self._losses = {}
         if (found := self.method.before_step(self, Batch(**batch))) is not None:
             self._take("before_step", found)
@@ -160,8 +126,10 @@ class Step:
             name = f"{type(self.method).__name__}.{source}"
             raise TypeError(f"{name} returned {type(losses).__name__}: return Losses(forget=..., retain=...)")
         self._losses |= losses.logged
-        if self.strength is not None and losses.retain is not None:
-            self.strength.measure_retain(global_sum(losses.retain).item() / world_size())
+        if losses.retain is not None and self.strengths:
+            drift = global_sum(losses.retain).item() / world_size()
+            for strength in self.strengths.values():
+                strength.measure_retain(drift)
         for name, value in losses.logged.items():
             self._recorded.setdefault(name, []).append(value)
         return losses
@@ -170,20 +138,24 @@ class Step:
         """The means, over steps and processes, of what was recorded since the last call."""
         gather, recorded, self._recorded = self.accelerator.gather, self._recorded, {}
         means = {name: gather(torch.stack(v).mean()).mean().item() for name, v in recorded.items()}
-        return means | ({} if self.strength is None else conflict(self.weights.forget, self.weights.base))
+        return means | ({} if "forget" not in self.strengths else conflict(self.weights.forget, self.weights.base))
 
     # ---- what a method may use (methods.base.Step) -------------------------------------------------
     @property
     def state(self) -> Any:
         return self.reference.method_state
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        return self.weights.parameters
-
     def losses(
-        self, batch: Samples, target: Tensor | None = None, shift: list[Tensor] | None = None, **options: Any
+        self,
+        batch: Samples,
+        target: Tensor | None = None,
+        shift: list[Tensor] | None = None,
+        under: list[Tensor] | None = None,
+        **options: Any,
     ) -> Tensor:
+        if under is not None:
+            with self.objective.shifted(under):  # type: ignore[operator]  # of an objective with conditions
+                return self.losses(batch, target, shift, **options)
         given = {**_inputs(batch), **options}
         if target is not None:
             given["target"] = target
@@ -227,6 +199,9 @@ class Step:
     def baseline(self, batch: Samples) -> Baseline:
         return self.reference.baseline(batch)
 
+    def levels(self, batch: Samples) -> tuple[Tensor, Tensor]:
+        return self.reference.levels(batch)
+
     def _forward(self, **given: Any) -> Tensor:
         return self.model(**given)
 
@@ -238,63 +213,15 @@ class Step:
             labels = self.objective.null_labels(batch)
         return {**{k: v for k, v in batch.items() if k != "drop_labels"}, "labels": labels}
 
+    def hardest(self, batch: Samples) -> list[Tensor]:
+        if self.adversary is None:
+            raise ValueError(f"{self.method.name} has no adversary: set adversary = True on it")
+        return self.adversary.learn(self, batch)
+
     def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:
         return self.objective.unseen_target(batch, self.original(batch), self.state)
-
-    def fast_step(
-        self,
-        loss: Tensor,
-        forget: bool,
-        max_norm: float | None = None,
-        scale: float = 1.0,
-        above: Above | None = None,
-    ) -> None:
-        self.accelerator.backward(loss)
-        self.accelerator.unscale_gradients()
-        parameters = self.parameters
-        masks, hard = (self.masks, self.method.optimizer.hard_mask) if forget else (None, False)
-        if masks is not None and not hard:  # as released code: the mask acts on the gradient that is then clipped
-            _mask_gradients(parameters, masks)
-        norm = max_norm if forget else (self.args.max_grad_norm or None)
-        size = gradient_norm(parameters) if norm is None else gather(nn.utils.clip_grad_norm_(parameters, norm))
-        self.guard.check("forget_loss" if forget else "retain_loss", loss, size)
-        if masks is not None and hard:
-            _mask_gradients(parameters, masks)
-        if forget:
-            every = self.args.verify_mask_steps
-            verify = bool(every) and self.number % every == 0
-            clipped = 1.0 if norm is None else min(1.0, norm / (size.item() + 1e-6))
-            with self.weights.forget_phase(masks, scale, hard, verify, self._length(above, clipped)):
-                self.optimizer.step()
-            if self.strength is not None:
-                self.weights.set_rate(self.strength.rate)
-        else:
-            self.optimizer.step()
-        self.weights.zero_grad()
-
-    def _length(self, above: Above | None, clipped: float) -> Length | None:
-        """How far a forget step goes whose loss lies so far above its end; None: as its learning rate says.
-
-        Args:
-            above: see `fast_step`.
-            clipped: the factor by which the gradient was shortened.
-        """
-        strength = self.strength
-        if strength is None or above is None:
-            return None
-        strength.measure(*(global_sum(torch.stack(above).float()) / world_size()).tolist())
-        for name, value in strength.logged.items():
-            self._recorded.setdefault(name, []).append(torch.tensor(value, device=self.args.device))
-        return lambda slope, *sizes: strength.length(slope / clipped, *sizes)
 
 
 def _inputs(batch: Samples) -> Samples:
     """What the network takes: `index`, the position of a forget sample, is for anchors; no loss depends on it."""
     return {k: v for k, v in batch.items() if k != "index"}
-
-
-def _mask_gradients(parameters: list[Tensor], masks: list[Tensor | None]) -> None:
-    """Set the gradients outside the masks to 0, in place."""
-    both = [(local(p.grad), m) for p, m in zip(parameters, masks) if p.grad is not None and m is not None]
-    # By bytes it takes half of what bools take.
-    torch._foreach_mul_([gradient for gradient, _ in both], [mask.view(torch.uint8) for _, mask in both])

@@ -10,6 +10,12 @@ with g the gradient that was not clipped (Polyak's step length, 1969, along Adam
 c = 1 - floor^(1 / (by T)) reaches `floor` times m_0 after the share `by` of T steps. A controller moves `gain` by
 (measured / planned)^exponent in each step, and lowers it where the retained side drifts. Retain steps take κ as their
 learning rate, or with `equal_steps` what makes them as long as the forget step.
+
+Learn steps have a controller of their own, whose end is the loss that the original has on retained samples. Retained
+samples may be as far from the original as learnt ones from that end: its `drift` is its floor. Its retain steps keep
+their rate to the last steps, for there is still to repair when little is left to learn. Two controllers begin to fade
+together, once both are at their floors, and the retain steps take the larger rate. What learning does to the forgotten
+and the retained side does not slow the forget steps; drift slows the learn steps.
 """
 
 import math
@@ -42,6 +48,9 @@ class Plan:
     retain_ratio: learning rate of the retain steps over κ.
     equal_steps: that rate times the root mean square of d, so that a retain step, which Adam makes of nearly the rate
         in every weight, is as long as the forget step.
+    holds_rate: the retain steps keep the largest rate so far until the steps fade.
+    alone: whether no steps of another kind move the weights: then a loss above the original's says that the steps are
+        too long, and the retained side's drift is theirs.
     """
 
     floor: float = 0.1
@@ -54,12 +63,21 @@ class Plan:
     largest_change: float = 0.02
     retain_ratio: float = 1.0
     equal_steps: bool = False
+    holds_rate: bool = False
+    alone: bool = True
 
 
-def strength_of(method: Method) -> "Strength | None":
-    """The controller of a run of `method`; None where its steps have a rate."""
-    plan = Plan(floor=method.floor, equal_steps=method.equal_steps)
-    return Strength(plan) if method.finds_strength else None
+def strengths_of(method: Method) -> "dict[str, Strength]":
+    """The controllers of a run of `method` by what steps they are for, forget first; none where these have a rate."""
+    floors = method.floors if method.finds_strength else {}
+    both = "forget" in floors and "learn" in floors
+    plans = {
+        kind: Plan(floor=floor, drift=floor, holds_rate=True)
+        if kind == "learn"
+        else Plan(floor=floor, equal_steps=method.equal_steps, alone=not both)
+        for kind, floor in floors.items()
+    }
+    return {kind: Strength(plan, kind) for kind, plan in plans.items()}
 
 
 class _Kept(LambdaLR):
@@ -70,36 +88,47 @@ class _Kept(LambdaLR):
 
 
 class Strength:
-    """The controller of one run. Its state is JSON, and a resumed run goes on with it.
+    """The controller of the forget or the learn steps of a run. Its state is JSON, and a resumed run goes on with it.
 
     Attributes:
+        kind: "forget" or "learn".
         rate: learning rate of the retain steps that follow the last forget step.
         level: distance from the end over the original's, averaged over the last steps.
         ending: the outer step in which the steps began to fade; None before.
         reached: whether it began because the floor was reached.
     """
 
-    def __init__(self, plan: Plan | None = None):
-        self.plan = plan or Plan()
+    def __init__(self, plan: Plan | None = None, kind: str = "forget"):
+        self.plan, self.kind = plan or Plan(), kind
         self.restart()
 
     def restart(self) -> None:
         """Know nothing yet, as before the first step."""
         self.gain, self.rate, self.log_mean, self.lengths = 1.0, 0.0, 0.0, 0
+        self.peak = 0.0  # of the rate, before it fades
         self.level, self.measured, self.whole, self.unit, self.drift = 1.0, 0, 0.0, 0.0, 0.0
         self.ratio = 1.0
         self.ending: int | None = None
         self.reached = False
         self._want = 0.0
 
-    def begin(self, number: int, total: int) -> None:
-        """Begin outer step `number`, from 0, of at most `total`."""
+    @property
+    def near(self) -> bool:
+        """Whether the floor is reached."""
+        return self.measured >= SMOOTHING and self.level <= self.plan.floor
+
+    def begin(self, number: int, total: int, near: bool | None = None) -> None:
+        """Begin outer step `number`, from 0, of at most `total`.
+
+        Args:
+            near: whether every controller of the run is at its floor; by default whether this one is.
+        """
         plan = self.plan
         planned = max(plan.by * total, 1.0)
         self._pace = 1 - plan.floor ** (1 / planned)
         self._planned = plan.floor ** min(number / planned, 1.0)
         late = number >= plan.hold * total
-        if self.ending is None and (late or (self.measured >= SMOOTHING and self.level <= plan.floor)):
+        if self.ending is None and (late or (self.near if near is None else near)):
             self.ending, self.reached = number, self.level <= plan.floor
         self._fade = 1.0
         if self.ending is not None:
@@ -122,9 +151,9 @@ class Strength:
         self.level += (ratio - self.level) / min(self.measured, SMOOTHING)
         least, most = plan.gain
         behind = max(ratio, plan.floor / 10) / self._planned
-        if ratio > 1:  # farther than the original was: the steps are too long
+        if ratio > 1 and plan.alone:  # farther than the original was: the steps are too long
             behind = 1 / ratio
-        if self.drift > plan.drift:
+        if self.drift > plan.drift and plan.alone:
             behind = min(behind, plan.drift / self.drift)
         self.gain = min(max(self.gain * behind**plan.exponent, least), most)
         self._want = self.gain * self._pace * max(distance - whole * plan.floor / 2, 0.0)
@@ -136,7 +165,8 @@ class Strength:
     @property
     def logged(self) -> dict[str, float]:
         """Numbers for the log."""
-        return {"forget_distance": self.ratio, "forget_gain": self.gain, "retain_drift": self.drift}
+        own = {f"{self.kind}_distance": self.ratio, f"{self.kind}_gain": self.gain}
+        return own if self.kind == "learn" else {**own, "retain_drift": self.drift}
 
     def length(self, slope: float, direction: float, weights: float, number: int = 1) -> float:
         """κ of the step θ - κ d.
@@ -155,8 +185,10 @@ class Strength:
         if kappa > 0:
             self.lengths += 1
             self.log_mean += (math.log(kappa) - self.log_mean) / min(self.lengths, MEMORY)
+        as_rate = plan.retain_ratio * (direction / math.sqrt(number) if plan.equal_steps else 1.0)
+        self.peak = max(self.peak, kappa * as_rate)
         kappa *= self._fade
-        self.rate = plan.retain_ratio * kappa * (direction / math.sqrt(number) if plan.equal_steps else 1.0)
+        self.rate = self.peak * self._fade if plan.holds_rate else kappa * as_rate
         return kappa
 
     def scheduler(self, optimizer: Optimizer) -> LambdaLR:
@@ -166,6 +198,10 @@ class Strength:
 
     def _factor(self, rate: float, step: int) -> float:
         return self.rate / rate
+
+    @property
+    def _key(self) -> str:
+        return "strength" if self.kind == "forget" else f"{self.kind}_strength"
 
     def state_dict(self) -> dict[str, Any]:
         names = (
@@ -181,8 +217,9 @@ class Strength:
             "ending",
             "reached",
         )
-        return {"strength": {name: getattr(self, name) for name in names}}
+        more = ("peak",) if self.plan.holds_rate else ()
+        return {self._key: {name: getattr(self, name) for name in (*names, *more)}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state["strength"].items():
+        for name, value in state[self._key].items():
             setattr(self, name, value)

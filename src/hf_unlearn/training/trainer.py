@@ -40,14 +40,14 @@ from .stock import reset_accelerate_wrapping, stock_optimizer, undisturbed
 
 
 class UnlearnTrainer(Trainer):
-    """Make a model forget one dataset while another one is retained.
+    """Make a model forget one dataset, or learn one, or both, while another one is retained.
 
     Args:
         model: an Objective, a pipeline around a UNet2DModel (becomes `NoisePrediction(pipeline)`) or a transformers
             image classifier (`Classification(model)`).
         args, method: an UnlearnConfig and a Method; the defaults are theirs and `SFRon()`.
-        forget_dataset, retain_dataset: items of `pixel_values` (and `labels`). The retain set must not hold the
-            forget samples; it may be a `datasets.IterableDataset`, which is read as it comes (data/streaming).
+        forget_dataset, retain_dataset, learn_dataset: items of `pixel_values` (and `labels`), each in one of them. The
+            retain set may be a `datasets.IterableDataset`, read as it comes (data/streaming). CLU and FineTune learn.
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
         eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
         forgotten: what is forgotten, in words, for the saved config and the card.
@@ -58,6 +58,7 @@ class UnlearnTrainer(Trainer):
     """
 
     args: UnlearnConfig
+    objective: Objective
     model: Any  # transformers' name for the objective
     hub_model_id: Any
     exported: tuple[str, ...] = ()  # files that the last `save_model` wrote, relative to its folder
@@ -75,19 +76,19 @@ class UnlearnTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         forgotten: str = "",
         holdout_dataset: SizedDataset | None = None,
+        learn_dataset: SizedDataset | None = None,
         **kwargs: Any,
     ):
         args = checked_arguments(args, kwargs)
         objective, method = objective_of(model, kwargs.get("processing_class")), method_for(method or SFRon(), args)
         check_network(objective, args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
-        sets = checked_sets(objective, method, args, *given, holdout_dataset)
-        self.objective: Objective = objective
-        self.method, self.forget_dataset, self.retain_dataset = method, sets.forget, sets.retain
+        sets = checked_sets(objective, method, args, *given, holdout_dataset, learn_dataset)
+        self.forget_dataset, self.retain_dataset, self.learn_dataset = sets.forget, sets.retain, sets.learn
+        self.objective, self.method, runs = objective, method, sets.method  # the latter for these sets on this model
         self.forgotten = forgotten or f"{len(sets.forget or [])} samples"
         self.publisher = Publisher(objective, method, args, self.forgotten, sets.forget is not None)
-        self.merge, self.early_stop = MergeSlowWeights(), TwoSidedStop(objective, args)
-        self.calls = Calls()
+        self.merge, self.early_stop, self.calls = MergeSlowWeights(), TwoSidedStop(objective, args), Calls()
         self.interrupt = Interrupt(args, lambda: self._save_checkpoint(self.model_wrapped, None), sets.pairs)
         self.guard = DivergenceGuard(objective, args, sets.named, self.merge.averaged, self.gather)
         self.until = UntilForgotten(lambda: self.step.strength)
@@ -96,10 +97,10 @@ class UnlearnTrainer(Trainer):
         settle_callbacks(self)
         self.loss_is_scaled_for_ga = False
         launcher = self.guard.accelerator = self.accelerator
-        check_launch(objective, method, args, launcher, self.is_deepspeed_enabled, self.is_fsdp_enabled)
+        check_launch(objective, runs, args, launcher, self.is_deepspeed_enabled, self.is_fsdp_enabled)
         draws = Draws(objective, args, self._prepare_input)
-        self.reference = Reference(objective, sets.method, args, draws, sets.forget, sets.retain, masks)
-        self.step = Step(objective, sets.method, args, draws, self.reference, self.guard, launcher)
+        self.reference = Reference(objective, runs, args, draws, sets.forget, sets.retain, masks, sets.learn)
+        self.step = Step(objective, runs, args, draws, self.reference, self.guard, launcher)
         self.evaluator = Evaluator(draws, self.reference)
         self.fsdp = Fsdp(self.is_fsdp_enabled, objective, args, launcher, self.reference)
         parts: list[Stateful] = [self.guard, self.early_stop, self.calls, *self.step.stateful]
@@ -167,9 +168,8 @@ class UnlearnTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
         """Give no batch once all steps are taken; stock Trainer, resumed from the last checkpoint, takes one more."""
-        if self.until.over(self.state) or self.early_stop.reached:
-            return [], None
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        over = self.until.over(self.state) or self.early_stop.reached
+        return ([], None) if over else super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def get_train_dataloader(self) -> DataLoader:
         """Have each process read its own part of a stream; accelerate would have the first one read for all."""
@@ -181,7 +181,7 @@ class UnlearnTrainer(Trainer):
         """Make FastSlow around the stock optimizer, which takes the retain steps."""
         if self.step.fast_slow is None:  # else a second train() goes on with the same state, as stock Trainer does
             buffers = [b for b in self.objective.network.buffers() if b.is_floating_point()]
-            made = fast_slow_around(stock_optimizer(super(), model), self.method.optimizer, self.args, buffers)
+            made = fast_slow_around(stock_optimizer(super(), model), self.step.method.optimizer, self.args, buffers)
             for part in (self.step, self.guard, self.merge):
                 part.attach(made)
             if not self.fsdp.enabled:  # else once the weights are sharded

@@ -116,8 +116,8 @@ class Classification(Objective):
         return kept[place + (own.any(1) & (place >= position)).long()]
 
     # ---- as if never seen --------------------------------------------------------------------------
-    def know(self, forget: Any, retain: Any, holdout: Any) -> None:
-        self.unseen = unseen_of(self.num_classes, forget, retain, holdout)
+    def know(self, forget: Any, retain: Any, holdout: Any, learn: Any = None) -> None:
+        self.unseen = unseen_of(self.num_classes, forget, retain, holdout, learn)
 
     @property
     def ends(self) -> bool:

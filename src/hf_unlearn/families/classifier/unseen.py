@@ -45,11 +45,12 @@ class Unseen:
         return not bool(self.lost.all()) and (not self.samples or self.holdout is not None)
 
 
-def unseen_of(num_classes: int, forget: Any, retain: Any, holdout: Any) -> Unseen | None:
-    """What the sets tell; None where they have no labels."""
+def unseen_of(num_classes: int, forget: Any, retain: Any, holdout: Any, learn: Any = None) -> Unseen | None:
+    """What the sets tell; None where they have no labels. A class that is learnt from other samples does not go."""
     ours, theirs = (None if part is None else labels_of(part) for part in (forget, retain))
     if not ours or not theirs:
         return None
+    theirs = [*theirs, *((None if learn is None else labels_of(learn)) or ())]
     lost = torch.ones(num_classes, dtype=torch.bool)
     lost[[label for label in set(theirs) if 0 <= label < num_classes]] = False
     kept = not bool(lost[[label for label in set(ours) if 0 <= label < num_classes]].all())
