@@ -7,8 +7,8 @@ training over embeddings, as AdvUnlearn (Zhang et al. 2024, arXiv 2405.15234) an
 
     δ <- δ - ρ s sign(∂/∂δ Σ_i l(x_i, ε_i, t_i, c_i + δ)),   l the data's own loss, s the spread of the embeddings
 
-`POOL` shifts take turns, and each begins anew after `LIFE` of its turns. Chosen on the elephant and the rocket of the
-emoji model.
+`POOL` shifts take turns, and each begins anew after `LIFE` of its turns: an old one is far from any embedding of a text.
+Chosen on the elephant, mushroom, rocket, doughnut and pineapple and the style noto of the emoji model (docs/robustness.md).
 """
 
 import base64
@@ -26,7 +26,7 @@ from .config import UnlearnConfig
 from .draws import Draws
 
 POOL = 2
-LIFE = 40  # turns
+LIFE = 12  # turns
 RATE = 0.25  # ρ
 FIRST = 500_000  # of the draws of new shifts
 START = 0.5  # standard deviation of a new shift, in spreads
