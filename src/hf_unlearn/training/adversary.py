@@ -7,8 +7,9 @@ training over embeddings, as AdvUnlearn (Zhang et al. 2024, arXiv 2405.15234) an
 
     δ <- δ - ρ s sign(∂/∂δ Σ_i l(x_i, ε_i, t_i, c_i + δ)),   l the data's own loss, s the spread of the embeddings
 
-`POOL` shifts take turns, and each begins anew after `LIFE` of its turns: an old one is far from any embedding of a text.
-Chosen on the elephant, mushroom, rocket, doughnut and pineapple and the style noto of the emoji model (docs/robustness.md).
+`POOL` shifts take turns, and each begins anew after `LIFE` of its turns: an old one is far from any embedding of a
+text. Chosen on the elephant, mushroom, rocket, doughnut and pineapple and the style noto of the emoji model
+(docs/robustness.md).
 """
 
 import base64
