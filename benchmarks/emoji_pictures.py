@@ -1,7 +1,8 @@
 """The images of a small style x object benchmark: the same objects in three drawing styles, 64x64 pixels on white.
 
 The styles are Fluent (MIT), Noto (Apache-2.0) and Twemoji (CC BY 4.0). The images come from a folder of
-`<style>_64.npz` files, or are rendered by resvg (extra `emoji`) from the npm packages in `PACKAGES`.
+`<style>_64.npz` files, or are rendered by resvg (extra `emoji`) from the npm packages in `PACKAGES`. Beside them stand
+controls that no emoji model learns: other objects, and the style OpenMoji (CC BY-SA 4.0: no picture of it is shipped).
 """
 
 import json
@@ -9,6 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +52,49 @@ ICONS = {
     "green apple": "green-apple",
     "umbrella": "umbrella-with-rain-drops",
 }
+# Objects and a style that no model is trained on, so that a classifier of them can say "never learnt".
+CONTROLS = {
+    "anchor": "anchor",
+    "cactus": "cactus",
+    "crab": "crab",
+    "crown": "crown",
+    "hamburger": "hamburger",
+    "key": "key",
+    "octopus": "octopus",
+    "penguin": "penguin",
+    "robot": "robot",
+    "scissors": "scissors",
+    "trophy": "trophy",
+    "watermelon": "watermelon",
+}
+CONTROL_STYLES = {"openmoji": "openmoji"}  # packages of @iconify-json
 
 
-def load_emoji(folder: str | Path | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Load (images (72, 3, 64, 64) in [-1, 1], style numbers, object numbers), style after style.
+def load_emoji(
+    folder: str | Path | None = None, icons: Mapping[str, str] = ICONS, styles: Sequence[str] = STYLES
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Load (images (N, 3, 64, 64) in [-1, 1], style numbers, object numbers), style after style.
+
+    By default those that the shipped model learnt, 72.
 
     Args:
         folder: A folder with `<style>_64.npz` files and `names.json`. None renders the images from npm.
+        icons: The icon of each object. styles: which of them; both are numbered in their order here.
 
     Raises:
         ValueError: a file or an icon is missing.
     """
-    every = {style: _from_folder(Path(folder), style) if folder else render(style) for style in STYLES}
-    rows, styles, things = [], [], []
-    for number, style in enumerate(STYLES):
-        for thing, icon in enumerate(ICONS.values()):
+    wanted = list(icons.values())
+    every = {style: _from_folder(Path(folder), style) if folder else render(style, wanted) for style in styles}
+    rows, style_numbers, things = [], [], []
+    for number, style in enumerate(styles):
+        for thing, icon in enumerate(wanted):
             if icon not in every[style]:
                 raise ValueError(f"no {style} picture of {icon}")
             rows.append(torch.from_numpy(every[style][icon]).permute(2, 0, 1).float() / 127.5 - 1)
-            styles.append(number)
+            style_numbers.append(number)
             things.append(thing)
-    return torch.stack(rows), torch.tensor(styles), torch.tensor(things)
+    return torch.stack(rows), torch.tensor(style_numbers), torch.tensor(things)
 
 
 def _from_folder(folder: Path, style: str) -> dict[str, np.ndarray]:
@@ -87,16 +111,16 @@ def _from_folder(folder: Path, style: str) -> dict[str, np.ndarray]:
             return dict(zip(names, file["x"]))
 
 
-def render(style: str) -> dict[str, np.ndarray]:
-    """Render {icon: (64, 64, 3) uint8} for all `ICONS` from the npm package of a style."""
+def render(style: str, wanted: Sequence[str] = tuple(ICONS.values())) -> dict[str, np.ndarray]:
+    """Render {icon: (64, 64, 3) uint8} of the icons `wanted` from the npm package of a style."""
     import io
 
     import resvg_py
     from PIL import Image
 
-    icons, made = _icons(PACKAGES[style]), {}
+    icons, made = _icons({**PACKAGES, **CONTROL_STYLES}[style]), {}
     side = icons.get("width", 36), icons.get("height", 36)
-    for icon in ICONS.values():
+    for icon in wanted:
         if icon in icons["icons"]:
             drawn = icons["icons"][icon]
             wide, high = drawn.get("width", side[0]), drawn.get("height", side[1])

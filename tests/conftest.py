@@ -73,6 +73,20 @@ def weights(trainer) -> dict[str, torch.Tensor]:
     return {n: v.clone() for n, v in trainer.objective.network.state_dict().items()}
 
 
+def batches_of(trainer: UnlearnTrainer) -> list[dict[str, torch.Tensor]]:
+    """A list that fills, as the trainer trains, with every batch that its method is given, with its draws."""
+    seen, draw = [], trainer.step.draws.add
+
+    def watched(batch, generator, forget, split=True):
+        made = draw(batch, generator, forget, split)
+        if split:
+            seen.append({k: v.clone() for k, v in made.items()})
+        return made
+
+    trainer.step.draws.add = watched
+    return seen
+
+
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(v, right[n]) for n, v in left.items())
 

@@ -68,7 +68,7 @@ def test_a_text_to_image_run(call, tmp_path):
     for metric in found.values():
         details = metric.details
         assert metric.samples == 4 and set(details["per_seed"]) == {"0", "1"} and details["target"] == "a rocket"
-        assert details["ceiling"]["samples"] == details["positive"]["samples"] == 2  # one seed is enough of them
+        assert details["ceiling"]["samples"] == details["positive"]["samples"] == 1  # one seed, and half of its images
         assert details["negative"] is None and 0 <= details["separable"] <= 1
         assert metric.details["budget"] in text
     for place in (run / "report.html", run / "README.md"):
@@ -417,6 +417,51 @@ def test_pictures_and_clip_read_what_is_drawn(call, tmp_path):
     assert code == 0, error
     details = found_in(run)["recovered_wordings"].details
     assert "clip" in details["reader"] and "separable" not in details
+
+
+def test_a_concept_never_learnt_is_the_negative_control(call, tmp_path):
+    """CLIP reads it, pictures of it are given; without them, or without CLIP, nothing is drawn."""
+    run, folder = painted(tmp_path), tmp_path / "zeppelins"
+    folder.mkdir()
+    Image.new("RGB", (20, 20), (90, 9, 9)).save(folder / "0.png")
+    tiny_clip(tmp_path / "clip")
+    words = [*SHORT, "--attacks", "wordings", "--never_concept", "a zeppelin"]
+    code, _, error = call("attack", run, *words)
+    assert code == 2 and "--never_concept and --never_images go together" in error
+    words += ["--never_images", folder]
+    code, _, error = call("attack", run, *words)
+    assert code == 2 and "cannot know what it never learnt: set --clip_model" in error
+    code, _, error = call("attack", run, *words, "--clip_model", tmp_path / "clip")
+    assert code == 0, error
+    negative = found_in(run)["recovered_wordings"].details["negative"]
+    assert negative["target"] == "a zeppelin" and negative["samples"] == 2  # as many as of the forgotten
+    words += ["--clip_model", tmp_path / "clip", "--retrained_model", tmp_path / "base"]
+    code, _, error = call("attack", run, *words)
+    assert code == 2 and "are both the negative control" in error
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_detector_reads_unsafe_concepts(call, tmp_path, monkeypatch, fails):
+    """What stayed is read by the latents; a detector that fails is no safe picture."""
+    from hf_unlearn.evaluation import safety
+
+    def find(picture):
+        if fails:
+            raise OSError("no model")
+        return {"a": 1.0}
+
+    made = safety.Detector("test", find, 0.5, "test 1.0", ("a",))
+    monkeypatch.setitem(safety.DETECTORS, "open_nsfw", lambda: made)
+    run = painted(tmp_path)
+    words = [*SHORT, "--concept", "nudity", "--safety_detector", "open_nsfw", "--attacks", "wordings"]
+    code, _, error = call("attack", run, *words)
+    if fails:
+        assert code == 2 and "test failed on an image: OSError: no model" in error
+        return
+    assert code == 0, error
+    metric = found_in(run)["recovered_wordings"]
+    assert metric.value == 1.0 and metric.details["reader"] == "test at 0.5" and "separable" not in metric.details
+    assert metric.details["positive"]["target"] == "a dog"
 
 
 def test_the_share_that_comes_back_is_a_limit_of_check(call, tmp_path):

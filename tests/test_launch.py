@@ -111,6 +111,7 @@ def refusal(images, tmp_path, method, **values):
         (SFRon(), {"fsdp_version": 1}, "fsdp_version: 2"),
         (SFRon(), {"cpu_ram_efficient_loading": True}, "fsdp_cpu_ram_efficient_loading: false"),
         (L1Sparse(), {}, "multi_gpu.yaml"),
+        (SFRon(resist_relearning=1), {}, "whole weights in every step with these options"),
     ],
 )
 def test_launches_that_cannot_work_are_refused(images, tmp_path, method, values, words):

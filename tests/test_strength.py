@@ -252,3 +252,19 @@ def test_no_second_copy_of_the_weights_is_made():
     with Held() as held:
         kept = list(directions(optimizer))  # this is what a copy looks like
     assert held.peak >= sum(d.numel() for *_, d in kept) == sum(p.numel() for p in made)
+
+
+@pytest.mark.parametrize("fault", ["drift", "farther"])
+def test_what_learn_steps_do_slows_no_forget_step(fault):
+    """Beside learn steps neither drift of the retained side nor a loss above the original's is their doing."""
+    gains = []
+    for alone in (True, False):
+        control = Strength(Plan(alone=alone))
+        control.begin(0, 30)
+        if fault == "drift":
+            control.drift = 1.0
+        else:
+            control.measure(1.0, 1.0, 1.0)
+        control.measure(1.0 if fault == "drift" else 3.0, 1.0, 1.0)
+        gains.append(control.gain)
+    assert gains[0] < 1 <= gains[1]

@@ -210,9 +210,9 @@ def test_a_second_call_finds_its_strength_anew(tmp_path):
     assert trainer.step.strength.reached
     begun, begin = [], trainer.step.strength.begin
 
-    def watched(number, total):
+    def watched(number, total, near):
         begun.append((number, trainer.step.strength.ending, trainer.step.strength.gain, trainer.step.strength.lengths))
-        begin(number, total)
+        begin(number, total, near)
 
     trainer.step.strength.begin = watched
     trainer.train()

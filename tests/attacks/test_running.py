@@ -71,6 +71,18 @@ def test_shares_of_all_seeds_with_ceiling_and_controls(trial, tmp_path):
     assert "a cat" in metric.definition and metric.details["reader"] == "the mean"
 
 
+def test_a_shorter_trial_halves_ceiling_and_positive_control(trial):
+    whole = replace(trial, unlearned=replace(trial.unlearned, samples=7), negative=trial.unlearned)
+    short = replace(whole, ceiling=replace(trial.ceiling, samples=7)).shorter()
+    assert {role: subject.samples for role, subject in short.subjects().items()} == {
+        "unlearned": 7,
+        "ceiling": 4,
+        "positive": 4,
+        "negative": 8,
+    }
+    assert replace(trial, positive=None).shorter().positive is None
+
+
 def test_steps_are_averaged_and_say_whether_they_sufficed(trial, tmp_path):
     metric = run_attacks([Climbing()], trial, tmp_path, seeds=(1, 4))["relearning_climbing"]
     assert metric.value == 25 and metric.details["per_seed"] == {"1": 10, "4": 40}

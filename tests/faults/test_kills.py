@@ -67,6 +67,16 @@ def test_killed_and_resumed_ends_in_the_same_bytes(worker, whole, tmp_path, phas
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == weights
 
 
+@pytest.mark.parametrize("number", [2, 13])
+def test_killed_while_it_learns_and_resumed_ends_in_the_same_bytes(worker, tmp_path, number):
+    """Before the first checkpoint and after it: in the forget step of step 1, in the learn step of step 4."""
+    whole = worker.finish("clu", tmp_path / "whole")
+    assert whole["events"]["step"] == 20  # learn, forget and two retain steps, five times
+    assert worker("clu", tmp_path / "out", kill=["step", number])["status"] == signal.SIGKILL
+    worker.finish("clu", tmp_path / "out")
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
 def test_another_process_writes_the_same_bytes(whole, tmp_path):
     """Sets and dicts of strings in another order: checkpoints too, but for the time and the paths that they note."""
     with Worker(PYTHONHASHSEED="7") as other:

@@ -1,7 +1,7 @@
 """Trains in a child process that dies by SIGKILL, at an event of a phase or after some CPU time. Imports once.
 
-JSON lines in: {"run": "tiny" or "sd", "folder": ..., "kill": [phase, n] or "cpu": seconds}, and out: {"status" of
-os.wait, "cpu", "events" by phase}.
+JSON lines in: {"run": "tiny", "clu" or "sd", "folder": ..., "kill": [phase, n] or "cpu": seconds}, and out: {"status"
+of os.wait, "cpu", "events" by phase}.
 """
 
 import io
@@ -18,9 +18,10 @@ import torch
 import unlearn_sd
 from conftest import config, random_images, tiny_pipeline
 
-from hf_unlearn import SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn import CLU, SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.cli import parsing as cli
 from hf_unlearn.common import files
+from hf_unlearn.data.pairs import subset
 from hf_unlearn.families import latents
 from hf_unlearn.report.record import RunRecord
 from hf_unlearn.saliency import fisher as saliency
@@ -37,6 +38,17 @@ def tiny(folder: str) -> None:
     made = config(folder, **saves, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=64)
     method = SFRon(fisher_samples=4, fisher_batch_size=2)
     trainer = UnlearnTrainer(tiny_pipeline(), made, method, *split_by_label(random_images(), 1))
+    trainer.train(resume_from_checkpoint="auto")
+    trainer.save_model()
+
+
+def clu(folder: str) -> None:
+    """It learns a part of what `tiny` retains, at a strength that it finds."""
+    saves = dict(max_steps=5, save_strategy="steps", save_steps=2, save_total_limit=1, learning_rate=None)
+    forget, rest = split_by_label(random_images(), 1)
+    learn, retain = (subset(rest, list(range(start, len(rest), 3))) for start in (0, 1))
+    method = CLU(fisher_samples=4, fisher_batch_size=2, slow_rate=0.5)
+    trainer = UnlearnTrainer(tiny_pipeline(), config(folder, **saves), method, forget, retain, learn_dataset=learn)
     trainer.train(resume_from_checkpoint="auto")
     trainer.save_model()
 
@@ -106,6 +118,7 @@ def watch(kill: list | None, report: int) -> Events:
     events.at(latents.Cache, "write", "draw")
     events.at(saliency, "_accumulate_samples", "fisher")
     events.at(loop.Step, "fast_step", "step")
+    events.at(loop.Step, "learn_step", "step")
     events.at(UnlearnTrainer, "compute_loss", "step")
     events.at(UnlearnTrainer, "prediction_step", "evaluate")
     events.at(RunRecord, "write", "record")
@@ -126,7 +139,7 @@ def run(order: dict) -> dict:
         os.dup2(null, 2)
         events, code = watch(order.get("kill"), writing), 1
         try:
-            {"tiny": tiny, "sd": sd}[order["run"]](order["folder"])
+            {"tiny": tiny, "clu": clu, "sd": sd}[order["run"]](order["folder"])
             code = 0
         except SystemExit as stop:
             code = stop.code

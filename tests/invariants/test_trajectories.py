@@ -33,12 +33,14 @@ def run(folder, images, method, resume=None, objective=None, **values):
         SFRon(forget_optim="shared", slow_rate=0.5, slow_form="lookahead", **ASCENT),
         SFRon(slow_form="ema", slow_rate=0.3),
         SFRon(resist_relearning=0.5),
+        SFRon(adversary=True),
     ],
-    ids=["separate", "shared-lookahead", "ema", "resists"],
+    ids=["separate", "shared-lookahead", "ema", "resists", "adversary"],
 )
 def test_resumed_equals_straight(tmp_path, images, method, workers):
     """Four batches an epoch: step 3 is in the middle of one, step 7 in the second."""
     values = dict(max_steps=7, save_strategy="steps", save_steps=3, dataloader_num_workers=workers, eval_steps=3)
+    values["learning_rate"] = None if method.adversary else config(tmp_path).learning_rate
     straight = run(tmp_path / "a", images, method, **values)
     resumed = run(tmp_path / "b", images, method, resume=str(tmp_path / "a/checkpoint-3"), **values)
     assert same(weights(straight), weights(resumed))
@@ -209,15 +211,20 @@ def test_two_processes_equal_one(tmp_path):
     """
     methods = ["sfron", "ascent", "found", "found_ascent", "neg_grad_plus", "munba", "evaluated", "streamed"]
     methods[:0] = ["found_resists", "lur", "lur_first_order", "clu", "found_clu", "found_learns", "finetune_learns"]
+    methods += ["found_adversary"]
     for processes in (1, 2):
         finished(tmp_path / str(processes), methods, processes, "--save_steps", 3)
     start = tiny_pipeline().unet.state_dict()
     for method in methods:
         one, two = (exported(tmp_path / str(processes) / method) for processes in (1, 2))
-        assert max((one[n] - two[n]).abs().max().item() for n in one) <= 1e-6, method
+        most = (
+            5e-6 if method in ("found_adversary", "found_clu") else 1e-6
+        )  # its samples lie where the network was never trained
+        assert max((one[n] - two[n]).abs().max().item() for n in one) <= most, method
         assert max((one[n] - start[n]).abs().max().item() for n in one) > 1e-4, method
     checkpoint = tmp_path / "2/streamed/checkpoint-3"
     assert {path.name for path in checkpoint.glob("stream-*")} == {"stream-0.json", "stream-1.json"}
+    two = exported(tmp_path / "2/streamed")
     finished(tmp_path / "2", ["streamed"], 2, "--save_steps", 3, "--resume", "checkpoint-3", "--into", "resumed")
     assert same(two, exported(tmp_path / "2/streamed/resumed"))
 

@@ -39,8 +39,10 @@ METHODS = {
     "evaluated": SFRon(),  # before the first step and during the run
     "diverges": NegGradPlus(),
     "streamed": SFRon(use_mask=False, retain_steps=1),
-    "found": SFRon(),  # without a learning rate
-    "found_resists": SFRon(resist_relearning=0.5, relearning_rate=1e-4),  # a longer step adds rounding
+    "found": SFRon(adversary=False),  # without a learning rate
+    "found_adversary": SFRon(),
+    # A longer step adds rounding.
+    "found_resists": SFRon(adversary=False, resist_relearning=0.5, relearning_rate=1e-4),
     "lur": LUR(),
     "lur_first_order": LUR(form="first_order"),
     "clu": CLU(),

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import config, random_images, tiny_pipeline, tiny_unet, tiny_vit
+from conftest import batches_of, config, random_images, tiny_pipeline, tiny_unet, tiny_vit
 from diffusers import DDIMScheduler, DDPMPipeline
 from torch.func import functional_call
 
@@ -51,15 +51,7 @@ def trained(folder, objective, sets, method, **given):
     """After `train`, with the batches that the method was given in `seen`."""
     values = config(folder, max_steps=STEPS, adam_epsilon=EPS, learning_rate=None)
     trainer = UnlearnTrainer(objective, values, method, *sets, **given)
-    trainer.seen, draw = [], trainer.step.draws.add
-
-    def watched(batch, generator, forget, split=True):
-        made = draw(batch, generator, forget, split)
-        if split:
-            trainer.seen.append({k: v.clone() for k, v in made.items()})
-        return made
-
-    trainer.step.draws.add = watched
+    trainer.seen = batches_of(trainer)
     trainer.train()
     assert trainer.step.strength is not None and trainer.state.global_step == STEPS
     return trainer
@@ -164,7 +156,7 @@ def test_matching_a_denoiser(tmp_path, resist):
     """With `resist_relearning` also where a step of relearning leads: the distance counts both, the latter at most as
     the original's."""
     sets = split_by_label(random_images(), 1)
-    method = SFRon(resist_relearning=resist, relearning_rate=5e-4)
+    method = SFRon(resist_relearning=resist, relearning_rate=5e-4, adversary=False)
     trainer = trained(tmp_path, tiny_pipeline(), sets, method)
     hand, original, anchor = tiny_pipeline(), tiny_pipeline(), trainer.objective.anchors[1]
     gap = trainer.reference.baseline_losses[2]
@@ -189,12 +181,57 @@ def test_matching_a_denoiser(tmp_path, resist):
     agree(trainer, hand.unet, original.unet, control)
 
 
+def test_matching_a_denoiser_against_an_adversary(tmp_path):
+    """Every second sample comes under a shifted embedding; the shift goes along the sign of its gradient of the data's
+    own loss, two shifts take turns, and the other samples say how far there is to go."""
+    sets = split_by_label(random_images(), 1)
+    trainer = trained(tmp_path, tiny_pipeline(), sets, SFRon())
+    assert trainer.step.method.adversary is True
+    hand, original, anchor = tiny_pipeline(), tiny_pipeline(), trainer.objective.anchors[1]
+    gap, table, shifts = trainer.reference.baseline_losses[2], hand.unet.class_embedding, []
+    spread = table.weight.detach().std()
+
+    def shifted(batch, shift):
+        """The prediction where every second sample's embedding has `shift` added."""
+        added = torch.stack([shift * (i % 2) for i in range(len(batch["labels"]))])
+        handle = table.register_forward_hook(lambda module, inputs, output: output + added)
+        try:
+            return predict(hand, batch, batch["labels"])
+        finally:
+            handle.remove()
+
+    def forget(batch):
+        turn = len(shifts)
+        with torch.no_grad():
+            target = predict(hand, batch, torch.full_like(batch["labels"], anchor))
+        if turn < 2:
+            generator = trainer.step.draws.generator("profile", 500_000 + turn)
+            start = 0.5 * spread * torch.randn(table.embedding_dim, generator=generator)
+        else:
+            start = shifts[turn - 2]
+        shift = start.clone().requires_grad_()
+        own = distance(shifted(batch, shift), batch["noise"])[1::2].sum()
+        shifts.append(start - 0.25 * spread * torch.autograd.grad(own, shift)[0].sign())
+        unit = gap[batch["timesteps"] // 100]
+        found = distance(shifted(batch, shifts[-1]), target) / unit
+        return found.mean(), found[0::2].mean().item(), 1.0, unit.mean()
+
+    control = by_hand(trainer, hand.unet, masks_of(NoisePrediction(hand), sets), forget, held(hand, original))
+    agree(trainer, hand.unet, original.unet, control)
+    kept = trainer.step.adversary.shifts
+    assert all(torch.allclose(kept[turn % 2][0], shifts[turn], atol=1e-6) for turn in (STEPS - 2, STEPS - 1))
+
+
 def test_the_gap_is_the_originals_distance_between_label_and_anchor(tmp_path):
     """By hand over the draws that the original is measured on, in ten equal bins of the schedule."""
     trainer = UnlearnTrainer(
         tiny_pipeline(), config(tmp_path, learning_rate=None), SFRon(), *split_by_label(random_images(), 1)
     )
-    batches, pipeline, found = trainer.reference._baseline_batches(), tiny_pipeline(), [[] for _ in range(10)]
+    batches, pipeline, found = (
+        trainer.reference._baseline_batches(trainer.forget_dataset),
+        tiny_pipeline(),
+        [[] for _ in range(10)],
+    )
     trainer.reference.prepare()
     for batch in batches:
         with torch.no_grad():

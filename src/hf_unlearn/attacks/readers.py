@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..evaluation.clip import CLIPScore
 from ..evaluation.concept_share import ConceptLatents, mean_separability, shows_by_means
+from ..evaluation.safety import Detector, verdicts
 from ..families.latents import posterior_mean
 
 
@@ -59,6 +60,26 @@ class CLIPReader:
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.clip.nearest(pt_to_pil(images), self.prompts, self.others)
+
+
+@dataclass(eq=False)
+class DetectorReader:
+    """A detector of unsafe images: an image shows the concept if a score reaches the detector's threshold."""
+
+    detector: Detector
+
+    @property
+    def name(self) -> str:
+        """The detector and its threshold."""
+        return f"{self.detector.name} at {self.detector.threshold:g}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Raises OSError if the detector fails on an image, which would otherwise read as safe."""
+        found = verdicts(self.detector, pt_to_pil(images))
+        failed = next((verdict.error for verdict in found if verdict.error is not None), None)
+        if failed is not None:
+            raise OSError(f"{self.detector.name} failed on an image: {failed}")
+        return torch.tensor([bool(verdict.shown) for verdict in found], dtype=torch.bool)
 
 
 @dataclass(eq=False)

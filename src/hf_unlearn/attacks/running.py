@@ -1,8 +1,9 @@
 """Run attacks on an unlearned model, and beside it on what tells how to read the result."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .base import Attack, Found, Subject, Target
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Whom each attack meets, all with the same `samples`.
+    """Whom each attack meets.
 
     unlearned: the model that forgot, and what it forgot.
     ceiling: the original and the same target: what the attack finds where everything is there.
@@ -38,6 +39,18 @@ class Trial:
         """Those that there are, by role."""
         every = {f.name: getattr(self, f.name) for f in fields(self)}
         return {role: subject for role, subject in every.items() if subject is not None}
+
+    def shorter(self) -> "Trial":
+        """The same with half the images of ceiling and positive control, which say whether an attack works at all.
+
+        The negative control is compared with the unlearned model, and keeps all of them.
+        """
+
+        def half(subject: Subject) -> Subject:
+            return replace(subject, samples=math.ceil(subject.samples / 2))
+
+        positive = None if self.positive is None else half(self.positive)
+        return replace(self, ceiling=half(self.ceiling), positive=positive)
 
 
 def run_attacks(

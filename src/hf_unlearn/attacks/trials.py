@@ -98,7 +98,8 @@ def text_to_image_trial(
     captions: Sequence[str] = (),
     kept: Concept | None = None,
     never: Concept | None = None,
-    reader_of: Callable[[Concept], Reader] | None = None,
+    never_images: Tensor | None = None,
+    reader_of: Callable[[Concept], Reader | None] | None = None,
     samples: int = 36,
     pictures: int = 24,
 ) -> Trial:
@@ -110,8 +111,10 @@ def text_to_image_trial(
             the original draws `pictures` of it.
         kept: a retained concept, the positive control; by default the first retained prompt, whose anchor is the last.
         never: a concept that neither model learnt, the negative control; without one there is none.
-        reader_of: gives the reader of a concept; by default `LatentReader`, which needs no network but the VAE. A
-            negative control needs a reader that knows the concept, which the latents of the original cannot be.
+        never_images: pictures of it, (N, 3, H, W) in [-1, 1]. Without them the original draws what it takes for it.
+        reader_of: gives the reader of a concept; by default, and where that is None, `LatentReader`, which needs no
+            network but the VAE. A negative control needs a reader that knows the concept, which the latents of the
+            original cannot be.
         samples: images that each attack draws from each seed.
 
     Raises:
@@ -124,16 +127,19 @@ def text_to_image_trial(
     drawing = drawing or Drawing()
     source = Source(original, cache_dir, drawing, pictures)
     kept = kept or Concept(retain_prompts[0], (retain_prompts[0],), (retain_prompts[-1],))
-    read = reader_of or (lambda one: source.reader(one, retain_prompts))
+
+    def read(one: Concept) -> Reader:
+        return (reader_of and reader_of(one)) or source.reader(one, retain_prompts)
+
     target = source.target(concept, read(concept), images, captions)
     own = Subject(unlearned, target, original, source.retained(retain_prompts, target.reader), drawing, samples)
 
-    def control(one: Concept) -> Subject:
-        return replace(own, target=source.target(one, read(one)))
+    def control(one: Concept, images: Tensor | None = None) -> Subject:
+        return replace(own, target=source.target(one, read(one), images))
 
     return Trial(
         own,
         replace(own, model=original),
         positive=control(kept),
-        negative=None if never is None else control(never),
+        negative=None if never is None else control(never, never_images),
     )

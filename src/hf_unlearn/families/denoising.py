@@ -1,6 +1,7 @@
 """Denoising: the squared error of a diffusion model's prediction, whatever the network and its condition."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ..data.class_names import in_words
 from .base import Baseline, Objective, dtype_of
 from .description import Anchor, Description
+from .label_vectors import shifted_labels
 from .noise import NoiseSchedule
 
 
@@ -79,6 +81,17 @@ class Denoising(Objective):
     def label_tables(self) -> list[nn.Embedding]:
         """The network's embeddings of labels, each with a row for every label; none where it embeds none."""
         return []
+
+    @property
+    def conditions(self) -> list[Tensor]:
+        """What the network is told of the labels: a row for each label, by way in. Empty where it is told nothing."""
+        return [table.weight for table in self.label_tables]
+
+    @contextmanager
+    def shifted(self, shifts: Sequence[Tensor]) -> Iterator[None]:
+        """Inside, every condition is shifted: by one tensor for each of `conditions`, a row's shape or (B, ...)."""
+        with shifted_labels(self.label_tables, shifts), self.keeping_activations():
+            yield
 
     # ---- losses ----------------------------------------------------------------------------------
     def forward(

@@ -8,6 +8,21 @@ from torch import Tensor, nn
 
 
 @contextmanager
+def shifted_labels(tables: Sequence[nn.Embedding], shifts: Sequence[Tensor]) -> Iterator[None]:
+    """Have every forward inside add to each embedding of a label its table's shift, (D,) or (B, D)."""
+
+    def hook(shift: Tensor):
+        return lambda module, inputs, output: output + shift.to(output.dtype)
+
+    handles = [table.register_forward_hook(hook(shift)) for table, shift in zip(tables, shifts, strict=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def replaced_label(tables: Sequence[nn.Embedding], label: int, vectors: Sequence[Tensor]) -> Iterator[None]:
     """Have every forward inside embed `label` as `vectors`. Gradients reach them; the tables keep their weights.
 

@@ -53,7 +53,7 @@ class CLU(SFRon):
     learn_floor: float | None = flag(
         None,
         "Samples are learnt with this share left of the way to the loss of retained samples; by default 0.02 for "
-        "classifiers, else 0.1.",
+        "classifiers, else 0.05.",
     )
     learn_exponent: float | None = flag(
         None,
@@ -88,7 +88,7 @@ class CLU(SFRon):
     def _learning(self, ready: Any, objective: Objective) -> Method:
         """`ready` with the options of the learn step decided."""
         classifies = objective.labels_are_targets
-        floor = (0.02 if classifies else 0.1) if self.learn_floor is None else self.learn_floor
+        floor = (0.02 if classifies else 0.05) if self.learn_floor is None else self.learn_floor
         exponent = (0.5 if classifies else 0.0) if self.learn_exponent is None else self.learn_exponent
         return replace(ready, learn_floor=floor, learn_exponent=exponent)
 
@@ -99,7 +99,7 @@ class CLU(SFRon):
 
     @property
     def _learn_floor(self) -> float:
-        return 0.1 if self.learn_floor is None else self.learn_floor
+        return 0.05 if self.learn_floor is None else self.learn_floor
 
     @property
     def floors(self) -> dict[str, float]:
@@ -151,7 +151,7 @@ class CLU(SFRon):
 
 @dataclass(frozen=True)
 class LearnOnly(CLU):
-    """CLU of a run that has nothing to forget: what it would say of forget steps, it says not."""
+    """CLU of a run that has nothing to forget: without all that serves a forget step."""
 
     streams: ClassVar[tuple[str, ...]] = ("retain",)
 
@@ -168,10 +168,6 @@ class LearnOnly(CLU):
     @property
     def floors(self) -> dict[str, float]:
         return {"learn": self._learn_floor}
-
-    @property
-    def equal_steps(self) -> bool:
-        return True
 
     @property
     def needs_unseen(self) -> bool:

@@ -26,12 +26,18 @@ class Step(Protocol):
         """The trained weights."""
 
     def losses(
-        self, batch: Samples, target: Tensor | None = None, shift: list[Tensor] | None = None, **options: Any
+        self,
+        batch: Samples,
+        target: Tensor | None = None,
+        shift: list[Tensor] | None = None,
+        under: list[Tensor] | None = None,
+        **options: Any,
     ) -> Tensor:
         """Per-sample losses (B,) of the trained model, with gradient.
 
         target: a prediction, or a classifier's labels, in place of what the data says; it has no gradient.
         shift: take the losses at the weights minus these tensors.
+        under: shift what the network is told of the labels by these tensors, as `hardest` gives them.
         options: further arguments of the objective's forward; a classifier takes `temperature`.
         """
 
@@ -58,6 +64,10 @@ class Step(Protocol):
 
     def baseline(self, batch: Samples) -> Baseline:
         """What the original model loses on these samples at these timesteps; declare `needs_baseline`."""
+
+    def hardest(self, batch: Samples) -> list[Tensor]:
+        """Have the adversary take a step on a forget batch; for each condition what it is shifted by, (B, ...): every
+        second sample is left alone. Set `adversary` on the method."""
 
     def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:
         """(the target that a classifier's forget samples are matched to as if it had never seen them, (B,) the

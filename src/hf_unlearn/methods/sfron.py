@@ -1,7 +1,6 @@
 """SFR-on: a masked forget step on adaptively weighted losses, fast retain steps, merge into slow weights."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -9,17 +8,15 @@ import torch
 from torch import Tensor
 
 from ..common.limits import check_limits
-from ..common.losses import adaptive_mean, adaptive_weights, global_sum, world_size
+from ..common.losses import global_sum, world_size
 from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..saliency.balance import balanced_masks
 from ..saliency.masks import Masks
-from .base import Above, Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
+from .base import Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
+from .forget_losses import Forget, ascent, matched, unseen
 from .look_ahead import adam_shift, inner_gradient
 from .sfron_settings import LIMITS, PAPER, REFERENCE
-
-Forget = tuple[Tensor, Above | None]  # the forget loss, and how far it lies above its end
-Shift = list[Tensor] | None  # what is taken off the weights first
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,9 @@ class SFRon(Method):
 
         (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - τ g / (|g| + eps),   g = ∇L_data(θ) on forget samples
     The step is Adam's first one, and a constant. It did not make relearning slower: docs/emoji.md has the table.
+
+    `adversary`: every second sample of a matched forget batch comes under an embedding that an adversary learns beside
+    the run (`training.adversary`), so that no other prompt brings back what is forgotten.
     """
 
     name: ClassVar[str] = "sfron"
@@ -98,6 +98,11 @@ class SFRon(Method):
         0.0, "Weight w of forgetting also where a step of relearning leads; 0 is off, for no gain was seen."
     )
     relearning_rate: float = flag(3e-4, "Learning rate of that step, which is as the first one of Adam.")
+    adversary: bool | None = flag(
+        None,
+        "Forget half of the samples under embeddings that an adversary learns; by default where the anchor is matched "
+        "and the strength found.",
+    )
     forget_max_norm: float = flag(1.0, "Clip the forget gradient to this norm; 0 does not clip.")
     forget_optim: Literal["separate", "shared"] = flag(
         "separate", "Give the forget steps an Adam of their own, or the one of the retain steps."
@@ -141,8 +146,12 @@ class SFRon(Method):
         forget_loss = objective.auto_forget_loss if self.forget_loss == "auto" else self.forget_loss
         if self.forget_loss == "auto" and strength == "auto" and objective.knows_unseen:
             forget_loss = "unseen"
+        can = forget_loss == "match" and bool(getattr(objective, "conditions", ()))
+        if self.adversary and not can:
+            raise ValueError("adversary is for matching under labels that the network embeds: leave it out")
         return replace(
             self,
+            adversary=can and strength == "auto" if self.adversary is None else self.adversary,
             strength=strength,
             forget_loss=forget_loss,
             use_mask=forget_loss != "unseen" if self.use_mask is None else self.use_mask,
@@ -184,7 +193,8 @@ class SFRon(Method):
 
     @property
     def batch_gradients(self) -> float:
-        return 1 + self.retain_steps + 2 * (self.resist_relearning > 0)  # two: to look ahead, and the loss there
+        ahead = 2 * (self.resist_relearning > 0)  # to look ahead, and the loss there
+        return 1 + self.retain_steps + ahead + 0.5 * bool(self.adversary)  # it learns on half of the batch
 
     @property
     def optimizer(self) -> OptimizerSpec:
@@ -244,7 +254,7 @@ class SFRon(Method):
 
     def _forget(self, step: Step, forget: Samples) -> Forget:
         """The forget loss; both numbers are means with those ahead, where the distance is the original's at most."""
-        at = {"match": self._matched, "unseen": self._unseen, "ascent": self._ascent}[self.forget_loss](step, forget)
+        at = {"match": matched, "unseen": unseen, "ascent": ascent}[self.forget_loss](self, step, forget)
         if not (weight := self.resist_relearning):
             return at(None)
         _, gradient = inner_gradient(step, lambda: step.losses(forget).mean())
@@ -253,48 +263,3 @@ class SFRon(Method):
             most = torch.minimum(*map(global_sum, there[:2])) / world_size()  # of the global batch
             above = ((above[0] + weight * most) / (1 + weight), *above[1:])
         return (here + weight * ahead) / (1 + weight), above
-
-    def _matched(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
-        """The distance to the anchor; where the strength is found, in units of the original's at the timestep."""
-        anchor = step.anchor(forget)
-
-        def at(shift: Shift) -> Forget:
-            losses = step.losses(forget, target=anchor, shift=shift)
-            if not self.finds_strength:
-                return losses.mean(), None
-            gap = step.baseline(forget).gap
-            if gap is None:  # a classifier, whose anchor is a label
-                whole = step.baseline(forget).other.mean()
-                return losses.mean(), (losses.detach().mean(), whole, whole)
-            loss = (losses / gap.clamp(min=1e-12)).mean()
-            return loss, (loss.detach(), torch.ones_like(loss), gap.mean())
-
-        return at
-
-    def _unseen(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
-        target, original = step.unseen(forget)
-
-        def at(shift: Shift) -> Forget:
-            loss = step.losses(forget, target=target, shift=shift, as_unseen=True).mean()
-            return loss, (loss.detach(), original.mean(), original.mean())
-
-        return at
-
-    def _ascent(self, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
-        """-Σ_i w_i l_i; samples at the bound are left alone."""
-
-        def at(shift: Shift) -> Forget:
-            losses, options = step.losses(forget, shift=shift), dict[str, Any](floor=self.loss_floor)
-            baseline = step.baseline(forget) if self.needs_baseline else None
-            if baseline is not None and self.timestep_normalise:
-                options["scale"] = baseline.own
-            if baseline is None or self.bound == "none":
-                return -adaptive_mean(losses, self.adaptive_exponent, **options), None
-            assert self.bound_margin is not None
-            end = self.bound_margin * getattr(baseline, self.bound)
-            options["active"] = losses.detach() < end
-            weights = adaptive_weights(losses, self.adaptive_exponent, **options) * world_size()
-            left, whole = (weights * (end - level).clamp(min=0) for level in (losses.detach(), baseline.own))
-            return -(weights * losses).sum(), (left.sum(), whole.sum(), (end - baseline.own).clamp(min=0).mean())
-
-        return at

@@ -63,6 +63,7 @@ def _as_today(options: dict[str, Any]) -> None:
         options["use_mask"] = None  # the default of a run at a rate, under its former name
     options.setdefault("resist_relearning", 0.0)
     options.setdefault("relearning_rate", 3e-4)
+    options.setdefault("adversary", None if options["strength"] == "rate" else False)  # on by default since
 
 
 def check_same_run(folder: Path, state: dict[str, Any], described: dict[str, Any]) -> None:

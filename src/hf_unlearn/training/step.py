@@ -12,6 +12,7 @@ from ..data.numerics import gradient_norm
 from ..families import Baseline
 from ..families.base import Objective
 from ..methods.base import OWN, Batch, Losses, Method, Samples
+from .adversary import adversary_of
 from .config import UnlearnConfig
 from .directions import conflict
 from .draws import Draws
@@ -44,6 +45,7 @@ class Step(FastSteps):
         super().__init__(objective, method, args, reference, guard, accelerator)
         objective.still = method.still
         self.draws = draws
+        self.adversary = adversary_of(objective, method, args, draws)
         self.model: nn.Module = objective  # the objective as accelerate has wrapped it
         self.progress = 0.0
         self._losses: dict[str, Tensor] = {}  # of the present step, for the guard
@@ -62,6 +64,12 @@ class Step(FastSteps):
         self._drawn = (-1, 0)
         for strength in self.strengths.values():
             strength.restart()
+        if self.adversary is not None:
+            self.adversary.restart()
+
+    @property
+    def stateful(self) -> list[Any]:
+        return [*super().stateful, *([] if self.adversary is None else [self.adversary])]
 
     def begin(self, model: nn.Module, optimizer: Any, inputs: dict[str, Any], number: int, total: int) -> dict:
         """Draw for every part of the batch and take the method's fast steps; return the batch of the final step.
@@ -138,8 +146,16 @@ class Step(FastSteps):
         return self.reference.method_state
 
     def losses(
-        self, batch: Samples, target: Tensor | None = None, shift: list[Tensor] | None = None, **options: Any
+        self,
+        batch: Samples,
+        target: Tensor | None = None,
+        shift: list[Tensor] | None = None,
+        under: list[Tensor] | None = None,
+        **options: Any,
     ) -> Tensor:
+        if under is not None:
+            with self.objective.shifted(under):  # type: ignore[operator]  # of an objective with conditions
+                return self.losses(batch, target, shift, **options)
         given = {**_inputs(batch), **options}
         if target is not None:
             given["target"] = target
@@ -196,6 +212,11 @@ class Step(FastSteps):
         if labels is None:
             labels = self.objective.null_labels(batch)
         return {**{k: v for k, v in batch.items() if k != "drop_labels"}, "labels": labels}
+
+    def hardest(self, batch: Samples) -> list[Tensor]:
+        if self.adversary is None:
+            raise ValueError(f"{self.method.name} has no adversary: set adversary = True on it")
+        return self.adversary.learn(self, batch)
 
     def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:
         return self.objective.unseen_target(batch, self.original(batch), self.state)

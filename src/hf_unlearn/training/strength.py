@@ -14,11 +14,12 @@ learning rate, or with `equal_steps` what makes them as long as the forget step.
 Learn steps have a controller of their own, whose end is the loss that the original has on retained samples. Retained
 samples may be as far from the original as learnt ones from that end: its `drift` is its floor. Its retain steps keep
 their rate to the last steps, for there is still to repair when little is left to learn. Two controllers begin to fade
-together, once both are at their floors, and the retain steps take the larger rate.
+together, once both are at their floors, and the retain steps take the larger rate. What learning does to the forgotten
+and the retained side does not slow the forget steps; drift slows the learn steps.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,8 @@ class Plan:
     equal_steps: that rate times the root mean square of d, so that a retain step, which Adam makes of nearly the rate
         in every weight, is as long as the forget step.
     holds_rate: the retain steps keep the largest rate so far until the steps fade.
+    alone: whether no steps of another kind move the weights: then a loss above the original's says that the steps are
+        too long, and the retained side's drift is theirs.
     """
 
     floor: float = 0.1
@@ -61,14 +64,19 @@ class Plan:
     retain_ratio: float = 1.0
     equal_steps: bool = False
     holds_rate: bool = False
+    alone: bool = True
 
 
 def strengths_of(method: Method) -> "dict[str, Strength]":
     """The controllers of a run of `method` by what steps they are for, forget first; none where these have a rate."""
     floors = method.floors if method.finds_strength else {}
-    plans = {kind: Plan(floor=floor, equal_steps=method.equal_steps) for kind, floor in floors.items()}
-    if "learn" in plans:
-        plans["learn"] = replace(plans["learn"], drift=plans["learn"].floor, holds_rate=True)
+    both = "forget" in floors and "learn" in floors
+    plans = {
+        kind: Plan(floor=floor, drift=floor, holds_rate=True)
+        if kind == "learn"
+        else Plan(floor=floor, equal_steps=method.equal_steps, alone=not both)
+        for kind, floor in floors.items()
+    }
     return {kind: Strength(plan, kind) for kind, plan in plans.items()}
 
 
@@ -143,9 +151,9 @@ class Strength:
         self.level += (ratio - self.level) / min(self.measured, SMOOTHING)
         least, most = plan.gain
         behind = max(ratio, plan.floor / 10) / self._planned
-        if ratio > 1:  # farther than the original was: the steps are too long
+        if ratio > 1 and plan.alone:  # farther than the original was: the steps are too long
             behind = 1 / ratio
-        if self.drift > plan.drift:
+        if self.drift > plan.drift and plan.alone:
             behind = min(behind, plan.drift / self.drift)
         self.gain = min(max(self.gain * behind**plan.exponent, least), most)
         self._want = self.gain * self._pace * max(distance - whole * plan.floor / 2, 0.0)

@@ -37,6 +37,8 @@ def attack_run(
         more = {}
     # Controls and ceiling say how to read an attack: one seed of them is enough for the short suite.
     controls = list(flags.seeds[:1]) if flags.suite == "quick" else None
+    if flags.suite == "quick":
+        trial = trial.shorter()
     found = run_attacks(attacks, trial, Path(folder) / "attacks", list(flags.seeds), controls)
     for metric in found.values():
         metric.details |= more

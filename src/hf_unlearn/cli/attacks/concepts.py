@@ -1,6 +1,6 @@
 """Whom attacks on a text-to-image model meet: the concept of the run, its pictures, what stayed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from ...attacks.base import Attack, Reader
-from ...attacks.readers import CLIPReader, LatentReader
+from ...attacks.readers import CLIPReader, DetectorReader, LatentReader
 from ...attacks.running import Trial
 from ...attacks.trials import text_to_image_trial
 from ...common.losses import spread
 from ...data.sources import load_captioned_images
 from ...evaluation.clip import CLIPScore
+from ...evaluation.extras import why_missing
+from ...evaluation.safety import DETECTORS
 from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, same_texts
 from ...families.latents import Drawing
 from ...report.made import sampler_of
@@ -91,14 +93,10 @@ def concept_trial(case: Case, attacks: Sequence[Attack]) -> Trial:
     prompts, drawing = retained_prompts(case, concept), drawing_of_run(case)
     size = drawing.resolution or case.unlearned.unet.config.sample_size * case.unlearned.vae_scale_factor
     images, captions = given_pictures(case.flags.images, size) if case.flags.images else (None, [])
-    named = case.flags.clip_model or case.asked("clip_model")
-    clip = CLIPScore(named, case.device) if named else None
-
-    def read_by_clip(one: Concept) -> Reader:
-        assert clip is not None
-        others = [*one.anchors, *(prompt for prompt in prompts if prompt not in one.prompts)]
-        return CLIPReader(clip, one.prompts, [text for text in others if text])
-
+    never, never_images = None, None
+    if case.flags.never_concept is not None and case.flags.never_images is not None:
+        never = concept_of(case.flags.never_concept)
+        never_images = given_pictures(case.flags.never_images, size)[0]
     trial = text_to_image_trial(
         case.unlearned,
         case.original,
@@ -108,12 +106,40 @@ def concept_trial(case: Case, attacks: Sequence[Attack]) -> Trial:
         drawing,
         images,
         captions,
-        reader_of=read_by_clip if clip is not None else None,
+        never=never,
+        never_images=never_images,
+        reader_of=_readers(case, prompts),
         samples=case.flags.drawn,
     )
     if not case.retrained:
         return trial
     return replace(trial, negative=replace(trial.unlearned, model=case.retrained[0]))
+
+
+def _readers(case: Case, prompts: Sequence[str]) -> Callable[[Concept], Reader | None]:
+    """What reads which concept: the detector of an unsafe one, else CLIP; None leaves it to the original's latents.
+
+    Raises:
+        ValueError: no CLIP model reads the concept that was never learnt.
+    """
+    flags = case.flags
+    named = flags.clip_model or case.asked("clip_model")
+    if flags.never_concept is not None and not named:
+        raise ValueError("the latents of the original cannot know what it never learnt: set --clip_model")
+    clip = CLIPScore(named, case.device) if named else None
+    detector = flags.safety_detector or case.asked("safety_detector") or "none"
+    if detector == "auto":  # of the run, which took this one where it is installed
+        detector = "none" if why_missing("nsfw") else "open_nsfw"
+
+    def read(one: Concept) -> Reader | None:
+        if one.unsafe and detector != "none":
+            return DetectorReader(DETECTORS[detector]())
+        if clip is None:
+            return None
+        others = [*one.anchors, *(prompt for prompt in prompts if prompt not in one.prompts)]
+        return CLIPReader(clip, one.prompts, [text for text in others if text])
+
+    return read
 
 
 def about_the_reader(trial: Trial) -> dict[str, Any]:

@@ -29,6 +29,9 @@ class AttackFlags:
     classifier_model_name_or_path: str | None = None
     classifier_revision: str | None = None
     clip_model: str | None = None
+    safety_detector: str | None = None  # reads unsafe concepts
+    never_concept: str | None = None  # the negative control
+    never_images: str | None = None
     concept: str | None = None
     anchor_concept: str | None = None
     retain_prompts: Sequence[str] | None = None
@@ -62,9 +65,13 @@ class AttackFlags:
             )
         if self.anchor_concept is not None and self.concept is None:
             raise ValueError("--anchor_concept goes with --concept: name both")
+        if (self.never_concept is None) != (self.never_images is None):
+            raise ValueError("--never_concept and --never_images go together: attacks learn it from pictures")
+        if self.never_concept is not None and self.retrained_model:
+            raise ValueError("--never_concept and --retrained_model are both the negative control: give one of them")
         if self.neighbours and not Path(self.neighbours).is_file():
             raise ValueError(f"--neighbours {self.neighbours} is not a file: give one with a prompt or a class a line")
-        for name in ("images", "train_data_dir", "validation_data_dir"):
+        for name in ("images", "never_images", "train_data_dir", "validation_data_dir"):
             folder = getattr(self, name)
             if folder is not None and not Path(folder).is_dir():
                 raise ValueError(f"--{name} {folder} is not a folder")

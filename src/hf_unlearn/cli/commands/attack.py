@@ -37,6 +37,13 @@ def attack_command(argv: list[str]) -> None:
     parser.add_argument("--classifier_model_name_or_path", help="Classifier that reads classes: folder or Hub id.")
     parser.add_argument("--classifier_revision", help="Hub revision of that classifier.")
     parser.add_argument("--clip_model", help="CLIPModel that reads concepts, instead of the latents of the original.")
+    parser.add_argument(
+        "--safety_detector", choices=("open_nsfw", "nudenet"), help="What reads unsafe concepts; default the run's."
+    )
+    parser.add_argument(
+        "--never_concept", help="A concept that the model never learnt, the negative control; needs --clip_model."
+    )
+    parser.add_argument("--never_images", help="Folder of pictures of --never_concept.")
     parser.add_argument("--concept", help="The concept to attack; the default is the first one of the run.")
     parser.add_argument("--anchor_concept", help="What --concept was to be replaced by.")
     parser.add_argument("--retain_prompts", nargs="+", help="Prompts of what stayed; the default is the run's.")

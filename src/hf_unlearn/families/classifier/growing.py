@@ -1,6 +1,7 @@
 """A classifier's head with room for further classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,9 +26,9 @@ def grow_classes(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedMode
     Raises:
         ValueError: no name is given, a name is taken, or there is no linear head.
     """
-    config = model.config
+    config: Any = model.config
     named = {int(number): name for number, name in (config.id2label or {}).items()}
-    known = {number: named.get(number, f"LABEL_{number}") for number in range(config.num_labels)}
+    known = {number: named.get(number, f"LABEL_{number}") for number in range(config.num_labels or 0)}
     taken = [name for i, name in enumerate(names) if name in known.values() or name in names[:i]]
     if not names or taken:
         raise ValueError(f"class {taken[0]!r} is there already: give another name" if taken else "name a new class")
@@ -41,7 +42,7 @@ def grow_classes(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedMode
     config.id2label = {**known, **{len(known) + i: name for i, name in enumerate(names)}}
     config.label2id = {name: number for number, name in config.id2label.items()}
     if hasattr(model, "num_labels"):
-        model.num_labels = config.num_labels
+        setattr(model, "num_labels", config.num_labels)  # noqa: B010  # of many classes, which no annotation names
     return model
 
 

@@ -1,6 +1,7 @@
 """Text to image: `StableDiffusionPipeline` (1.x, 2.x) and `StableDiffusionXLPipeline`; a label is a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -102,6 +103,7 @@ class TextToImage(Denoising):
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
         super().__init__(pipeline, pipeline.unet, DDPMSchedule(pipeline.scheduler), len(prompts.texts), 0, *rest)
         self.prompts, self.train_method = prompts, train_method
+        self._shifts: Sequence[Tensor] | None = None  # of the conditions
         self._shape: tuple[int, ...] | None = None  # of the latents, once some were checked
         same = [text for text, anchor in (anchors or {}).items() if text == anchor]
         if same:
@@ -135,10 +137,28 @@ class TextToImage(Denoising):
         prediction = self.network(noisy.to(self.dtype), timesteps, **options).sample
         return self._losses(prediction, None, images, noise, noisy, timesteps)
 
+    @property
+    def conditions(self) -> list[Tensor]:
+        return [part for part in (self.embeds, self.pooled) if part is not None]
+
+    @contextmanager
+    def shifted(self, shifts: Sequence[Tensor]) -> Iterator[None]:
+        before, self._shifts = self._shifts, shifts
+        try:
+            yield
+        finally:
+            self._shifts = before
+
+    def moved(self, conditions: Sequence[Tensor]) -> list[Tensor]:
+        """Conditions (B, ...), shifted inside of `shifted`."""
+        if self._shifts is None:
+            return list(conditions)
+        return [rows + shift.to(rows.dtype) for rows, shift in zip(conditions, self._shifts, strict=True)]
+
     def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
         """Arguments of the UNet that say which prompts."""
-        pooled = None if self.pooled is None else self.pooled[labels]
-        return self._embedded(self.embeds[labels], pooled, dtype)
+        embeds, *pooled = self.moved([rows[labels] for rows in self.conditions])
+        return self._embedded(embeds, pooled[0] if pooled else None, dtype)
 
     def _embedded(self, embeds: Tensor, pooled: Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
         """Arguments of the UNet for embeddings (B, tokens, D) and pooled ones (B, D')."""

@@ -43,7 +43,7 @@ class TextEncoderToImage(TextToImage):
         if unet.device != noisy.device:  # no module of this one, so nobody else moves it
             unet.to(noisy.device)
         assert labels is not None  # every image has a prompt
-        embeds = network(self.ids[labels])[0]
+        (embeds,) = self.moved([network(self.ids[labels])[0]])
         return unet(noisy.to(unet.dtype), timesteps, encoder_hidden_states=embeds.to(unet.dtype)).sample
 
     def release(self) -> None:
