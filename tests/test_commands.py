@@ -122,7 +122,11 @@ def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     section = text.split("## What a run did")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z]+)", section, re.M)) == set(LIGHT)
     lines = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("hf-unlearn ")]
-    assert {line[0] for line in lines} == set(LIGHT) - {"compare", "publish", "requests"}  # they have sections and tests
+    assert {line[0] for line in lines} == set(LIGHT) - {
+        "compare",
+        "publish",
+        "requests",
+    }  # they have sections and tests
     monkeypatch.chdir(tmp_path)
     tiny_pipeline().save_pretrained("without-7")
     base, loads = {"name": "digits_ddpm", "revision": None, "on_hub": False}, ["ClassConditionalDDPMPipeline"]

@@ -32,9 +32,9 @@ def straight(tmp_path_factory) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What a run leaves, by name, but for locks and the ledger, whose times differ, and the day in the history."""
+    """What a run leaves, by name, but for the ledger and the model's card, which say when."""
     found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: content for name, content in found.items() if not name.startswith("ledger.")}
+    return {name: content for name, content in found.items() if not name.startswith(("ledger.", "model/README"))}
 
 
 def launched(folder: Path, *words: object, processes: int = 0) -> int:
