@@ -32,6 +32,7 @@ OBJECTIVE = {"label_dropout": 0.1, "antithetic": True}
 # name -> (method, its options, training options)
 VARIANTS: dict[str, tuple[str, dict, dict]] = {
     "no rate": ("sfron", {}, {"learning_rate": None}),
+    "no rate, no adversary": ("sfron", {"adversary": False}, {"learning_rate": None}),
     "stable": ("sfron", {}, {}),
     "paper": ("sfron", {"preset": "paper"}, {}),
     "reference": ("sfron", {"preset": "reference"}, {}),

@@ -24,6 +24,7 @@ BUDGET = 300
 # row -> (method, its options, learning rate)
 ROWS = {
     "sfron, no rate": ("sfron", {}, None),
+    "sfron, no rate, no adversary": ("sfron", {"adversary": False}, None),
     "sfron": ("sfron", {}, 3e-4),
     "sfron, ascent": ("sfron", {"forget_loss": "ascent"}, 3e-4),
     "salun": ("salun", {}, 3e-4),

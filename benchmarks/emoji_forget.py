@@ -28,11 +28,16 @@ SHOWN = ("rocket", "sailboat", "cat", "castle")  # in the pictures
 STEPS = 100  # of the rows without a rate: 300 batch gradients
 # row -> (method, its options, weights that are trained, learning rate; None: the method finds its strength)
 SFRON = {"retain_steps": 1}  # 100 outer steps
-TRIED = {f"sfron, no rate, resist {w}": ("sfron", {"resist_relearning": float(w)}, "full", None) for w in (1, 4)}
+ALONE = {"adversary": False}
+TRIED = {
+    f"sfron, no rate, resist {w}": ("sfron", {"resist_relearning": float(w), **ALONE}, "full", None) for w in (1, 4)
+}
 ROWS = {
     **TRIED,  # in no table unless they are asked for
     "sfron, no rate": ("sfron", {}, "full", None),
     "sfron, no rate, lora all": ("sfron", {}, "full", None),
+    "sfron, no rate, no adversary": ("sfron", ALONE, "full", None),
+    "sfron, no rate, no adversary, lora all": ("sfron", ALONE, "full", None),
     "sfron": ("sfron", SFRON, "xattn", 5e-3),
     "sfron, all weights": ("sfron", SFRON, "full", 1e-3),
     "salun": ("salun", {}, "full", 1e-3),
@@ -47,6 +52,7 @@ ROWS = {
 # Options of `lora.choose_lora`. Half: at most half of the factors' weights that rank 8 on all layers takes.
 LORA = {
     "sfron, no rate, lora all": {"select": "all", "rank": 8},
+    "sfron, no rate, no adversary, lora all": {"select": "all", "rank": 8},
     "sfron, lora all": {"select": "all", "rank": 8},
     "sfron, lora saliency half": {"select": "saliency", "rank": 8, "rank_budget": 0.5},
 }

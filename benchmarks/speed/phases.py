@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_unlearn import UnlearnTrainer
-from hf_unlearn.training import step as loop
+from hf_unlearn.training import fast_steps as loop
 
 BY_PART = ("forward", "target forward", "backward")
 PHASES = ("data", "draws", *(f"{part} {phase}" for part in ("forget", "retain") for phase in BY_PART))

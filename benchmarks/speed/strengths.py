@@ -23,7 +23,7 @@ class Turns(TrainerCallback):
     def __init__(self, trainer: Any):
         self.step, self.spans = trainer.step, ([], [])
         found, rate = trainer.step.method, trainer.args.learning_rate
-        self.kinds = ((found, trainer.step.strength), (replace(found, strength="rate"), None))
+        self.kinds = ((found, trainer.step.strengths), (replace(found, strength="rate"), {}))
         self.rate = rate
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -33,7 +33,7 @@ class Turns(TrainerCallback):
         turn = state.global_step % 2  # of the next step; the first one found its strength
         if state.global_step > 2 * WARM_UP:
             self.spans[1 - turn].append(Span.now() - self.mark)
-        self.step.method, self.step.strength = self.kinds[turn]
+        self.step.method, self.step.strengths = self.kinds[turn]
         if turn:
             self.step.weights.set_rate(self.rate)
         self.mark = Span.now()

@@ -132,7 +132,7 @@ class Known(Unseen):
     known = True
 
 
-def unseen_of(classes, forget, retain, holdout) -> Known:
+def unseen_of(classes, forget, retain, holdout, learn=None) -> Known:
     return Known(torch.zeros(classes, dtype=torch.bool), holdout, samples=True)
 
 

@@ -35,8 +35,10 @@ def matched(method: Any, step: Step, forget: Samples) -> Callable[[Shift], Forge
         plain = distances.detach()
         if under is not None:
             alone = ~under[0].flatten(1).any(1)
-            plain = plain[alone] if alone.any() else plain
-        return distances.mean(), (plain.mean(), torch.ones_like(plain.mean()), gap.mean())
+            mean = (plain * alone).sum() / alone.sum().clamp(min=1)
+            plain = torch.where(alone.any(), mean, plain.mean())  # of one sample a process, none is alone on some
+        level = plain.mean()
+        return distances.mean(), (level, torch.ones_like(level), gap.mean())
 
     return at
 

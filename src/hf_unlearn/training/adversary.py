@@ -59,9 +59,9 @@ class Adversary:
             For each condition what the samples' embeddings are shifted by, (B, ...): 0 for the others.
         """
         first = self.args.process_index * len(batch["labels"])
-        chosen = (torch.arange(len(batch["labels"]), device=batch["labels"].device) + first) % 2 == 1
+        odd = slice((first + 1) % 2, None, 2)  # in the order of the global batch
         shifts = [shift.requires_grad_() for shift in self._current()]
-        part = {name: value[chosen] for name, value in batch.items()}
+        part = {name: value[odd] for name, value in batch.items()}
         loss = step.losses(part, under=shifts).sum()
         gradients = [_sum(g) for g in torch.autograd.grad(loss, shifts)]
         moved = [
@@ -70,7 +70,10 @@ class Adversary:
         ]
         self.shifts[self.turns % POOL] = moved
         self.turns += 1
-        return [torch.where(chosen.view(-1, *[1] * shift.ndim), shift, 0.0) for shift in moved]
+        every = [shift.new_zeros((len(batch["labels"]), *shift.shape)) for shift in moved]
+        for rows, shift in zip(every, moved, strict=True):
+            rows[odd] = shift
+        return every
 
     @property
     def spreads(self) -> list[float]:
