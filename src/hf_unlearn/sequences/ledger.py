@@ -136,7 +136,7 @@ class Book:
         if fcntl is None:
             yield
             return
-        with open(self.folder / f"{LOCK_FILE}.{purpose}", "w") as file:
+        with open(self.folder / f"{LOCK_FILE}.{purpose}", "a") as file:  # it holds nothing
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if purpose == "run" else 0))
             except BlockingIOError:
