@@ -108,14 +108,21 @@ def attacked(attacks, trial, cache: Path, name: str, seeds: list[int]) -> dict:
     return found
 
 
-def row_of(name: str, metric, more: list[str]) -> list[str]:
-    """One row of the table."""
+def chosen_attacks(names: list[str], suite: str = "full") -> list:
+    """The attacks of a suite on text-to-image models that are named."""
+    from hf_unlearn.attacks import suite_of
+
+    return [a for a in suite_of("text_to_image", suite) if a.metric.removeprefix("recovered_") in names]
+
+
+def row_of(name: str, metric, more: list[str], roles=("ceiling", "positive", "negative")) -> list[str]:
+    """One row of the table: what was found, from each seed, and by each control of `roles`."""
     from hf_unlearn.evaluation.metric import share_text
 
     steps = name.startswith("relearning")
     shown = f"{metric.value:g}" if steps else share_text(metric.value, metric.samples)
-    roles = (metric.details[role] for role in ("ceiling", "positive", "negative"))
-    controls = ["" if found is None else f"{found['value']:g}" for found in roles]
+    found = (metric.details[role] for role in roles)
+    controls = ["" if one is None else f"{one['value']:g}" for one in found]
     each = ", ".join(f"{value:.3g}" for value in metric.details["per_seed"].values())
     return [*more, name, shown, each, *controls]
 
@@ -145,16 +152,13 @@ def main() -> None:
     from train_emoji_judge import load_judge, never_target
     from transformers.utils import logging
 
-    from hf_unlearn.attacks import suite_of
     from hf_unlearn.evaluation import markdown_table
     from hf_unlearn.evaluation.emoji import EMOJI_SD
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     model, cache = options.model or str(EMOJI_SD), Path(options.cache)
-    chosen = [
-        a for a in suite_of("text_to_image", options.suite) if a.metric.removeprefix("recovered_") in options.attacks
-    ]
+    chosen = chosen_attacks(options.attacks, options.suite)
     never = never_target(load_judge(options.judge), options.never, options.data_dir) if options.never else None
     rows, figures, every = [], [], {}
     for target in options.targets:

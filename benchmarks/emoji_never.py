@@ -12,6 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from attack_emoji import chosen_attacks, row_of
 from emoji_forget import DRAWING
 from emoji_pictures import CONTROLS
 
@@ -42,30 +43,24 @@ def main() -> None:
     from train_emoji_judge import load_judge, never_target, object_target
     from transformers.utils import logging
 
-    from hf_unlearn.attacks import run_attacks, suite_of
+    from hf_unlearn.attacks import run_attacks
     from hf_unlearn.attacks.running import Trial
     from hf_unlearn.evaluation import markdown_table
     from hf_unlearn.evaluation.emoji import EMOJI_SD
-    from hf_unlearn.evaluation.metric import share_text
     from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     pipeline = load_text_to_image_pipeline(options.model or str(EMOJI_SD))
     judge = load_judge(options.judge)
-    suite = suite_of("text_to_image", "full")
-    chosen = [attack for attack in suite if attack.metric.removeprefix("recovered_") in options.attacks]
+    chosen = chosen_attacks(options.attacks)
     known = subject_of(pipeline, object_target(judge, options.known, options.data_dir), options.samples)
     rows, every = [], {}
     for thing in options.objects:
         never = subject_of(pipeline, never_target(judge, thing, options.data_dir), options.samples)
         found = run_attacks(chosen, Trial(never, known), options.cache, options.seeds, options.seeds[:1])
         every[thing] = {name: metric.as_dict() for name, metric in found.items()}
-        for name, metric in found.items():
-            steps = name.startswith("relearning")
-            value = f"{metric.value:g}" if steps else share_text(metric.value, metric.samples)
-            each = ", ".join(f"{one:.3g}" for one in metric.details["per_seed"].values())
-            rows.append([thing, name, value, each, f"{metric.details['ceiling']['value']:g}"])
+        rows += [row_of(name, metric, [thing], ("ceiling",)) for name, metric in found.items()]
         print(markdown_table(["never learnt", "attack", "found", "of each seed", f"{options.known}, known"], rows))
         if options.output:
             Path(options.output).write_text(json.dumps(every, indent=1) + "\n")

@@ -11,7 +11,6 @@ from ..common.limits import check_limits
 from ..common.losses import adaptive_weights, world_size
 from ..data.protocols import SizedDataset
 from ..families import Objective
-from ..saliency.balance import balanced_masks
 from ..saliency.masks import Masks
 from .base import Batch, Losses, Method, OptimizerSpec, RetainData, Samples, Step, flag
 from .sfron import SFRon
@@ -122,8 +121,7 @@ class CLU(SFRon):
         return True
 
     def masks_for(self, objective: Objective, sets: Mapping[str, Any], seed: int) -> Masks | None:
-        options = (self.mask_threshold, self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
-        return None if self.use_mask is False else balanced_masks(objective, sets, *options, balance=self.mask_balance)
+        return self._masks(objective, sets, seed, balance=self.mask_balance)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
         learnt = self._learn_step(step, batch.learn[0])

@@ -1,6 +1,7 @@
 """SFR-on: a masked forget step on adaptively weighted losses, fast retain steps, merge into slow weights."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -223,9 +224,11 @@ class SFRon(Method):
         return objective.unseen_levels(forget) if self.forget_loss == "unseen" else None
 
     def compute_masks(self, objective: Objective, forget: SizedDataset, retain: RetainData, seed: int) -> Masks | None:
+        return self._masks(objective, {"forget": forget, "retain": retain}, seed)
+
+    def _masks(self, objective: Objective, sets: Mapping[str, Any], seed: int, balance: bool = True) -> Masks | None:
         options = (self.mask_threshold, self.fisher, self.fisher_samples, self.fisher_batch_size, seed)
-        sets = {"forget": forget, "retain": retain}
-        return None if self.use_mask is False else balanced_masks(objective, sets, *options)
+        return None if self.use_mask is False else balanced_masks(objective, sets, *options, balance=balance)
 
     def before_step(self, step: Step, batch: Batch) -> Losses:
         loss = self._forget_step(step, batch.forget) if batch.forget else None

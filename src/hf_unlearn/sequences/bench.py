@@ -16,7 +16,7 @@ from ..common.keys import code_key, content_key
 from ..common.untrusted import read_json
 from ..compare.models import splits_of, start_of
 from ..compare.recipe import Recipe
-from ..evaluation.classification import Predictions
+from ..evaluation.classification import Predictions, accuracy
 from ..training.config import UnlearnConfig
 from .counterfactual import SEEDS, divergences, restored, stored, without_forgotten
 from .figures import Course
@@ -127,7 +127,7 @@ class Bench:
             history = without_forgotten(tasks, asked, number, at_once)
             gone = made.queue.forgotten(made.ledger.entries[:number])[number]
             others = [self._counterfactual(cell, history, cell.seed + more, gone) for more in SEEDS]
-            accuracies = [_accuracy(other) for other in others]
+            accuracies = [accuracy(other).number for other in others]
             found[str(number)] = {**divergences(ours, others), "counterfactual_FA": sum(accuracies) / len(accuracies)}
         kept = self._kept(made)
         result = {"cell": asdict(cell), "ledger": asdict(made.ledger), "divergences": found, "kept": kept}
@@ -195,7 +195,3 @@ def figures_of(result: dict[str, Any]) -> dict[str, float | None]:
         values = [row[name] for row in result["divergences"].values()]
         found[name] = sum(values) / len(values) if values else None
     return {**found, "cpu": course.cpu}
-
-
-def _accuracy(found: Predictions) -> float:
-    return float((found.logits.argmax(1) == found.labels).double().mean())

@@ -132,8 +132,4 @@ class Unified(Strategy):
     name: ClassVar[str] = "uniclun"
 
     def carry_out(self, turn: Turn) -> None:
-        known = turn.remembered
-        if known is None and turn.learn is not None and turn.forget is None:
-            turn.train("learn", FineTune(), retain=turn.learn, rate=self.rate(turn))
-        else:
-            turn.train("uniclun", UniCLUN(), turn.forget, need(turn), turn.learn, rate=self.rate(turn))
+        self.at_once(turn, "uniclun", UniCLUN(), rate=self.rate(turn))

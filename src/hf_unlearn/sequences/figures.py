@@ -118,7 +118,7 @@ class Course:
     @property
     def seconds(self) -> list[float]:
         """Seconds that each request trained."""
-        return [sum(s for n, s in e.times.get("seconds", {}).items() if n != "evaluate") for e in self.entries]
+        return [entry.trained_seconds for entry in self.entries]
 
     @property
     def cpu(self) -> float:

@@ -48,6 +48,11 @@ class Entry:
         """The request."""
         return request_of(self.request)
 
+    @property
+    def trained_seconds(self) -> float:
+        """Seconds of all that it took but the measuring."""
+        return sum(s for part, s in self.times.get("seconds", {}).items() if part != "evaluate")
+
 
 @dataclass(frozen=True)
 class Ledger:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.protocols import SizedDataset
-from ..evaluation.classification import Predictions, predictions
+from ..evaluation.classification import Predictions, accuracy, predictions
 from .tasks import Standing, Tasks
 
 Predict = Callable[[SizedDataset], Predictions]
@@ -39,17 +39,13 @@ def measured(
     for number, positions in forgotten.items():
         data = tasks.samples(positions)
         if data is not None:
-            left[str(number)] = _accuracy(predict(data))
+            left[str(number)] = accuracy(predict(data)).number
     return {"classes": classes, "known": standing.classes, "forgotten": left}
 
 
 def predictor(network: Any) -> Predict:
     """Predictions of one classifier."""
     return lambda data: predictions(network, data)
-
-
-def _accuracy(found: Predictions) -> float:
-    return float((found.logits.argmax(1) == found.labels).double().mean())
 
 
 def class_features(network: Any) -> Callable[[Tensor], Tensor]:

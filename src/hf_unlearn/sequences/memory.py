@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..common.files import atomic
 from ..common.identity import tensor_digest
+from ..common.keys import content_key
 from ..common.untrusted import loading
 from ..data.images import ArrayDataset
 from ..data.pairs import collate
@@ -78,7 +79,7 @@ class ReplayMemory:
         """How many samples like `item` fit."""
         bounds = [] if self.samples is None else [self.samples]
         if self.size is not None:
-            bounds.append(self.size // sum(_bytes(torch.as_tensor(value)) for value in item.values()))
+            bounds.append(self.size // sum(torch.as_tensor(value).nbytes for value in item.values()))
         return min(bounds)
 
     def check(self, classes: Collection[int], item: dict[str, Any]) -> None:
@@ -110,7 +111,7 @@ class ReplayMemory:
     @property
     def nbytes(self) -> int:
         """The size of what is kept."""
-        return sum(_bytes(column) for column in self.columns.values())
+        return sum(column.nbytes for column in self.columns.values())
 
     def dataset(self, without: Collection[int] = ()) -> SizedDataset | None:
         """What is kept, but for the samples at the positions `without`, as a data set; None if that is nothing."""
@@ -156,12 +157,12 @@ class ReplayMemory:
         columns = {name: torch.cat([self.columns[name], new[name]]) if self.positions else new[name] for name in new}
         known = len(self.positions)
         self.positions, self.columns = [*self.positions, *positions], columns
-        everything = [*range(known)], [*range(known, known + len(positions))]
+        of_class: dict[int, tuple[list[int], list[int]]] = {label: ([], []) for label in classes}
+        for row, label in enumerate(self.labels):
+            of_class[label][row >= known].append(row)
         chosen: list[int] = []
         for number, label in enumerate(classes):
-            most = share + (number < more)
-            old, met = ([i for i in rows if int(columns["labels"][i]) == label] for rows in everything)
-            chosen += self._chosen(old, met, most, features, batch)
+            chosen += self._chosen(*of_class[label], share + (number < more), features, batch)
         self._take(chosen)
 
     def _chosen(self, old: list[int], met: list[int], most: int, features: Features | None, batch: int) -> list[int]:
@@ -210,8 +211,8 @@ class ReplayMemory:
     @property
     def digest(self) -> str:
         """16 hex digits that identify what is kept."""
-        named = {name: tensor_digest(column) for name, column in sorted(self.columns.items())}
-        return hashlib.sha256(json.dumps([self.settings, self.positions, named]).encode()).hexdigest()[:16]
+        named = {name: tensor_digest(column) for name, column in self.columns.items()}
+        return content_key([self.settings, self.positions, named])
 
 
 def herded(features: Tensor, most: int) -> list[int]:
@@ -230,7 +231,3 @@ def herded(features: Tensor, most: int) -> list[int]:
         left[best] = False
         total = total + phi[best]
     return chosen
-
-
-def _bytes(value: Tensor) -> int:
-    return value.numel() * value.element_size()

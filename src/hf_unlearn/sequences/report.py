@@ -27,11 +27,11 @@ def rows(ledger: Ledger) -> tuple[list[str], list[list[str]]]:
     found = []
     for entry in ledger.entries:
         samples = ", ".join(f"{name} {count}" for name, count in entry.samples.items())
-        seconds = sum(s for n, s in entry.times.get("seconds", {}).items() if n != "evaluate")
         known = " ".join(map(str, entry.figures.get("known", [])))
         done = entry.state == "done"
         said = entry.state if entry.state != "failed" else f"failed: {entry.error}"
-        numbers = [str(entry.steps), f"{seconds:.1f}", known, entry.weights_after] if done else ["", "", "", ""]
+        seconds = f"{entry.trained_seconds:.1f}"
+        numbers = [str(entry.steps), seconds, known, entry.weights_after] if done else ["", "", "", ""]
         ended = str(entry.times.get("ended", ""))
         found.append([str(entry.number), entry.asked.text, said, ended, samples, *numbers])
     return header, found

@@ -57,6 +57,13 @@ class Strategy:
         """Forget samples."""
         raise NotImplementedError
 
+    def at_once(self, turn: Turn, stage: str, method: Method, **options: Any) -> None:
+        """One training for all that a request asks. The first request has no memory yet: it is plain fine-tuning."""
+        if turn.remembered is None and turn.learn is not None and turn.forget is None:
+            turn.train("learn", FineTune(), retain=turn.learn, rate=self.rate(turn))
+        else:
+            turn.train(stage, method, turn.forget, need(turn), turn.learn, **options)
+
     def rate(self, turn: Turn) -> float:
         """The learning rate of what learns."""
         if self.learn_rate is not None:

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from ..common.losses import world_size
+from ..common.losses import global_sum
 from ..families.denoising import Denoising
 from ..methods.parts import Samples
 from .config import UnlearnConfig
@@ -63,7 +62,7 @@ class Adversary:
         shifts = [shift.requires_grad_() for shift in self._current()]
         part = {name: value[odd] for name, value in batch.items()}
         loss = step.losses(part, under=shifts).sum()
-        gradients = [_sum(g) for g in torch.autograd.grad(loss, shifts)]
+        gradients = [global_sum(g) for g in torch.autograd.grad(loss, shifts)]
         moved = [
             (shift - RATE * spread * g.sign()).detach()
             for shift, spread, g in zip(shifts, self.spreads, gradients, strict=True)
@@ -117,11 +116,3 @@ def _packed(shift: Tensor) -> str:
 
 def _unpacked(text: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.float32).copy()).view(shape)
-
-
-def _sum(gradient: Tensor) -> Tensor:
-    """The sum over processes."""
-    if world_size() > 1:
-        gradient = gradient.clone()
-        dist.all_reduce(gradient)
-    return gradient
