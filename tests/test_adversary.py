@@ -84,13 +84,35 @@ def test_it_finds_what_still_draws_the_samples(tmp_path):
         with torch.no_grad():
             return trainer.step.losses(odd, under=[shift[1::2] for shift in shifts]).mean().item()
 
-    first = [loss(adversary.learn(trainer.step, batch)) for _ in range(POOL)]
-    last = [loss(adversary.learn(trainer.step, batch)) for _ in range(POOL * (LIFE - 1))][-POOL:]
+    first = [loss(adversary.learn(trainer.step, batch)[0]) for _ in range(POOL)]
+    last = [loss(adversary.learn(trainer.step, batch)[0]) for _ in range(POOL * (LIFE - 1))][-POOL:]
     assert max(last) < min(first)
-    assert not adversary.learn(trainer.step, batch)[0][0::2].any()
+    (shifts,), alone = adversary.learn(trainer.step, batch)
+    assert not shifts[0::2].any() and shifts[1::2].flatten(1).any(1).all()
+    assert alone.tolist() == [True, False] * 4
     started = adversary.draws.generator("profile", 500_000 + POOL * LIFE)
     expected = 0.5 * adversary.spreads[0] * torch.randn(adversary.shifts[0][0].shape, generator=started)
     assert (adversary.shifts[0][0] - expected).abs().max() <= 0.25 * adversary.spreads[0] * 1.01
+
+
+@pytest.mark.parametrize("family", ["unet", "dit", "sd"])
+def test_a_batch_of_one_meets_it_in_every_second_step(tmp_path, family, monkeypatch):
+    """The distance that the strength follows is that of the sample as it is asked for, in every step."""
+    objective, *sets = family_case(family)
+    args = config(tmp_path, learning_rate=None, max_steps=4, per_device_train_batch_size=1)
+    trainer, seen = UnlearnTrainer(objective, args, SFRon(), *sets), []
+    stock = trainer.step.fast_step
+
+    def watched(loss, forget, **options):
+        if forget:
+            seen.append((loss.item(), options["above"][0].item()))
+        stock(loss, forget, **options)
+
+    monkeypatch.setattr(trainer.step, "fast_step", watched)
+    trainer.train()
+    assert trainer.step.adversary.turns == 2
+    assert [loss == pytest.approx(above, rel=1e-6) for loss, above in seen] == [True, False, True, False]
+    assert all(p.isfinite().all() for p in objective.network.parameters())
 
 
 def test_its_state_is_read_back(tmp_path):
@@ -101,7 +123,7 @@ def test_its_state_is_read_back(tmp_path):
         one.learn(trainer.step, batch)
     other.load_state_dict(one.state_dict())
     assert other.turns == 3 and all(torch.equal(other.shifts[k][0], one.shifts[k][0]) for k in (0, 1))
-    assert torch.equal(one.learn(trainer.step, batch)[0], other.learn(trainer.step, batch)[0])
+    assert torch.equal(one.learn(trainer.step, batch)[0][0], other.learn(trainer.step, batch)[0][0])
     one.restart()
     assert one.turns == 0 and not one.shifts
 

@@ -41,6 +41,7 @@ METHODS = {
     "streamed": SFRon(use_mask=False, retain_steps=1),
     "found": SFRon(adversary=False),  # without a learning rate
     "found_adversary": SFRon(),
+    "found_adversary_pair": SFRon(),  # a global batch of two
     # A longer step adds rounding.
     "found_resists": SFRon(adversary=False, resist_relearning=0.5, relearning_rate=1e-4),
     "lur": LUR(),
@@ -105,7 +106,7 @@ def run(method: str, folder: Path, values: UnlearnConfig, options: argparse.Name
     generator = torch.Generator().manual_seed(1)
     images = ArrayDataset(torch.rand(20, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(20) % 4)
     objective = NoisePrediction(tiny_pipeline(), antithetic=True)
-    values.per_device_train_batch_size = 8 // values.world_size
+    values.per_device_train_batch_size = (2 if method.endswith("pair") else 8) // values.world_size
     if method == "evaluated":
         values.eval_strategy, values.eval_steps = "steps", 2
     if options.save_steps:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.losses import adaptive_mean, adaptive_weights, world_size
+from ..common.losses import adaptive_mean, adaptive_weights, masked_mean, world_size
 from .parts import Above, Samples
 from .seen import Step
 
@@ -21,7 +21,16 @@ def matched(method: Any, step: Step, forget: Samples) -> Callable[[Shift], Forge
     say how far there is to go: what an adversary reaches has no end of its own.
     """
     anchor = step.anchor(forget)
-    under = step.hardest(forget) if method.adversary else None
+    under, alone = step.hardest(forget) if method.adversary else (None, None)
+
+    def plain(distances: Tensor, gap: Tensor, shift: Shift) -> Tensor:
+        """The mean distance of the samples that are left alone, over the global batch."""
+        if under is None:
+            return distances.mean()
+        if alone is not None:
+            return masked_mean(distances, alone)
+        with torch.no_grad():  # a single sample, under the adversary now
+            return (step.losses(forget, target=anchor, shift=shift) / gap).mean()
 
     def at(shift: Shift) -> Forget:
         losses = step.losses(forget, target=anchor, shift=shift, under=under)
@@ -31,13 +40,9 @@ def matched(method: Any, step: Step, forget: Samples) -> Callable[[Shift], Forge
         if gap is None:  # a classifier, whose anchor is a label
             whole = step.baseline(forget).other.mean()
             return losses.mean(), (losses.detach().mean(), whole, whole)
-        distances = losses / gap.clamp(min=1e-12)
-        plain = distances.detach()
-        if under is not None:
-            alone = ~under[0].flatten(1).any(1)
-            mean = (plain * alone).sum() / alone.sum().clamp(min=1)
-            plain = torch.where(alone.any(), mean, plain.mean())  # of one sample a process, none is alone on some
-        level = plain.mean()
+        unit = gap.clamp(min=1e-12)
+        distances = losses / unit
+        level = plain(distances.detach(), unit, shift)
         return distances.mean(), (level, torch.ones_like(level), gap.mean())
 
     return at

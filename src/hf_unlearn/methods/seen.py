@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, Protocol
 from torch import Tensor, nn
 
 from ..families import Baseline
-from .parts import Above, Samples
+from .parts import Above, Hardest, Samples
 
 OWN: Final = "own"  # each sample's own label
 
@@ -65,9 +65,13 @@ class Step(Protocol):
     def baseline(self, batch: Samples) -> Baseline:
         """What the original model loses on these samples at these timesteps; declare `needs_baseline`."""
 
-    def hardest(self, batch: Samples) -> list[Tensor]:
-        """Have the adversary take a step on a forget batch; for each condition what it is shifted by, (B, ...): every
-        second sample is left alone. Set `adversary` on the method."""
+    def hardest(self, batch: Samples) -> Hardest:
+        """Have the adversary take a step on a forget batch. Set `adversary` on the method.
+
+        Returns:
+            (for each condition what it is shifted by, (B, ...), or None where nothing is; (B,) bool, the samples that
+            are left alone, or None where none of a shifted batch is).
+        """
 
     def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:
         """(the target that a classifier's forget samples are matched to as if it had never seen them, (B,) the

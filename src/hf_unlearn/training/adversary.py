@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..common.losses import global_sum
 from ..families.denoising import Denoising
-from ..methods.parts import Samples
+from ..methods.parts import Hardest, Samples
 from .config import UnlearnConfig
 from .draws import Draws
 
@@ -51,17 +51,24 @@ class Adversary:
         """Begin anew, as another call of `train` does."""
         self.turns, self.shifts, self._spreads = 0, {}, None
 
-    def learn(self, step: Any, batch: Samples) -> list[Tensor]:
-        """Take one step of the adversary on every second sample of a forget batch.
+    def learn(self, step: Any, batch: Samples) -> Hardest:
+        """Take one step of the adversary on every second sample of the global forget batch. A single sample is one of
+        them in every second outer step.
 
         Returns:
-            For each condition what the samples' embeddings are shifted by, (B, ...): 0 for the others.
+            (for each condition what the samples' embeddings are shifted by, (B, ...): 0 for the others; (B,) which
+            samples are left alone). The first is None where all are, the second where none is.
         """
-        first = self.args.process_index * len(batch["labels"])
+        size = len(batch["labels"])
+        single = size * self.args.world_size == 1
+        if single and step.number % 2 == 0:
+            return None, None
+        first = self.args.process_index * size + single
         odd = slice((first + 1) % 2, None, 2)  # in the order of the global batch
         shifts = [shift.requires_grad_() for shift in self._current()]
         part = {name: value[odd] for name, value in batch.items()}
-        loss = step.losses(part, under=shifts).sum()
+        mine = len(part["labels"]) > 0  # of one sample a process, those with an even number have none
+        loss = step.losses(part if mine else batch, under=shifts).sum() * float(mine)
         gradients = [global_sum(g) for g in torch.autograd.grad(loss, shifts)]
         moved = [
             (shift - RATE * spread * g.sign()).detach()
@@ -69,10 +76,12 @@ class Adversary:
         ]
         self.shifts[self.turns % POOL] = moved
         self.turns += 1
-        every = [shift.new_zeros((len(batch["labels"]), *shift.shape)) for shift in moved]
+        every = [shift.new_zeros((size, *shift.shape)) for shift in moved]
         for rows, shift in zip(every, moved, strict=True):
             rows[odd] = shift
-        return every
+        alone = torch.ones(size, dtype=torch.bool, device=batch["labels"].device)
+        alone[odd] = False
+        return every, None if single else alone
 
     @property
     def spreads(self) -> list[float]:

@@ -12,6 +12,7 @@ from ..data.numerics import gradient_norm
 from ..families import Baseline
 from ..families.base import Objective
 from ..methods.base import OWN, Batch, Losses, Method, Samples
+from ..methods.parts import Hardest
 from .adversary import adversary_of
 from .config import UnlearnConfig
 from .directions import conflict
@@ -213,7 +214,7 @@ class Step(FastSteps):
             labels = self.objective.null_labels(batch)
         return {**{k: v for k, v in batch.items() if k != "drop_labels"}, "labels": labels}
 
-    def hardest(self, batch: Samples) -> list[Tensor]:
+    def hardest(self, batch: Samples) -> Hardest:
         if self.adversary is None:
             raise ValueError(f"{self.method.name} has no adversary: set adversary = True on it")
         return self.adversary.learn(self, batch)
