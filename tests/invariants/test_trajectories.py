@@ -280,7 +280,7 @@ def test_two_processes_that_share_the_weights_equal_one(tmp_path, methods):
 @pytest.mark.long
 def test_resumed_equals_straight_with_shared_weights(tmp_path):
     """Each process writes its rows, in safetensors; on one process the checkpoint says how it was written."""
-    methods = ["sfron", "found", "ema", "found_clu"]
+    methods = ["sfron", "found", "found_adversary", "ema", "found_clu"]
     finished(tmp_path, methods, 2, "--fsdp", "--save_steps", 2)
     resume = ("--save_steps", 2, "--resume", "checkpoint-2", "--into", "resumed")
     finished(tmp_path, methods, 2, "--fsdp", *resume)
