@@ -40,7 +40,7 @@ def test_who_has_one(tmp_path, method, rate, has):
         rate = 1e-4
     trainer = made(tmp_path, method, learning_rate=rate)
     assert (trainer.step.adversary is not None) == has == bool(trainer.step.method.adversary)
-    assert trainer.step.method.batch_gradients == 1 + method.retain_steps + 0.5 * has
+    assert trainer.step.method.batch_gradients == 1 + method.retain_steps + has
 
 
 def test_what_cannot_have_one_is_refused(tmp_path):
@@ -82,22 +82,21 @@ def test_it_finds_what_still_draws_the_samples(tmp_path):
 
     def loss(shifts):
         with torch.no_grad():
-            return trainer.step.losses(odd, under=[shift[1::2] for shift in shifts]).mean().item()
+            return trainer.step.losses(odd, under=shifts).mean().item()
 
-    first = [loss(adversary.learn(trainer.step, batch)[0]) for _ in range(POOL)]
-    last = [loss(adversary.learn(trainer.step, batch)[0]) for _ in range(POOL * (LIFE - 1))][-POOL:]
+    first = [loss(adversary.learn(trainer.step, batch)[2]) for _ in range(POOL)]
+    last = [loss(adversary.learn(trainer.step, batch)[2]) for _ in range(POOL * (LIFE - 1))][-POOL:]
     assert max(last) < min(first)
-    (shifts,), alone = adversary.learn(trainer.step, batch)
-    assert not shifts[0::2].any() and shifts[1::2].flatten(1).any(1).all()
-    assert alone.tolist() == [True, False] * 4
+    rows, counts, (shift,) = adversary.learn(trainer.step, batch)
+    assert rows == slice(1, None, 2) and counts.tolist() == [True] * 4 and shift.any()
     started = adversary.draws.generator("profile", 500_000 + POOL * LIFE)
     expected = 0.5 * adversary.spreads[0] * torch.randn(adversary.shifts[0][0].shape, generator=started)
     assert (adversary.shifts[0][0] - expected).abs().max() <= 0.25 * adversary.spreads[0] * 1.01
 
 
 @pytest.mark.parametrize("family", ["unet", "dit", "sd"])
-def test_a_batch_of_one_meets_it_in_every_second_step(tmp_path, family, monkeypatch):
-    """The distance that the strength follows is that of the sample as it is asked for, in every step."""
+def test_a_batch_of_one_meets_it_too(tmp_path, family, monkeypatch):
+    """The loss holds both, the distance that the strength follows is that of the sample as it is asked for."""
     objective, *sets = family_case(family)
     args = config(tmp_path, learning_rate=None, max_steps=4, per_device_train_batch_size=1)
     trainer, seen = UnlearnTrainer(objective, args, SFRon(), *sets), []
@@ -110,8 +109,8 @@ def test_a_batch_of_one_meets_it_in_every_second_step(tmp_path, family, monkeypa
 
     monkeypatch.setattr(trainer.step, "fast_step", watched)
     trainer.train()
-    assert trainer.step.adversary.turns == 2
-    assert [loss == pytest.approx(above, rel=1e-6) for loss, above in seen] == [True, False, True, False]
+    assert trainer.step.adversary.turns == 4
+    assert all(loss != pytest.approx(above, rel=1e-4) for loss, above in seen)
     assert all(p.isfinite().all() for p in objective.network.parameters())
 
 
@@ -123,7 +122,7 @@ def test_its_state_is_read_back(tmp_path):
         one.learn(trainer.step, batch)
     other.load_state_dict(one.state_dict())
     assert other.turns == 3 and all(torch.equal(other.shifts[k][0], one.shifts[k][0]) for k in (0, 1))
-    assert torch.equal(one.learn(trainer.step, batch)[0][0], other.learn(trainer.step, batch)[0][0])
+    assert torch.equal(one.learn(trainer.step, batch)[2][0], other.learn(trainer.step, batch)[2][0])
     one.restart()
     assert one.turns == 0 and not one.shifts
 

@@ -17,33 +17,27 @@ Shift = list[Tensor] | None  # what is taken off the weights first
 def matched(method: Any, step: Step, forget: Samples) -> Callable[[Shift], Forget]:
     """The distance to the anchor; where the strength is found, in units of the original's at the timestep.
 
-    With an adversary every second sample comes under an embedding that still draws the concept, and the others alone
-    say how far there is to go: what an adversary reaches has no end of its own.
+    With an adversary it is the mean of two: that of the batch, and that of every second sample of it under an
+    embedding that still draws the concept. The former alone says how far there is to go: the latter has no end.
     """
     anchor = step.anchor(forget)
-    under, alone = step.hardest(forget) if method.adversary else (None, None)
-
-    def plain(distances: Tensor, gap: Tensor, shift: Shift) -> Tensor:
-        """The mean distance of the samples that are left alone, over the global batch."""
-        if under is None:
-            return distances.mean()
-        if alone is not None:
-            return masked_mean(distances, alone)
-        with torch.no_grad():  # a single sample, under the adversary now
-            return (step.losses(forget, target=anchor, shift=shift) / gap).mean()
+    hardest = step.hardest(forget) if method.adversary else None
 
     def at(shift: Shift) -> Forget:
-        losses = step.losses(forget, target=anchor, shift=shift, under=under)
-        if not method.finds_strength:
-            return losses.mean(), None
-        gap = step.baseline(forget).gap
-        if gap is None:  # a classifier, whose anchor is a label
+        losses = step.losses(forget, target=anchor, shift=shift)
+        gap = step.baseline(forget).gap if method.finds_strength else None
+        if method.finds_strength and gap is None:  # a classifier, whose anchor is a label
             whole = step.baseline(forget).other.mean()
             return losses.mean(), (losses.detach().mean(), whole, whole)
-        unit = gap.clamp(min=1e-12)
-        distances = losses / unit
-        level = plain(distances.detach(), unit, shift)
-        return distances.mean(), (level, torch.ones_like(level), gap.mean())
+        unit = torch.ones_like(losses) if gap is None else gap.clamp(min=1e-12)
+        plain = loss = (losses / unit).mean()
+        if hardest is not None:
+            rows, counts, under = hardest
+            part = {name: value[rows] for name, value in forget.items()}
+            there = step.losses(part, target=anchor[rows], shift=shift, under=under) / unit[rows]
+            loss = (plain + masked_mean(there, counts)) / 2
+        level = plain.detach()
+        return loss, None if gap is None else (level, torch.ones_like(level), gap.mean())
 
     return at
 

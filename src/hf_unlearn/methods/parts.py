@@ -7,7 +7,7 @@ from torch import Tensor
 
 Samples = dict[str, Tensor]
 Above = tuple[Tensor, Tensor, Tensor]  # see `Step.fast_step`
-Hardest = tuple[list[Tensor] | None, Tensor | None]  # see `Step.hardest`
+Hardest = tuple[slice, Tensor, list[Tensor]]  # see `Step.hardest`
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,7 @@ class Step(Protocol):
         """Have the adversary take a step on a forget batch. Set `adversary` on the method.
 
         Returns:
-            (for each condition what it is shifted by, (B, ...), or None where nothing is; (B,) bool, the samples that
-            are left alone, or None where none of a shifted batch is).
+            (rows of the batch; (rows,) bool, which of them count; what each condition of theirs is shifted by).
         """
 
     def unseen(self, batch: Samples) -> tuple[Tensor, Tensor]:

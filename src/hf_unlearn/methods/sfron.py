@@ -55,8 +55,8 @@ class SFRon(Method):
         (L_forget(θ) + w L_forget(θ_FT)) / (1 + w),   θ_FT = θ - τ g / (|g| + eps),   g = ∇L_data(θ) on forget samples
     The step is Adam's first one, and a constant. It did not make relearning slower: docs/emoji.md has the table.
 
-    `adversary`: every second sample of a matched forget batch comes under an embedding that an adversary learns beside
-    the run (`training.adversary`), so that no other prompt brings back what is forgotten.
+    `adversary`: every second sample of a matched forget batch is met under an embedding too, which an adversary learns
+    beside the run (`training.adversary`), so that no other prompt brings back what is forgotten.
     """
 
     name: ClassVar[str] = "sfron"
@@ -101,8 +101,8 @@ class SFRon(Method):
     relearning_rate: float = flag(3e-4, "Learning rate of that step, which is as the first one of Adam.")
     adversary: bool | None = flag(
         None,
-        "Forget half of the samples under embeddings that an adversary learns; by default where the anchor is matched "
-        "and the strength found.",
+        "Forget half of the samples also under embeddings that an adversary learns; by default where the anchor is "
+        "matched and the strength found.",
     )
     forget_max_norm: float = flag(1.0, "Clip the forget gradient to this norm; 0 does not clip.")
     forget_optim: Literal["separate", "shared"] = flag(
@@ -195,7 +195,7 @@ class SFRon(Method):
     @property
     def batch_gradients(self) -> float:
         ahead = 2 * (self.resist_relearning > 0)  # to look ahead, and the loss there
-        return 1 + self.retain_steps + ahead + 0.5 * bool(self.adversary)  # it learns on half of the batch
+        return 1 + self.retain_steps + ahead + bool(self.adversary)  # half a batch for it to learn, and half to forget
 
     @property
     def optimizer(self) -> OptimizerSpec:

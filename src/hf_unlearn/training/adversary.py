@@ -1,9 +1,10 @@
 """An adversary among the conditions: shifts of the labels' embeddings under which what is forgotten is still drawn.
 
 Forgetting under a prompt alone leaves what other embeddings reach: a few learnt vectors before the prompt may bring
-all of it back. So every second forget sample comes under c + δ, with a δ that is learnt beside the run: adversarial
-training over embeddings, as AdvUnlearn (Zhang et al. 2024, arXiv 2405.15234) and STEREO (Srivatsan et al. 2024, arXiv
-2408.16807), in the form with one step a batch that goes on from the last one (Wong et al. 2020, arXiv 2001.03994):
+all of it back. So every second forget sample is met under c + δ too, with a δ that is learnt beside the run:
+adversarial training over embeddings, as AdvUnlearn (Zhang et al. 2024, arXiv 2405.15234) and STEREO (Srivatsan et al.
+2024, arXiv 2408.16807), in the form with one step a batch that goes on from the last one (Wong et al. 2020, arXiv
+2001.03994):
 
     δ <- δ - ρ s sign(∂/∂δ Σ_i l(x_i, ε_i, t_i, c_i + δ)),   l the data's own loss, s the spread of the embeddings
 
@@ -52,23 +53,21 @@ class Adversary:
         self.turns, self.shifts, self._spreads = 0, {}, None
 
     def learn(self, step: Any, batch: Samples) -> Hardest:
-        """Take one step of the adversary on every second sample of the global forget batch. A single sample is one of
-        them in every second outer step.
+        """Take one step of the adversary on every second sample of the global forget batch, or on its only one.
 
         Returns:
-            (for each condition what the samples' embeddings are shifted by, (B, ...): 0 for the others; (B,) which
-            samples are left alone). The first is None where all are, the second where none is.
+            (rows: which samples are met under the shifts; (rows,) bool, False where that is no sample of this process;
+            the shift of each condition).
         """
         size = len(batch["labels"])
         single = size * self.args.world_size == 1
-        if single and step.number % 2 == 0:
-            return None, None
-        first = self.args.process_index * size + single
-        odd = slice((first + 1) % 2, None, 2)  # in the order of the global batch
+        rows = slice((self.args.process_index * size + 1 + single) % 2, None, 2)  # in the order of the global batch
+        mine = len(batch["labels"][rows]) > 0  # of one sample a process, those with an even number have none
+        rows = rows if mine else slice(None)
+        part = {name: value[rows] for name, value in batch.items()}
+        counts = torch.full_like(part["labels"], mine, dtype=torch.bool)
         shifts = [shift.requires_grad_() for shift in self._current()]
-        part = {name: value[odd] for name, value in batch.items()}
-        mine = len(part["labels"]) > 0  # of one sample a process, those with an even number have none
-        loss = step.losses(part if mine else batch, under=shifts).sum() * float(mine)
+        loss = (step.losses(part, under=shifts) * counts).sum()
         gradients = [global_sum(g) for g in torch.autograd.grad(loss, shifts)]
         moved = [
             (shift - RATE * spread * g.sign()).detach()
@@ -76,12 +75,7 @@ class Adversary:
         ]
         self.shifts[self.turns % POOL] = moved
         self.turns += 1
-        every = [shift.new_zeros((size, *shift.shape)) for shift in moved]
-        for rows, shift in zip(every, moved, strict=True):
-            rows[odd] = shift
-        alone = torch.ones(size, dtype=torch.bool, device=batch["labels"].device)
-        alone[odd] = False
-        return every, None if single else alone
+        return rows, counts, moved
 
     @property
     def spreads(self) -> list[float]:
