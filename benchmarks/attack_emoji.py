@@ -21,6 +21,8 @@ from attack_pictures import KeepingReader, draw_attacked, keep, kept_file
 from emoji_forget import DRAWING, LORA, concept_of, judged, target_of, trained
 from emoji_pictures import CONTROLS, augmented, load_emoji
 
+FIGURES = ("UA", "IRA", "CRA")
+
 
 def stayed_of(kind: str, name: str) -> str:
     """The positive control of a target: an object or a style that is neither forgotten nor the anchor."""
@@ -127,6 +129,26 @@ def row_of(name: str, metric, more: list[str], roles=("ceiling", "positive", "ne
     return [*more, name, shown, each, *controls]
 
 
+def wide_rows(every: dict[str, dict], attacks: list[str]) -> list[list[str]]:
+    """One row a model, of what the attacks found on it: its figures, then each attack, steps from each seed.
+
+    Args:
+        every: of each model, `TARGET|ROW|SEED`, the figures and metrics as `--output` has them.
+    """
+    from hf_unlearn.evaluation.metric import share_text
+
+    rows = []
+    for name, found in every.items():
+        row = [*name.split("|"), *(f"{100 * found['figures'][key]:.1f}" for key in FIGURES if "figures" in found)]
+        for attack in attacks:
+            metric = found[attack]
+            steps = ", ".join(f"{value:.3g}" for value in metric["details"]["per_seed"].values())
+            counted = attack.startswith("relearning")
+            row.append(steps if counted else share_text(metric["value"], metric["samples"]))
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of benchmarks/train_emoji_sd.py; default the shipped one")
@@ -160,7 +182,7 @@ def main() -> None:
     model, cache = options.model or str(EMOJI_SD), Path(options.cache)
     chosen = chosen_attacks(options.attacks, options.suite)
     never = never_target(load_judge(options.judge), options.never, options.data_dir) if options.never else None
-    rows, figures, every = [], [], {}
+    rows, every = [], {}
     for target in options.targets:
         for row, seed in [(row, seed) for row in options.rows for seed in options.unlearning_seeds]:
             pipeline = unlearned(model, row, target, seed, cache)
@@ -169,8 +191,7 @@ def main() -> None:
             if options.figures:
                 path = cache / "figures" / f"{name}-{options.figures}.json"
                 judging = partial(judged, pipeline, model, options.data_dir, *target, options.figures)
-                every[name]["figures"] = canvas = kept_file(path, judging)
-                figures.append([*about, *(f"{100 * canvas[key]:.1f}" for key in ("UA", "IRA", "CRA"))])
+                every[name]["figures"] = kept_file(path, judging)
             start = time.perf_counter()
             trial = trial_of(model, options.data_dir, pipeline, target, cache, options.samples)
             if never is not None:
@@ -185,8 +206,9 @@ def main() -> None:
             draw_attacked(cache, target, options.rows, options.unlearning_seeds[0], options.pictures)
     controls = ["ceiling", "what stayed", "never learnt"]
     print(markdown_table(["forgotten", "row", "seed", "attack", "found", "of each seed", *controls], rows))
-    if figures:
-        print("\n" + markdown_table(["forgotten", "row", "seed", "UA %", "IRA %", "CRA %"], figures))
+    names = list(dict.fromkeys(row[3] for row in rows))
+    shown = [f"{key} %" for key in FIGURES if options.figures]
+    print("\n" + markdown_table(["forgotten", "row", "seed", *shown, *names], wide_rows(every, names)))
 
 
 if __name__ == "__main__":

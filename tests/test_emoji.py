@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attack_emoji import wide_rows
 from emoji_figures import canvas_figures, draw_grid
 from emoji_pictures import ICONS, PACKAGES, augmented, load_emoji
 from torch import nn
@@ -125,3 +126,18 @@ def test_pictures_rendered_from_npm():
     assert len({tuple(pair) for pair in torch.stack([styles, things], 1).tolist()}) == 72
     assert len({image.numpy().tobytes() for image in images}) == 72
     assert (images[:, :, 0, 0] == 1).all(dim=1).double().mean() > 0.9  # the corner is background
+
+
+def test_the_wide_table_has_a_row_a_model():
+    share = {"value": 0.25, "samples": 72, "details": {"per_seed": {"0": 0.25, "1": 0.25}}}
+    steps = {"value": 15.0, "samples": 10, "details": {"per_seed": {"0": 20, "1": 10}}}
+    figures = {"UA": 1.0, "IRA": 0.976, "CRA": 0.957}
+    every = {"object:rocket|sfron|0": {"figures": figures, "soft_prefix": share, "relearning_steps": steps}}
+    attacks = ["soft_prefix", "relearning_steps"]
+
+    rows = wide_rows(every, attacks)
+
+    found = ["25.0% [16.4, 36.1]", "20, 10"]
+    assert rows == [["object:rocket", "sfron", "0", "100.0", "97.6", "95.7", *found]]
+    del every["object:rocket|sfron|0"]["figures"]
+    assert wide_rows(every, attacks) == [["object:rocket", "sfron", "0", *found]]
