@@ -19,7 +19,7 @@ from pathlib import Path
 
 from attack_pictures import KeepingReader, draw_attacked, keep, kept_file
 from emoji_forget import DRAWING, LORA, concept_of, judged, target_of, trained
-from emoji_pictures import CONTROLS, augmented, load_emoji
+from emoji_pictures import CONTROLS, augmented, check_emoji, load_emoji
 
 FIGURES = ("UA", "IRA", "CRA")
 
@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--cache", default=f"{tempfile.gettempdir()}/attack-emoji")
     parser.add_argument("--output", help="also write the metrics of each row to this JSON file")
     options = parser.parse_args()
+    check_emoji(parser, options.data_dir)
     if (options.never is None) != (options.judge is None):
         parser.error("--never and --judge go together: the shipped classifier knows nothing that was never learnt")
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -50,6 +50,9 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--samples_per_prompt", type=int, default=12)
     options = parser.parse_args()
+    from emoji_pictures import check_emoji
+
+    check_emoji(parser, options.data_dir)
     from hf_unlearn.cli.finish import finish
     from hf_unlearn.evaluation.emoji import EMOJI_SD
     from hf_unlearn.evaluation.tables import metric_table

@@ -233,6 +233,9 @@ def main() -> None:
     parser.add_argument("--pictures", help="also draw FOLDER/emoji_style.png and emoji_object.png, of the first seed")
     parser.add_argument("--markdown", help="also write the tables, with versions and date, to this file")
     options = parser.parse_args()
+    from emoji_pictures import check_emoji
+
+    check_emoji(parser, options.data_dir)
     os.environ["OMP_NUM_THREADS"] = "1"
     from hf_unlearn.evaluation import interval, markdown_table, share_of_runs, stamp
     from hf_unlearn.evaluation.emoji import EMOJI_SD, OBJECTS, STYLES

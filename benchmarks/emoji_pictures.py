@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ def load_emoji(
     return torch.stack(rows), torch.tensor(style_numbers), torch.tensor(things)
 
 
+def check_emoji(parser: ArgumentParser, folder: str) -> None:
+    """End the program with one line if `load_emoji(folder)` cannot give the pictures, before anything is trained."""
+    try:
+        load_emoji(folder or None)
+    except (ValueError, OSError) as reason:
+        parser.error(str(reason))
+
+
 def _from_folder(folder: Path, style: str) -> dict[str, np.ndarray]:
     path = folder / f"{style}_64.npz"
     if not path.is_file() or not (folder / "names.json").is_file():
@@ -115,9 +124,14 @@ def render(style: str, wanted: Sequence[str] = tuple(ICONS.values())) -> dict[st
     """Render {icon: (64, 64, 3) uint8} of the icons `wanted` from the npm package of a style."""
     import io
 
-    import resvg_py
     from PIL import Image
 
+    try:
+        import resvg_py
+    except ImportError as missing:
+        raise ValueError(
+            'pictures are rendered by resvg-py: pip install -e ".[emoji]", or give --data_dir'
+        ) from missing
     icons, made = _icons({**PACKAGES, **CONTROL_STYLES}[style]), {}
     side = icons.get("width", 36), icons.get("height", 36)
     for icon in wanted:

@@ -1,8 +1,10 @@
 """The emoji benchmark: its pictures, its augmentation, and its figures on judged pictures that are known."""
 
 import json
+import sys
 from pathlib import Path
 
+import emoji_card
 import numpy as np
 import pytest
 import torch
@@ -141,3 +143,14 @@ def test_the_wide_table_has_a_row_a_model():
     assert rows == [["object:rocket", "sfron", "0", "100.0", "97.6", "95.7", *found]]
     del every["object:rocket|sfron|0"]["figures"]
     assert wide_rows(every, attacks) == [["object:rocket", "sfron", "0", *found]]
+
+
+def test_a_card_without_pictures_ends_before_it_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("emoji_card.trained", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setitem(sys.modules, "resvg_py", None)  # not installed
+    for more, reason in (([], "pip install -e"), (["--data_dir", str(tmp_path)], "has no fluent_64.npz")):
+        monkeypatch.setattr("sys.argv", ["emoji_card.py", "--output_dir", str(tmp_path / "out"), *more])
+        with pytest.raises(SystemExit):
+            emoji_card.main()
+        assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
