@@ -2,7 +2,7 @@
 
     python tools/docs/options.py
 
-A page has the table between two comments; tests/docs/test_pages.py fails where it is another one.
+A page has the table between two comments; tests/test_docs.py fails where it is another one.
 """
 
 import re
