@@ -1,6 +1,7 @@
-"""MkDocs hook: a link that leaves docs/ leads to the repository, and a picture outside of docs/ is copied to the site.
+"""MkDocs hook: links that leave docs/, and a name that the theme lacks for those who listen to a page.
 
-So the pages read alike on GitHub and on the site, and the strict build fails on a path that is nowhere.
+A link that leaves docs/ leads to the repository, and a picture outside of docs/ is copied to the site. So the pages read
+alike on GitHub and on the site, and the strict build fails on a path that is nowhere.
 """
 
 import re
@@ -34,6 +35,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
                 files.append(File.generated(config, place, abs_src_path=str(target)))
             return "../" * page.file.src_uri.count("/") + place
         kind = "tree" if target.is_dir() else "blob"
-        return f"{config.repo_url.rstrip('/')}/{kind}/main/{path}" + (f"#{parts.fragment}" if parts.fragment else "")
+        return f"{config.extra['repository']}/{kind}/main/{path}" + (f"#{parts.fragment}" if parts.fragment else "")
 
     return LINK.sub(rewritten, markdown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Give the search dialog the name that the theme leaves out."""
+    dialog = 'data-md-component="search" role="dialog"'
+    return output.replace(dialog, f'{dialog} aria-label="Search"')
