@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-FENCE = re.compile(r"(?:<!-- not run: (?P<why>[^>]*) -->\n+)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S)
+FENCE = re.compile(
+    r"(?:<!-- not run: (?P<why>[^>]*) -->\n+)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S
+)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 

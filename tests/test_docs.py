@@ -15,7 +15,9 @@ from hf_unlearn.methods import METHODS
 
 README = (ROOT / "README.md").read_text()
 HOME = re.search(r'^Homepage = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
-MOVED = [DOCS / f"{name}.md" for name in ("index", "quickstart", "concepts", "commands", "evidence", "limits", "platforms")]
+MOVED = [
+    DOCS / f"{name}.md" for name in ("index", "quickstart", "concepts", "commands", "evidence", "limits", "platforms")
+]
 OURS = [*MOVED, *sorted((DOCS / "howto").glob("*.md")), *sorted((DOCS / "methods").glob("*.md"))]
 
 
@@ -38,7 +40,9 @@ def test_the_readme_is_a_page():
 
 def test_sentences_are_counted():
     """The counter sees what a reader sees, so that the limits above mean something."""
-    text = "# A title\n\nOne two `three`. Four five [six\nseven](https://x.org).\n\n| a | b |\n\n- Eight nine.\n- Ten.\n"
+    text = (
+        "# A title\n\nOne two `three`. Four five [six\nseven](https://x.org).\n\n| a | b |\n\n- Eight nine.\n- Ten.\n"
+    )
     assert [len(s.split()) for s in sentences(text)] == [3, 4, 3, 2]
     assert "x.org" not in prose(text) and "seven" in prose(text)
 
@@ -57,7 +61,12 @@ def test_links_lead_somewhere(page):
 def test_a_wrong_link_is_found(tmp_path):
     page = DOCS / "concepts.md"
     assert "how-the-strength-is-found" in anchors(page) and "no-such-heading" not in anchors(page)
-    for link in ("nowhere.md", "#nowhere", f"{HOME}/blob/main/docs/concepts.md#nowhere", f"{HOME}/tree/main/README.md"):
+    for link in (
+        "nowhere.md",
+        "#nowhere",
+        f"{HOME}/blob/main/docs/concepts.md#nowhere",
+        f"{HOME}/tree/main/README.md",
+    ):
         wrong = tmp_path / "page.md"
         wrong.write_text(f"# A\n\n[b]({link})\n")
         assert broken_links(wrong, HOME) == [link]

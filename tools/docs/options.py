@@ -33,7 +33,13 @@ def _words(default: Any, kind: Any) -> str:
     if default is None:
         return "see text"
     others = [str(word) for word in get_args(kind) if isinstance(word, str) and word != default]
-    shown = str(default).lower() if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else default
+    shown = (
+        str(default).lower()
+        if isinstance(default, bool)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else default
+    )
     return f"`{shown}`" + (f" (or {', '.join(f'`{word}`' for word in others)})" if others else "")
 
 
