@@ -1,7 +1,7 @@
 """MkDocs hook: links that leave docs/, and a name that the theme lacks for those who listen to a page.
 
-A link that leaves docs/ leads to the repository, and a picture outside of docs/ is copied to the site. So pages read alike
-on GitHub and on the site, and the strict build fails on a path that is nowhere.
+A link that leaves docs/ leads to the repository, and a picture outside of docs/ is copied to the site. Pages so read
+alike on GitHub and on the site, and the strict build fails on a path that is nowhere.
 """
 
 import re
