@@ -1,6 +1,6 @@
 """Execute a notebook without Jupyter, and store what its cells show.
 
-    python tools/notebooks.py notebooks/digits.ipynb [--output OTHER.ipynb]
+    python tools/notebooks.py notebooks/digits.ipynb
 
 Cells are Python, lines that begin with `!` are shell commands in which {NAME} is a variable, and lines that begin with
 `%` are left out: they install what is there. What is stored is what Jupyter would show, but for progress bars and
@@ -20,8 +20,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).parents[1]
 
 
 def shell(line: str, names: dict[str, Any]) -> None:
@@ -70,12 +68,16 @@ def joined(source: str) -> list[str]:
     return found
 
 
-def executed(notebook: dict[str, Any]) -> dict[str, Any]:
-    """The notebook with new outputs. All that it writes lies in a temporary folder, which is the working one."""
+def executed(notebook: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """The notebook with new outputs.
+
+    Args:
+        folder: where its cells work, and what a command has done is not done again; by default a temporary folder.
+    """
     names: dict[str, Any] = {"__name__": "__main__"}
     count, before = 0, os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory() as own:
+        os.chdir(folder or own)
         try:
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "code":
@@ -91,9 +93,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--output", type=Path, help="Where to write it; the default is in its place.")
+    parser.add_argument("--folder", type=Path, help="Where its cells work; the default is a temporary folder.")
     options = parser.parse_args()
-    made = executed(json.loads(options.notebook.read_text()))
-    (options.output or options.notebook).write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    target = (options.output or options.notebook).absolute()
+    made = executed(json.loads(options.notebook.read_text()), options.folder)
+    target.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
