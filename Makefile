@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Threads that wait asleep: on a machine with other work, spinning ones make a run many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint bench cards env clean
+.PHONY: demo test test-all lint bench cards docs env clean
 
 env: $(VENV)/.ready
 
@@ -36,5 +36,8 @@ bench: env
 cards: env
 	$(BIN)/python tools/model_cards.py
 
+docs:
+	PYTHON="$(PYTHON)" bash tools/build_docs.sh
+
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) .docs-venv demo-output site

@@ -117,8 +117,8 @@ def test_a_command_without_its_folder_is_one_line(monkeypatch, capsys, name):
     assert code == 2 and not out and len(error.splitlines()) == 1 and "run_dir" in error
 
 
-def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+def test_the_commands_of_the_docs(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "docs/commands.md").read_text()
     section = text.split("## What a run did")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z]+)", section, re.M)) == set(LIGHT)
     lines = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("hf-unlearn ")]

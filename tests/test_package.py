@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
@@ -39,17 +40,10 @@ def test_the_digits_need_no_scikit_learn():
     assert done.returncode == 0, done.stderr
 
 
-def test_links_of_the_readme_are_absolute_and_lead_somewhere():
-    """The README is the page of the package index too, where a path leads nowhere."""
-    project = (ROOT / "pyproject.toml").read_text()
-    home = re.search(r'^Homepage = "(.+)"$', project, re.M)[1]
+def test_links_of_the_readme_are_absolute():
+    """The README is the page of the package index too, where a path leads nowhere. tests/test_docs.py follows them."""
     links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text())
-    assert len(links) > 15
-    for link in links:
-        assert link.startswith("https://"), link
-        if link.startswith(home):
-            kind, path = re.fullmatch(rf"{re.escape(home)}/(raw|blob|tree)/main/([^#]+)(#.*)?", link).groups()[:2]
-            assert (ROOT / path).is_dir() if kind == "tree" else (ROOT / path).is_file(), link
+    assert len(links) > 15 and not [link for link in links if not link.startswith("https://")]
 
 
 def test_the_metadata_is_whole():
@@ -96,3 +90,23 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path):
     assert [n for n in names if "retrained" in n] == ["hf_unlearn/assets/digits_ddpm_retrained/without_3.safetensors"]
     for name in ("cli/accelerate/fsdp2.yaml", "assets/digits/digits.npz", "report/templates/report.html", "py.typed"):
         assert f"hf_unlearn/{name}" in names
+
+
+def test_the_version_is_one(tmp_path):
+    """The package, CITATION.cff and the page on citing say the same; tools/check_release.sh compares a tag with it."""
+    version = re.search(r'^__version__ = "(.+)"$', (ROOT / "src/hf_unlearn/__init__.py").read_text(), re.M)[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"version = {{{version}}}" in (ROOT / "docs/platforms.md").read_text()
+    wrong = subprocess.run(["bash", str(ROOT / "tools/check_release.sh"), "v0.0.9"], capture_output=True, text=True)
+    assert wrong.returncode == 1 and "not version 0.0.9" in wrong.stderr
+
+
+def test_workflows_and_templates_are_read():
+    """YAML that GitHub could not read would only fail there."""
+    for path in sorted((ROOT / ".github").rglob("*.yml")):
+        read = yaml.safe_load(path.read_text())
+        if path.parent.name == "workflows":
+            used = [step["uses"] for job in read["jobs"].values() for step in job["steps"] if "uses" in step]
+            assert used and all("@" in name for name in used) and read["permissions"] == {"contents": "read"}
+            for line in re.findall(r"bash (tools/\w+\.sh)|(\.ci/run)$", path.read_text(), re.M):
+                assert (ROOT / (line[0] or line[1])).is_file()

@@ -18,8 +18,9 @@ cd "$root"
 files() { # the files below the folders given
     find "$@" -type f -not -path '*/__pycache__/*' -not -path '*.egg-info/*' -not -name '*.py[cod]' | sort
 }
-top=(pyproject.toml setup.py MANIFEST.in README.md LICENSE NOTICE CHANGELOG.md CONTRIBUTING.md Makefile .pre-commit-config.yaml)
-mapfile -t wanted < <(files .ci benchmarks docs model_cards scripts src tests tools)
+top=(pyproject.toml setup.py MANIFEST.in README.md LICENSE NOTICE CHANGELOG.md CONTRIBUTING.md CITATION.cff SECURITY.md
+    Makefile Dockerfile mkdocs.yml .dockerignore .pre-commit-config.yaml)
+mapfile -t wanted < <(files .ci .github benchmarks docs model_cards notebooks scripts src tests tools)
 tar -cf - "${top[@]}" "${wanted[@]}" | tar -xf - -C "$source"
 "$python" -m build --no-isolation --outdir "$folder" "$source" >"$source/log" 2>&1 || fail "$(tail -n 20 "$source/log")"
 wheel=$(ls "$folder"/hf_unlearn-*.whl)
