@@ -139,8 +139,6 @@ def _ticks(axis: Any, low: float, high: float, few: bool = False) -> None:
 def _strip(
     axis: Any, found: dict[str, Any], rows: list[str], over: set[str], side: int, name: str, limit: float | None
 ) -> None:
-    axis: Any, found: dict[str, Any], rows: list[str], over: set[str], side: int, name: str, limit: Any
-) -> None:
     """A row's mean with its interval, row below row. A distance is cut at 0, below which there is none."""
     least = 0.0 if side == 0 else -math.inf
     ends = {}
