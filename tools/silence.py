@@ -20,7 +20,7 @@ from pathlib import Path
 
 LIMIT = 10.0  # seconds
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What a library prints of itself: a warning with its place, a log line with its level, a traceback, progress of its own.
+# What a library prints of itself: a warning with its place, a log line with its level, progress of its own.
 FOREIGN = (
     re.compile(r"^\S+\.py:\d+: \w*Warning: "),
     re.compile(r"^\s*warnings\.warn\("),

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from diffusers.utils import pt_to_pil
 from torch import Tensor
-from tqdm import tqdm
 
+from ..common.bars import bar
 from ..data.images import blur_picture, to_pixels
 from ..families.concepts import Concept, normal
 from ..families.latents import Drawing
@@ -64,7 +64,7 @@ def draw_prompts(
     size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     pictures = []
     numbers = range(len(prompts)) if noise is None else noise
-    for number, prompt in tqdm(list(zip(numbers, prompts)), desc="pictures to show", disable=None, leave=False):
+    for number, prompt in bar(list(zip(numbers, prompts)), "pictures to show"):
         seeds = [drawing.seed + 1000 * number + k for k in range(per_prompt)]
         made = pipeline(
             [prompt] * per_prompt,

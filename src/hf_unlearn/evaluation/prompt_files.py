@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from diffusers.utils import logging, pt_to_pil
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
+from ..common.bars import bar
 from ..common.files import atomic, write_text
 from ..data.images import blur_picture
 from .grids import FORGOTTEN, TEXT, label_font, wrap
@@ -104,7 +104,7 @@ def draw_prompt_file(
     missing = [number for number, path in enumerate(paths) if not _whole(path)]
     batches = [missing[k : k + batch_size] for k in range(0, len(missing), batch_size)]
     with safety_checking(pipeline, safety_checker), _cut_once(pipeline, [rows[i].prompt for i in missing]):
-        for batch in tqdm(batches, desc="pictures", disable=None if batches else True):
+        for batch in bar(batches, "pictures"):
             generators = [torch.Generator().manual_seed(rows[i].seed) for i in batch]
             prompts = [rows[i].prompt for i in batch]
             images = pipeline(prompts, generator=generators, output_type="pt", **settings).images
