@@ -116,7 +116,7 @@ def test_an_adapter_is_merged_into_a_pipeline_that_loads_alone(tmp_path):
 
 
 def test_what_cannot_be_exported(tmp_path, capsys):
-    run = a_run(tmp_path / "run", objective={"anchors": [["x", None]]})
+    run = a_run(tmp_path / "run", objective={"anchors": [["x", ""]]})
     run_record().write(tmp_path)
     for kind, folder, options, problem in (
         ("other", run, {}, "is none of unlearncanvas, eval-unlearn"),
