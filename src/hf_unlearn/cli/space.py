@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def write_space(out: str | Path, run_dir: str | Path | None = None, original: st
     return out
 
 
-def _copied(source: Path, files: list[str], target: Path) -> None:
+def _copied(source: Path, files: Iterable[str], target: Path) -> None:
     for name in files:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)

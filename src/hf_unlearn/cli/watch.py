@@ -27,7 +27,8 @@ class Watch:
     def __init__(self, screen: TextIO, clock: Any = time.monotonic):
         self.screen, self.clock = screen, clock
         self.lock = threading.RLock()
-        self.phase, self.expected = "", None
+        self.phase = ""
+        self.expected: float | None = None
         self.began = self.last = clock()
         self.shown = False
         self.tail = ""  # what stands on the line where the cursor is

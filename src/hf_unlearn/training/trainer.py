@@ -197,8 +197,7 @@ class UnlearnTrainer(Trainer):
         return self.lr_scheduler or super().create_scheduler(num_training_steps, optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs.update(self.step.logged())
+        logs.update(self.step.logged() if "loss" in logs else {})
         super().log(logs, start_time)
 
     @property
@@ -229,7 +228,8 @@ class UnlearnTrainer(Trainer):
             scores = self.evaluator.add_scores(metrics, metric_key_prefix) if eval_dataset is None else {}
             if scores and self.is_in_train:
                 self.log(dict(scores))
-                self.control.should_training_stop |= self.early_stop.update(*scores.values(), self.state.global_step)
+                forget, drift = scores.values()
+                self.control.should_training_stop |= self.early_stop.update(forget, drift, self.state.global_step)
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
