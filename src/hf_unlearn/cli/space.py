@@ -37,7 +37,7 @@ from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from hf_unlearn.cli.commands.demo import app
+from hf_unlearn.cli.commands.demo import app, theme
 from hf_unlearn.cli.side_by_side import side_by_side
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +51,7 @@ if COMMAND and not (RUN / {record!r}).is_file():
 blocks = app(side_by_side(RUN, str(ORIGINAL)))
 
 if __name__ == "__main__":
-    blocks.launch()
+    blocks.launch(theme=theme())
 '''
 CARD = """---
 title: {title}

@@ -44,7 +44,7 @@ def demo_command(argv: list[str]) -> None:
         parser.error("name the folder of a run, or --space OUT for a Space of the emoji model")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
-        import gradio
+        import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError(f"gradio does not import ({error}): install hf_unlearn[app]") from error
     from ..side_by_side import Drawing, side_by_side
@@ -52,8 +52,18 @@ def demo_command(argv: list[str]) -> None:
     pair = side_by_side(
         options.run_dir, options.original, Drawing(options.num_inference_steps, options.guidance_scale)
     )
-    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # fetches no fonts
-    app(pair).launch(server_name=options.host, server_port=options.port, theme=theme, footer_links=[])
+    app(pair).launch(server_name=options.host, server_port=options.port, theme=theme(), footer_links=[])
+
+
+def theme() -> Any:
+    """Colours whose contrast is 4.5 or more, and fonts that are fetched from nowhere."""
+    import gradio as gr
+
+    fonts: dict[str, Any] = dict(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    fills = {f"button_primary_background_fill{kind}": "*primary_700" for kind in ("", "_dark")}
+    hovers = {f"button_primary_background_fill_hover{kind}": "*primary_800" for kind in ("", "_dark")}
+    texts = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
+    return gr.themes.Default(primary_hue="blue", **fonts).set(**fills, **hovers, **texts)
 
 
 def app(pair: "SideBySide") -> Any:
@@ -74,7 +84,8 @@ def app(pair: "SideBySide") -> Any:
     with gr.Blocks(title=f"Unlearned: {pair.record.forgotten}", analytics_enabled=False) as blocks:
         gr.Markdown("# Original and unlearned model\nThe same question to both.")
         gr.Textbox(pair.record.forgotten, label="Forgotten", interactive=False)
-        gr.Textbox(outcome(pair.record).line, label="Outcome", interactive=False)
+        found = outcome(pair.record)
+        gr.Textbox(f"{found.state}: {found.evidence}.", label="Outcome", interactive=False)
         if pair.kind == "image":
             inputs: list[Any] = [gr.Image(type="pil", label="Image", sources=["upload", "clipboard"])]
         else:
@@ -92,7 +103,9 @@ def app(pair: "SideBySide") -> Any:
                 outputs: list[Any] = [gr.Label(label=name, num_top_classes=TOP) for name in ("Original", "Unlearned")]
             else:
                 outputs = [
-                    gr.Gallery(label=name, columns=2, format="png", object_fit="contain", interactive=False)
+                    gr.Gallery(
+                        label=name, columns=2, format="png", object_fit="contain", height="auto", interactive=False
+                    )
                     for name in ("Original", "Unlearned")
                 ]
         function = asked(pair.classify if pair.kind == "image" else drawn(pair))
