@@ -303,7 +303,10 @@ def test_history_provenance_and_risk_are_in_the_text():
         "25.0 % of the trained weights were in the mask." in text
         and "outside the mask in a forget step was 0." in text
     )
-    assert json.loads(re.search(r"```json\n(.*?)```", text, re.S)[1])["retain_steps"] == 2
+    folded = re.search(
+        r"<details>\n<summary>The recipe as flags</summary>\n\n```bash\n(.*?)```\n\n</details>", text, re.S
+    )
+    assert "--retain_steps 2" in folded[1].splitlines() and "--method sfron" in folded[1].splitlines()
     assert "huang2024unified" in text and "weak attack" not in text
     losses = {"after": {"forget_loss": Metric(1.0, "loss", 5)}}
     assert "no sample was judged" in model_card(a_record().measured(losses), "x")

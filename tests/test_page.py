@@ -1,21 +1,28 @@
 """The page of a run: what it says is what the record says, and nothing of the record runs in it."""
 
 import base64
+import io
 import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from PIL import Image
-from records import run_record, share
+from records import attack, painter, relearning, run_record, share
 
 from hf_unlearn.__main__ import main
+from hf_unlearn.evaluation.grids import save_grid
+from hf_unlearn.evaluation.metric import share_interval
 from hf_unlearn.report.badge import COLOURS
 from hf_unlearn.report.charts import bars, line_chart, ticks
 from hf_unlearn.report.outcome import outcome
 from hf_unlearn.report.page import class_sections, loss_curves, page
+from hf_unlearn.report.risk import residual_risk
+from hf_unlearn.report.tiles import tiles
 from hf_unlearn.report.verdict import headline_metric, shown, verdict
 from hf_unlearn.saliency.layers import by_module, by_prefix
 
+BARE = ["Attacks", "What is open", "Use it, make it again", "How it was made"]
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
 
@@ -92,12 +99,14 @@ def test_the_page_shows_every_section(tmp_path):
         "Before and after",
         "Metrics",
         "Attacks",
+        "What is open",
         "Class by class",
         "Losses during training",
+        "What this model was made to forget",
+        "Use it, make it again",
         "Which weights could move",
         "How it was made",
         "Data",
-        "What this model was made to forget",
         "Cost",
         "Environment",
     ]
@@ -110,7 +119,87 @@ def test_the_page_shows_every_section(tmp_path):
     assert base64.b64decode(image["src"].split(",")[1]) == (tmp_path / "before_after.png").read_bytes()
     notes = [attrs["id"] for tag, attrs in found.tags if tag == "li" and "id" in attrs]
     links = [attrs["href"] for tag, attrs in found.tags if tag == "a"]
-    assert notes == ["note-1", "note-2", "note-3"] and links == [f"#{note}" for note in notes]
+    assert notes == ["note-1", "note-2", "note-3"] and [a for a in links if "note" in a] == [f"#{n}" for n in notes]
+    places = {f"#{attrs['id']}" for _, attrs in found.tags if "id" in attrs}
+    assert set(links) <= places and len([a for a in links if "note" not in a]) == 7  # the bar leads to sections
+
+
+def grid(folder, names: list[str], marked: list[bool], **grids: int) -> None:
+    """A picture of one colour a cell: `grids` gives the red of a row, the column the green."""
+    cells = {row: torch.zeros(len(names), 1, 3, 300, 300) - 1 for row in grids}
+    for row, red in grids.items():
+        cells[row][:, :, 0] = red / 127.5 - 1
+        for k in range(len(names)):
+            cells[row][k, :, 1] = 40 * k / 127.5 - 1
+    save_grid(cells, names, marked, folder / "before_after.png")
+
+
+def shown_pixel(html: str, alt: str) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """(size, colour in the middle) of the image with this text."""
+    address = next(attrs["src"] for tag, attrs in Seen(html).tags if tag == "img" and attrs["alt"] == alt)
+    image = Image.open(io.BytesIO(base64.b64decode(address.split(",")[1])))
+    return image.size, image.convert("RGB").getpixel((image.width // 2, image.height // 2))
+
+
+def test_every_forgotten_class_is_shown_before_after_and_beside_its_anchor(tmp_path):
+    grid(tmp_path, ["3", "4", "a dog"], [True, False, False], before=200, after=0)
+    record = run_record(picture="before_after.png", objective={"anchors": [["3", "4"]]})
+    html = page(record, tmp_path)
+    expected = {"before: samples of 3": (200, 0), "after: samples of 3": (0, 0), "anchor: 4: samples of 3": (200, 40)}
+    expected |= {"before: samples of a dog": (200, 80), "after: samples of a dog": (0, 80)}
+    for alt, (red, green) in expected.items():
+        (width, height), pixel = shown_pixel(html, alt)
+        assert width >= 256 and height >= 256 and pixel == pytest.approx((red, green, 0), abs=6), alt
+    assert html.count("<img") == 7  # each column before and after, and the anchor
+
+
+def test_a_page_of_many_forgotten_classes_says_what_it_leaves_out(tmp_path):
+    grid(tmp_path, [str(k) for k in range(15)], [True] * 15, after=9)
+    text = seen(run_record(picture="before_after.png"), tmp_path).text
+    assert "3 more are in before_after.png." in text
+
+
+def test_the_tiles_say_the_four_numbers(tmp_path):
+    found = {tile.title: tile for tile in tiles(run_record())}
+    assert list(found) == ["Forgotten", "Kept", "Recovered by attack", "Cost"]
+    low, high = share_interval(0.01, 100)
+    assert found["Forgotten"].value == "1.0%" and found["Forgotten"].aside == "before 100.0%, retrained 2.0%"
+    assert found["Forgotten"].interval == f"{100 * low:.1f} to {100 * high:.1f} %"
+    assert found["Kept"].value == "98.0%" and found["Recovered by attack"].value == "not attacked"
+    assert found["Cost"].value == "1.7 min" and "50 outer steps" in found["Cost"].about
+    shares = dict(recovered_soft_prefix=(None, attack("soft_prefix", 0.5)), recovered_x=(None, attack("x", 0.0)))
+    read = tiles(painter(**shares, recovered_completion=(None, attack("completion", 1.0))))[2]
+    assert read.value == "50.0%" and read.about == "soft prefix, the strongest of 3 tried"
+    assert read.aside == "brought back, 100 % in the original"  # what borrows the original comes after
+    steps = tiles(painter(relearning_steps=(None, relearning(10))))[2]
+    assert steps.value == "10 steps"
+
+
+def test_the_page_and_the_card_say_the_same_of_what_is_open(tmp_path):
+    from hf_unlearn.report.card_text import failures
+    from hf_unlearn.report.cards import model_card
+
+    rows = [{"name": "8", "forget": False, "before": 1.0, "after": 0.5}]
+    record = run_record(per_class=rows, loads_with=["DDPMPipeline"])
+    text, card = " ".join(seen(record, tmp_path).text.split()), model_card(record, tmp_path.name)
+    sentences = [*failures(record), *residual_risk(record)]
+    assert len(sentences) > 5
+    for sentence in sentences:
+        assert sentence.replace("`", "") in text
+        assert sentence.replace("(arXiv 2603.06640)", "([arXiv 2603.06640](https://arxiv.org/abs/2603.06640))") in card
+
+
+def test_the_page_says_how_to_load_and_to_repeat_it(tmp_path):
+    record = run_record(loads_with=["DDPMPipeline"], command=["hf-unlearn", "ddpm", "--forget_class", "3"])
+    text = seen(record, tmp_path).text
+    assert f'pipe = DDPMPipeline.from_pretrained("{tmp_path.name}")' in text
+    assert "hf-unlearn ddpm --forget_class 3" in text and "--forget_alpha 2\n" in text and "--bound_margin" not in text
+
+
+def test_a_sequences_course_is_on_the_page(tmp_path):
+    assert not [tag for tag, _ in seen(run_record(), tmp_path).tags if tag == "img"]
+    Image.new("RGB", (40, 10), "red").save(tmp_path / "requests.png")
+    assert [attrs["width"] for tag, attrs in seen(run_record(), tmp_path).tags if tag == "img"] == ["40"]
 
 
 def test_an_adapter_has_its_section(tmp_path):
@@ -125,7 +214,7 @@ def test_an_adapter_has_its_section(tmp_path):
 
 def test_what_is_missing_has_no_section(tmp_path):
     nothing = dict(figures={}, per_class=[], log=[], mask={}, data={}, history=[], cost={}, environment={})
-    assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == ["Attacks", "How it was made"]
+    assert seen(run_record(**nothing, picture="before_after.png"), tmp_path).headings == BARE
 
 
 def test_nothing_of_the_record_is_markup(tmp_path):
@@ -168,7 +257,7 @@ def test_nothing_of_the_record_is_markup(tmp_path):
 def test_nothing_is_fetched(tmp_path):
     found = seen(run_record(), tmp_path)
     addresses = [v for _, attrs in found.tags for k, v in attrs.items() if k in ("src", "href", "srcset", "action")]
-    assert addresses and all(a.startswith(("data:", "#note-")) for a in addresses)
+    assert addresses and all(a.startswith(("data:", "#")) for a in addresses)
     policy = next(attrs["content"] for _, attrs in found.tags if "http-equiv" in attrs)
     assert policy.startswith("default-src 'none'")
 

@@ -1,6 +1,7 @@
 """How a script ends: the model card and the upload; and how it begins if it is to upload. See `upload`, `contents`."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,3 +94,4 @@ def finish(
     print(f"{shown}{folder}/README.md says more, and how to load it.")
     if repo is not None:
         print(push(trainer, repo, training.push_masks))
+    print(f"hf-unlearn report {shlex.quote(str(folder))} makes one page of it.")

@@ -14,10 +14,14 @@ from ..evaluation import DIGITS_DDPM
 from ..families.classifier.inputs import pixels_for
 from ..families.classifier.load import check_same_build
 from ..families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
+from ..report.forgetting import is_unsafe
 from ..report.reading import read_record
 from ..report.record import RunRecord
-from ..saving.adapters import holds_adapter, load_adapter
+from ..saliency.ranks import NAME
+from ..saving.adapters import holds_adapter, load_adapter, set_strengths
 
+SAMPLES = 4  # of each model
+FORGOTTEN = " (forgotten)"
 SMALLEST = 256  # smaller images are enlarged for the screen, pixel by pixel
 
 
@@ -38,13 +42,25 @@ class SideBySide:
     Attributes:
         kind: "class", "prompt", "image" (a classifier) or "seed" (no condition).
         choices: (name, class) pairs for kind "class", forgotten ones named so.
+        first: the class or prompt that was forgotten, to open with; "" for an unsafe prompt and where none is known.
+        has_strength: whether the unlearned model draws with an adapter, whose strength may be set.
     """
 
-    def __init__(self, original: Any, unlearned: Any, processor: Any, record: RunRecord, drawing: Drawing):
+    def __init__(
+        self,
+        original: Any,
+        unlearned: Any,
+        processor: Any,
+        record: RunRecord,
+        drawing: Drawing,
+        has_adapter: bool = False,
+    ):
         self.record, self.processor = record, processor
         self.models = {"original": original, "unlearned": unlearned}
         self.kind = _kind(unlearned)
         self.choices = _choices(unlearned, record) if self.kind == "class" else []
+        self.has_strength = has_adapter and self.kind != "image"
+        self.first = self._first()
         if self.kind == "image":
             for model in self.models.values():
                 model.eval()
@@ -71,6 +87,37 @@ class SideBySide:
             generator = torch.Generator().manual_seed(int(seed))
             images.append(_enlarged(model(**asked, **self.options, generator=generator).images[0]))
         return images[0], images[1]
+
+    def draw_many(
+        self, condition: int | str | None, seed: int, count: int = SAMPLES, strength: float = 1.0
+    ) -> tuple[list[Image.Image], list[Image.Image]]:
+        """`draw` for `count` seeds from `seed` on: the original's images, then the unlearned model's.
+
+        Args:
+            strength: of the adapter: 1 as trained, 0 off.
+
+        Raises:
+            ValueError: what `draw` raises, or there is no adapter whose strength could be another.
+        """
+        if strength != 1.0 and not self.has_strength:
+            raise ValueError("this model has no adapter, so its strength is 1")
+        if self.has_strength:
+            set_strengths(self.models["unlearned"], {NAME: float(strength)})
+        try:
+            pairs = [self.draw(condition, seed if seed is None else int(seed) + k) for k in range(count)]
+        finally:
+            if self.has_strength:
+                set_strengths(self.models["unlearned"], {NAME: 1.0})
+        return [first for first, _ in pairs], [second for _, second in pairs]
+
+    def _first(self) -> int | str | None:
+        if self.kind == "class":
+            forgotten = {row.name for row in self.record.per_class if row.forget}
+            chosen = [i for name, i in self.choices if name.removesuffix(FORGOTTEN) in forgotten]
+            return (chosen or [self.choices[0][1]])[0]
+        anchors = self.record.objective.anchors if self.record.objective is not None else []
+        known = self.kind == "prompt" and anchors and not is_unsafe(self.record)
+        return anchors[0][0] if known else ("" if self.kind == "prompt" else None)
 
     @torch.no_grad()
     def classify(self, image: Image.Image | None) -> tuple[dict[str, float], dict[str, float]]:
@@ -110,7 +157,7 @@ def side_by_side(run_dir: str | Path, original: str | None = None, drawing: Draw
         raise ValueError(f"the original {name} is a {type(first).__name__}, the run's a {type(unlearned).__name__}")
     if prepare_family(unlearned) is CLASSIFIER and not adapter:
         check_same_build(unlearned, first, f"the original {name}")
-    return SideBySide(first, unlearned, processor, record, drawing or Drawing())
+    return SideBySide(first, unlearned, processor, record, drawing or Drawing(), adapter)
 
 
 def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None]:
@@ -153,7 +200,7 @@ def _choices(pipeline: Any, record: RunRecord) -> list[tuple[str, int]]:
         embedded = pipeline.unet.config.num_class_embeds
         names = {i: str(i) for i in range(embedded) if i != pipeline.null_class}
     forgotten = {row.name for row in record.per_class if row.forget}
-    return [(f"{name} (forgotten)" if name in forgotten else name, i) for i, name in names.items()]
+    return [(f"{name}{FORGOTTEN}" if name in forgotten else name, i) for i, name in names.items()]
 
 
 def _options(pipeline: Any, kind: str, record: RunRecord, drawing: Drawing) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ..common.files import write_text
 from ..common.identity import file_digest
 from ..common.keys import content_key
 from ..common.untrusted import read_json
+from . import watch
 
 AGAIN = "so this stage runs again"
 SECONDS, CHOSEN = "seconds", "chosen"  # beside the stages in the file
@@ -43,6 +44,7 @@ class Stages:
         if self.show:
             number = self.names.index(name) + 1
             print(f"[{number}/{len(self.names)}] {name}{' (' + note + ')' if note else ''}", flush=True)
+            watch.enter(name, None if note else self.took.get(name))
         self._running = None if note else (name, time.perf_counter())
 
     def _end(self) -> None:
@@ -83,6 +85,7 @@ class Stages:
     def close(self) -> None:
         """End the last stage and keep the times of all."""
         self._end()
+        watch.enter("writing the report")
         self.keep()
 
     def chosen(self, name: str, content: Any) -> Any:

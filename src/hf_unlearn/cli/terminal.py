@@ -11,6 +11,8 @@ from typing import NoReturn
 
 from ..common.errors import DivergenceError, OutOfMemory, redact
 from ..common.versions import VersionFault, version_fault
+from .quiet import quiet_libraries
+from .watch import watched
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -43,7 +45,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     HF_UNLEARN_TRACEBACK=1 shows the traceback too.
     """
     try:
-        main()
+        with watched("loading libraries and data"), quiet_libraries():
+            main()
     except (ValueError, OSError, DivergenceError, OutOfMemory) as error:
         _leave_with(str(error))
     except Exception as error:

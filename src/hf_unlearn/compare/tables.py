@@ -10,6 +10,7 @@ from ..common.files import atomic, write_text
 from ..common.names import public_name
 from ..evaluation.metric import is_share, share_interval
 from ..evaluation.tables import interval, markdown_table
+from .chart import plot
 from .ranking import best_of, excess, gap_of_means, ordered, verdict
 from .recipe import Recipe
 from .rows import AGAIN, REFERENCES
@@ -129,68 +130,3 @@ def _budget(recipe: Recipe) -> str:
     said = f"budget {recipe.budget} batch gradients of {recipe.batch_size} samples"
     whole = recipe.retraining_gradients
     return said if whole is None else f"{said} (1/{whole / recipe.budget:.3g} of retraining's {whole:g})"
-
-
-def plot(results: dict[str, list[dict[str, Any]]], path: Path, title: str, limit: float) -> None:
-    """Plot accuracy on forget data against accuracy on test data, means and standard deviations over runs.
-
-    Dashed lines mark the retrained models. The legend says which rows are over the limit.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5.5), dpi=120)
-    colours = plt.get_cmap("tab20")
-    markers, places = "osD^v<>pP*hXd8", {}
-    for number, row in enumerate(ordered(results, limit)):
-        x, y = ([100 * v for v in values_of(results[row], n)] for n in ("forget_accuracy", "test_accuracy"))
-        if not x:
-            continue
-        places[row] = [sum(v) / len(v) for v in (x, y)]
-        (left, wide), (low, tall) = ((m, _deviation(v)) for v, m in zip((x, y), places[row]))
-        style = {"retrained": ("*", "black", 15), "original": ("X", "dimgrey", 10)}.get(row)
-        marker, colour, size = style or (markers[number % len(markers)], colours(number % 20), 8)
-        over = row not in REFERENCES and bool(excess(results[row], limit))
-        label = f"{row} (over the limit)" if over else row
-        look: dict[str, Any] = dict(marker=marker, ms=size, ls="", color=colour, label=label, capsize=2)
-        axes.errorbar(left, low, xerr=wide, yerr=tall, **look)
-        if row == "retrained":
-            axes.axvline(left, color="black", lw=0.8, ls="--", zorder=0)
-            axes.axhline(low, color="black", lw=0.8, ls="--", zorder=0)
-    _zoom(axes, places)
-    axes.set_xlabel("accuracy on forget data (%)")
-    axes.set_ylabel("accuracy on test data (%)")
-    axes.set_title(f"{title}: the closer to the star the better")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    axes.grid(alpha=0.25)
-    figure.tight_layout()
-    with atomic(path) as partial:
-        figure.savefig(partial, format="png")
-    plt.close(figure)
-
-
-def _deviation(values: list[float]) -> float:
-    """Sample standard deviation; 0 for one value."""
-    mean = sum(values) / len(values)
-    return (sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)) ** 0.5
-
-
-def _zoom(axes: Any, places: dict[str, list[float]]) -> None:
-    """Set limits around the middle of the field, and name at the edge what lies far outside.
-
-    Far means further from the retrained model than three times the distance of the nearest three quarters.
-    """
-    outside = set()
-    for side, limit in ((0, axes.set_xlim), (1, axes.set_ylim)):
-        middle = places["retrained"][side]
-        distances = sorted(abs(place[side] - middle) for place in places.values())
-        reach = max(3 * distances[(3 * len(distances)) // 4 - 1], 1.0)
-        near = [place[side] for place in places.values() if abs(place[side] - middle) <= reach]
-        margin = 0.2 * max(max(near) - min(near), 1.0)
-        limit(min(near) - margin, max(near) + margin)
-        outside |= {row for row, place in places.items() if abs(place[side] - middle) > reach}
-    if outside:
-        named = "; ".join(f"{row} ({places[row][0]:.0f}, {places[row][1]:.0f})" for row in sorted(outside))
-        axes.annotate(f"outside: {named}", (0.01, 0.01), xycoords="axes fraction", fontsize=8, color="dimgrey")

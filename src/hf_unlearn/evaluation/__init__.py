@@ -10,7 +10,7 @@ from .class_pictures import (
     retrained_digits_ddpm,
     strength_picture,
 )
-from .concept_pictures import concept_picture, draw_prompts, strength_pictures
+from .concept_pictures import concept_picture, draw_columns, strength_pictures
 from .generation import (
     GenerationFigures,
     SamplingConfig,
@@ -46,7 +46,7 @@ __all__ = [
     "compare_pipelines",
     "concept_picture",
     "digits_judge",
-    "draw_prompts",
+    "draw_columns",
     "drawn_classes",
     "evaluate_classes",
     "figures_table",

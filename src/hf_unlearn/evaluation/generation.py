@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.bars import bar
 from .metric import Metric, version_of
 from .protocols import FeatureNetwork, SampleClassifier
 
@@ -113,9 +114,11 @@ def sample_classes(pipeline: Any, classes: list[int], config: SamplingConfig) ->
     """
     pipeline.set_progress_bar_config(disable=True)
     images = []
+    starts = range(0, config.samples_per_class, config.batch_size)
+    made = bar(range(len(classes) * len(starts)), "generating")
     for label in classes:
         generator = torch.Generator().manual_seed(config.seed * 1000 + label)
-        for start in range(0, config.samples_per_class, config.batch_size):
+        for start in starts:
             size = min(config.batch_size, config.samples_per_class - start)
             batch = pipeline(
                 [label] * size,
@@ -125,6 +128,8 @@ def sample_classes(pipeline: Any, classes: list[int], config: SamplingConfig) ->
                 output_type="pt",
             ).images
             images.append(batch.float().cpu() * 2 - 1)
+            made.update()
+    made.close()
     return torch.cat(images)
 
 

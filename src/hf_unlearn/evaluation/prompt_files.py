@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging, pt_to_pil
-from PIL import Image
-from tqdm import tqdm
+from PIL import Image, ImageDraw
 
+from ..common.bars import bar
 from ..common.files import atomic, write_text
 from ..data.images import blur_picture
+from .grids import FORGOTTEN, TEXT, label_font, wrap
 
 
 @dataclass
@@ -103,7 +104,7 @@ def draw_prompt_file(
     missing = [number for number, path in enumerate(paths) if not _whole(path)]
     batches = [missing[k : k + batch_size] for k in range(0, len(missing), batch_size)]
     with safety_checking(pipeline, safety_checker), _cut_once(pipeline, [rows[i].prompt for i in missing]):
-        for batch in tqdm(batches, desc="pictures", disable=None if batches else True):
+        for batch in bar(batches, "pictures"):
             generators = [torch.Generator().manual_seed(rows[i].seed) for i in batch]
             prompts = [rows[i].prompt for i in batch]
             images = pipeline(prompts, generator=generators, output_type="pt", **settings).images
@@ -171,12 +172,19 @@ class StoredPictures(Sequence):
 
 
 def contact_sheet(
-    paths: Sequence[Path], output: str | Path, side: int = 128, blurred: bool | Sequence[bool] = False
+    paths: Sequence[Path],
+    output: str | Path,
+    side: int = 128,
+    blurred: bool | Sequence[bool] = False,
+    labels: Sequence[str] = (),
+    marked: Sequence[bool] = (),
 ) -> None:
     """Write one image with all images in rows, `side` pixels each.
 
     Args:
         blurred: whether to blur each image beyond recognition, for all of them or as a list.
+        labels: a text below each image, whole; none by default.
+        marked: labels in red.
 
     Raises:
         ValueError: there are no images, or `blurred` has another length.
@@ -185,13 +193,23 @@ def contact_sheet(
     if not paths or len(hide) != len(paths):
         raise ValueError(f"a contact sheet of {len(paths)} pictures, {len(hide)} of them said to be blurred or not")
     columns = math.ceil(math.sqrt(len(paths)))
-    rows = math.ceil(len(paths) / columns)
-    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    font = label_font(side / 13)
+    texts = [wrap(text, font, side - 6) for text in labels] or [[] for _ in paths]
+    line = sum(font.getmetrics())
+    rows = [max(len(text) for text in texts[k : k + columns]) * line for k in range(0, len(paths), columns)]
+    sheet = Image.new("RGB", (columns * side, len(rows) * side + sum(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
     for number, path in enumerate(paths):
         with Image.open(path) as picture:
             small = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
         if hide[number]:
             small = blur_picture(small)
-        sheet.paste(small, (number % columns * side, number // columns * side))
+        row, column = divmod(number, columns)
+        top = row * side + sum(rows[:row])
+        sheet.paste(small, (column * side, top))
+        ink = FORGOTTEN if marked and marked[number] else TEXT
+        for k, text in enumerate(texts[number]):
+            place = (column * side + side / 2, top + side + k * line)
+            draw.text(place, text, fill=ink, font=font, anchor="ma")
     with atomic(output) as partial:
         sheet.save(partial, format="png")

@@ -26,7 +26,7 @@ def interval(values: Sequence[float], digits: int) -> str:
     mean = sum(values) / len(values)
     if len(values) < 2:
         return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {_half_width(values):.{digits}f}"
+    return f"{mean:.{digits}f} ± {half_width(values):.{digits}f}"
 
 
 def share_of_runs(shares: Sequence[float], samples: int) -> str:
@@ -41,12 +41,12 @@ def share_of_runs(shares: Sequence[float], samples: int) -> str:
     """
     mean, count = sum(shares) / len(shares), len(shares)
     low, high = share_interval(mean, samples * count)
-    half = _half_width(shares) if count > 1 else 0.0
+    half = half_width(shares) if count > 1 else 0.0
     low, high = min(low, max(mean - half, 0.0)), max(high, min(mean + half, 1.0))
     return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _half_width(values: Sequence[float]) -> float:
+def half_width(values: Sequence[float]) -> float:
     """Half of the width of the 95 % interval of a mean (Student), of at least two values."""
     from scipy import stats
 

@@ -27,6 +27,7 @@ from .vision_features import VisionFeatures
 
 NEIGHBOUR_PROMPTS = 16  # retained prompts that CLIP chooses from beside a concept's and its anchor's
 ON_SHEET = 36  # images of the forget and of the retain prompts each
+SHEET_SIDE = 256  # pixels of an image on it
 
 
 class PictureEvaluation:
@@ -221,12 +222,16 @@ class PictureEvaluation:
     def sheets(self, folder: str | Path) -> None:
         """Write samples_before.png and samples_after.png, with the forget images first and then the retain images.
 
+        Each has its prompt below it, those of the forget images in red.
+
         Images of unsafe concepts, those that the detector finds unsafe and those that it fails on are blurred.
         """
         for name in dict.fromkeys(name for name, _ in self.paths):
-            paths, blurred = [], []
+            paths, blurred, labels, marked = [], [], [], []
             for kind, drawn in self.sets.items():
                 hide = [unsafe or verdict.hide for unsafe, verdict in zip(drawn.unsafe, self._verdicts(name, kind))]
                 paths += self.paths[name, kind][:ON_SHEET]
                 blurred += hide[:ON_SHEET]
-            contact_sheet(paths, Path(folder) / f"samples_{name}.png", blurred=blurred)
+                labels += [row.prompt for row in drawn.rows[:ON_SHEET]]
+                marked += [kind == "forget"] * len(drawn.rows[:ON_SHEET])
+            contact_sheet(paths, Path(folder) / f"samples_{name}.png", SHEET_SIDE, blurred, labels, marked)

@@ -11,8 +11,8 @@ from diffusers import AutoencoderTiny
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
+from ..common.bars import bar
 from ..common.files import atomic, write_text
 from ..common.identity import identity_of, tensor_digest
 from ..common.keys import code_key, content_key
@@ -107,7 +107,7 @@ def encode_images(vae: Any, dataset: SizedDataset, folder: str | Path, flips: bo
     parts = range(half * (1 + flips))
     device, dtype = next(vae.parameters()).device, next(vae.parameters()).dtype
     wanted = cache.missing(parts)
-    for number in tqdm(wanted, desc="encoding", disable=None if wanted else True):
+    for number in bar(wanted, "encoding"):
         start, mirrored = number % half * batch_size, number >= half
         batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
         images = batch["pixel_values"].to(device, dtype)
@@ -131,7 +131,7 @@ def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder
     write_text(cache.folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     missing = cache.missing(range(len(prompts)))
     batches = [missing[k : k + drawing.batch_size] for k in range(0, len(missing), drawing.batch_size)]
-    for batch in tqdm(batches, desc="drawing", disable=None if batches else True):
+    for batch in bar(batches, "drawing"):
         drawn = pipeline(
             [prompts[i] for i in batch],
             num_inference_steps=drawing.num_inference_steps,

@@ -1,10 +1,12 @@
 """The sentences and the table of a card that depend on the metrics: what was measured, what got worse."""
 
+import json
 from typing import Any
 
 from ..evaluation.metric import Metric, is_attack, is_share, share_interval
 from ..evaluation.tables import markdown_table
 from .escaping import markdown
+from .forgetting import is_unsafe
 from .made import sampler_of
 from .outcome import outcome
 from .record import FORGOTTEN, RunRecord
@@ -122,13 +124,19 @@ def generation_call(record: RunRecord) -> str:
     retained = [row.name for row in record.per_class if not row.forget and row.name.isdecimal()]
     options = [f"class_labels=[{', '.join(retained[:3]) or 0}]"] if by_class else []
     if record.pipeline_tag == "text-to-image":
-        options.append('"a mountain landscape at sunset"')
+        options.append(json.dumps(asked_prompt(record), ensure_ascii=False))
     guided = by_class or record.pipeline_tag == "text-to-image"
     for name in ("guidance_scale", "num_inference_steps", "height", "width") if sampler is not None else ():
         value = getattr(sampler, name)
         if value is not None and (guided or name == "num_inference_steps"):
             options.append(f"{name}={value:g}")
     return f"images = pipe({', '.join(options)}).images"
+
+
+def asked_prompt(record: RunRecord) -> str:
+    """A prompt that shows what was forgotten; a harmless one where that is unsafe or no prompt is known."""
+    anchors = record.objective.anchors if record.objective is not None else []
+    return "a mountain landscape at sunset" if not anchors or is_unsafe(record) else anchors[0][0]
 
 
 def failures(record: RunRecord) -> list[str]:

@@ -5,7 +5,6 @@ user) and is kept.
 """
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,17 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import yaml_dump
 
 from ..common.files import write_text
-from ..evaluation.metric import is_attack, is_share
+from ..evaluation.metric import is_share
 from ..hub.origin import LICENCE_KEYS
 from .badge import BADGE_FILE, write_badge
-from .card_text import attack_table, card_table, definitions, failures, generation_call, mask_sentence, scheduler_class
+from .card_text import attack_table, card_table, definitions, failures, mask_sentence
 from .escaping import FILTERS
 from .eval_results import eval_results, hub_datasets, write_entries
+from .loading import command_of, loading, recipe_flags
 from .made import how_it_was_made
 from .outcome import outcome
 from .record import RunRecord
-from .recovery import recoveries
+from .risk import FIRST, residual_risk
 from .verdict import verdict
 
 CARD_FILE = "README.md"
@@ -159,9 +159,6 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
     """Our part of the text between its marks. `data` is the front matter, whose licence the text repeats."""
     import jinja2
 
-    foreign = [name for name in record.loads_with if not name.isidentifier()]
-    if foreign:
-        raise ValueError(f"loads_with names {foreign[0]!r}, which is no class")
     inherited = record.base_model.licence
     metrics = {name for row in record.figures.values() for name in row}
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -181,29 +178,20 @@ def section(record: RunRecord, name: str, data: dict[str, Any]) -> str:
         failures=failures(record),
         metrics=metrics,
         shares=any(is_share(name) for name in metrics),
-        judged=any(
-            record.role(name).part == "forget" and not name.endswith("_loss") and not is_attack(name)
-            for name in metrics
-        ),
         attacks=attack_table(record),
-        relearnt=any(read.steps for read in recoveries(record)),
-        recipe=_recipe(record),
+        risk=FIRST,
+        risks=residual_risk(record),
+        use=loading(record, name),
+        command=command_of(record),
+        recipe=recipe_flags(record),
         made=how_it_was_made(record),
         mask=mask_sentence(record),
-        scheduler=scheduler_class(record),
-        call=generation_call(record),
     )
     try:
         text = template.render(said)
     except jinja2.UndefinedError as error:
         raise ValueError(f"the record lacks what a card says: {error}") from error
     return f"{BEGIN}\n{text.strip()}\n{END}"
-
-
-def _recipe(record: RunRecord) -> dict[str, Any]:
-    """What a person would set again: the training, then the method with its options."""
-    training = {name: value for name, value in asdict(record.training).items() if value is not None}
-    return {**training, "method": record.method.name, **record.method.options}
 
 
 def place(ours: str, body: str) -> str:

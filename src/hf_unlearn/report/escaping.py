@@ -36,4 +36,14 @@ def link(address: object) -> str:
     return quote(one_line(address), safe=":/?#&=%+@~,;")
 
 
-FILTERS = {"html": html, "markdown": markdown, "code": code, "link": link}
+def fenced(text: object) -> str:
+    """Return a line of a fenced block, which it cannot end."""
+    return one_line(text).replace("```", "'''")
+
+
+def papers(text: str) -> str:
+    """Return a sentence of ours with a link from each arXiv id; what is between backticks stays code."""
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+FILTERS = {"fenced": fenced, "papers": papers, "html": html, "markdown": markdown, "code": code, "link": link}

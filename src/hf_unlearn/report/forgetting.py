@@ -44,7 +44,7 @@ def forgetting(record: RunRecord) -> Reading:
         found = _samples(record)
         if found is not None:
             return found
-    if kind == "concept" and _unsafe(record) and "unsafe_share" not in record.figures.get("after", {}):
+    if kind == "concept" and is_unsafe(record) and "unsafe_share" not in record.figures.get("after", {}):
         return Reading(NOT_TESTED, "no detector looked for unsafe pictures", "detector")
     shares = _judged(record)
     if shares:
@@ -77,7 +77,8 @@ def kind_of(record: RunRecord) -> str:
     return "class" if classes or re.match("class(es)? ", record.forgotten) else "samples"
 
 
-def _unsafe(record: RunRecord) -> bool:
+def is_unsafe(record: RunRecord) -> bool:
+    """Whether a concept of the run is one whose pictures are blurred."""
     presets = (name.partition(":")[0].strip() for name in record.forgotten.split(", "))
     return any(PRESETS[name][1] for name in presets if name in PRESETS)
 

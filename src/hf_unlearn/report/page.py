@@ -1,25 +1,30 @@
 """A run's record as one HTML page that needs nothing else: no network, no script, pictures inside."""
 
-import base64
-import io
 import json
 import math
-import warnings
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from .. import __version__
 from ..evaluation.metric import is_attack
 from ..evaluation.neighbours import NAME as NEIGHBOURS
 from ..saliency.layers import by_prefix
 from .badge import COLOURS
+from .card_text import failures
 from .charts import bars, heat_map, line_chart
 from .forgetting import is_number
+from .loading import code_blocks, command_of, loading, recipe_flags
 from .made import how_it_was_made
 from .outcome import outcome
+from .pictures import course_of, pictures_of
 from .record import EnvironmentRecord, HistoryEntry, RunRecord
 from .recovery import ROLES, recoveries, shown_value
+from .risk import FIRST, residual_risk
+from .tiles import interval_of, tiles
 from .verdict import headline_metric, in_words, limits, shown, verdict
 
 PAGE_FILE = "report.html"
@@ -27,7 +32,6 @@ Points = list[tuple[float, float | None]]
 MODELS = ("before", "after", "retrained")
 AIMS = {"forget": "forgets more"}  # which is not better below what a retrained model has
 SHOWN_CLASSES = 24  # bars in view; the other classes are folded away
-FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 def page(record: RunRecord, folder: str | Path) -> str:
@@ -45,7 +49,7 @@ def page(record: RunRecord, folder: str | Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"words": in_words, "value": _value, "facts": _facts}
+    templates.filters |= {"words": in_words, "value": _value, "facts": _facts, "spans": _spans, "tight": _tight}
     found = outcome(record)
     said = dict(
         record=record,
@@ -62,7 +66,15 @@ def page(record: RunRecord, folder: str | Path) -> str:
         classes=class_sections(record),
         curves=loss_curves(record),
         layers=[(*row, bars([("after", row[2])])) for row in by_prefix(record.mask.layers)],
-        picture=picture_data(record, folder),
+        tiles=tiles(record),
+        pictures=pictures_of(record, folder),
+        course=course_of(folder),
+        failures=failures(record),
+        risk=FIRST,
+        risks=residual_risk(record),
+        snippets=code_blocks(loading(record, Path(folder).resolve().name)) if record.loads_with else [],
+        command=command_of(record),
+        recipe=recipe_flags(record),
     )
     try:
         return templates.get_template("report.html").render(said)
@@ -81,6 +93,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
             {
                 "name": in_words(name),
                 "cells": {model: shown(name, metric.value) for model, metric in found.items()},
+                "intervals": {model: interval_of(name, m.value, m.samples) for model, m in found.items()},
                 "part": part,
                 "better": "" if less is None else f"{'lower' if less else 'higher'} {AIMS.get(part, 'is better')}",
                 "headline": name in (headline_metric(record, "forget"), headline_metric(record, "retain")),
@@ -161,38 +174,20 @@ def _alike(first: Points, second: Points) -> bool:
     return len(pairs) == len(first) == len(second) and all(math.isclose(a, b, rel_tol=1e-5) for a, b in pairs)
 
 
-def picture_data(record: RunRecord, folder: str | Path) -> dict[str, Any] | None:
-    """{"address": a data URI, "width", "height"} of the run's picture, or None if the folder has none."""
-    from PIL import Image, UnidentifiedImageError
-
-    if record.picture is None:
-        return None
-    if Path(record.picture).name != record.picture:
-        raise ValueError(f"picture {record.picture!r} of the record is not a file in the run's folder")
-    path = Path(folder) / record.picture
-    if not path.is_file():
-        return None
-    if not path.resolve().is_relative_to(Path(folder).resolve()):
-        raise ValueError(f"{path} leads out of the run's folder: put a copy there")
-    content = path.read_bytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                (width, height), kind = image.size, image.format
-        except UnidentifiedImageError as error:
-            raise ValueError(f"{path} is not a picture") from error
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} has too many pixels: {' '.join(str(error).split())}") from error
-    if kind not in FORMATS:
-        raise ValueError(f"{path} is {kind}, which browsers do not show: save it as PNG")
-    address = f"data:{FORMATS[kind]};base64,{base64.b64encode(content).decode()}"
-    return {"address": address, "width": width, "height": height}
-
-
 def _facts(entry: HistoryEntry | EnvironmentRecord) -> list[tuple[str, Any]]:
     """(name, value) of the fields that say something."""
     return [(name, value) for name, value in asdict(entry).items() if value not in ("", None)]
+
+
+def _spans(sentence: str) -> Markup:
+    """A sentence of ours with its code marked up; everything else in it is text."""
+    parts = re.split(r"`([^`]*)`", sentence)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if k % 2 else escape(p) for k, p in enumerate(parts))
+
+
+def _tight(text: str) -> str:
+    """A text in which no line begins with the sign of a number."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _value(value: Any) -> str:

@@ -14,6 +14,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import ConcatDataset
 
+from ..common.bars import bar
 from ..common.errors import SPARE_FISHER, spare_memory
 from ..common.losses import global_sum, spread, world_size
 from ..data.fingerprint import fingerprint
@@ -143,7 +144,13 @@ def _gradient_pass(
     parameters: Fisher = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
     sums: Fisher = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
     samples = 0
-    for number, (size, items) in enumerate(_chunks(dataset, max_samples, batch_size)):
+    count = None if isinstance(dataset, RetainStream) else min(max_samples or len(dataset), len(dataset))
+    chunks = bar(
+        _chunks(dataset, max_samples, batch_size),
+        f"Fisher of {name or ('forget' if forget else 'retain')}",
+        None if count is None else -(-count // batch_size),
+    )
+    for number, (size, items) in enumerate(chunks):
         samples += size
         if not items:
             continue

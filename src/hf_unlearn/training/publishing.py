@@ -1,5 +1,6 @@
-"""What a finished run leaves for others: its history in the saved configuration, and its way to the Hub."""
+"""What a finished run leaves for others: its history in the saved configuration, its report, its way to the Hub."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,15 @@ from ..saliency.masks import Masks
 from ..saving.export import MASKS_FILE
 from ..saving.history import entry, read_history, write_history
 from .config import UnlearnConfig
+
+# A report is made of metrics, a card and a page, which lie in rooms above this one. The module is named here and
+# loaded when a report is asked for; nothing of those rooms comes with the trainer.
+REPORTER = f"{__package__.partition('.')[0]}.report.from_trainer"
+
+
+def written_report(trainer: Any, **known: Any) -> Any:
+    """Call `report_trainer` of REPORTER and return its record."""
+    return import_module(REPORTER).report_trainer(trainer, **known)
 
 
 class Publisher:

@@ -33,7 +33,7 @@ from .fsdp import Fsdp, check_launch
 from .guard import DivergenceGuard
 from .interrupts import Interrupt
 from .optimizers import fast_slow_around
-from .publishing import Publisher
+from .publishing import Publisher, written_report
 from .reference import Reference
 from .step import Step
 from .stock import reset_accelerate_wrapping, stock_optimizer, undisturbed
@@ -43,8 +43,7 @@ class UnlearnTrainer(Trainer):
     """Make a model forget one dataset, or learn one, or both, while another one is retained.
 
     Args:
-        model: an Objective, a pipeline around a UNet2DModel (becomes `NoisePrediction(pipeline)`) or a transformers
-            image classifier (`Classification(model)`).
+        model: an Objective, a pipeline around a UNet2DModel (NoisePrediction) or an image classifier (Classification).
         args, method: an UnlearnConfig and a Method; the defaults are theirs and `SFRon()`.
         forget_dataset, retain_dataset, learn_dataset: items of `pixel_values` (and `labels`), each in one of them. The
             retain set may be a `datasets.IterableDataset`, read as it comes (data/streaming). CLU and FineTune learn.
@@ -198,8 +197,7 @@ class UnlearnTrainer(Trainer):
         return self.lr_scheduler or super().create_scheduler(num_training_steps, optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs.update(self.step.logged())
+        logs.update(self.step.logged() if "loss" in logs else {})
         super().log(logs, start_time)
 
     @property
@@ -243,6 +241,10 @@ class UnlearnTrainer(Trainer):
     def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
         return self.evaluator.predict(model, inputs, prediction_loss_only)
 
+    def report(self, **known: Any) -> Any:
+        """Measure the run, write metrics, card and page, print the verdict (`report.from_trainer.report_trainer`)."""
+        return written_report(self, **known)
+
     # ---- checkpoints, export, upload ---------------------------------------------------------------
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -260,8 +262,7 @@ class UnlearnTrainer(Trainer):
         self.checkpointer.write(folder, lambda: stock(model, trial), self.state.best_model_checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        stock = super()._save_optimizer_and_scheduler
-        self.fsdp.save(stock, output_dir, self.step.weights, self.lr_scheduler)
+        self.fsdp.save(super()._save_optimizer_and_scheduler, output_dir, self.step.weights, self.lr_scheduler)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         stock = super()._load_from_checkpoint
@@ -275,8 +276,7 @@ class UnlearnTrainer(Trainer):
         """Export the pipeline, or its adapter, and check that it reloads; checkpoints keep the layout that resumes."""
         folder = Path(output_dir or self.args.output_dir or ".")
         if _internal_call:
-            self.checkpointer.save(folder)
-            return
+            return self.checkpointer.save(folder)
         self.publisher.write_history(self.outer_steps)
         if self.args.should_save:
             with self.merge.averaged():

@@ -25,7 +25,14 @@ def compare_command(argv: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="Seeds, instead of the recipe's.")
     parser.add_argument("--methods", nargs="+", help="Methods, instead of the recipe's.")
     parser.add_argument("--trials", type=int, help="Search trials per method, instead of the recipe's.")
+    parser.add_argument(
+        "--redraw", action="store_true", help="Compute nothing: draw the charts again from the kept results.json."
+    )
     options = parser.parse_args(argv)
+    if options.redraw:
+        for recipe in options.recipe:
+            print(redrawn(Path(options.output_dir) / Path(recipe).stem))
+        return
     if options.jobs is not None and options.jobs < 0:
         parser.error(f"--jobs must be at least 0 (in this process), got {options.jobs}")
     from ...compare import compare, load_recipe
@@ -43,3 +50,23 @@ def compare_command(argv: list[str]) -> None:
         command = shlex.join(["hf-unlearn", "compare", source, *(word for words in flags for word in words)])
         models_dir = options.models_dir or folder / "models"
         print(compare(recipe, folder / recipe.name, options.jobs, models_dir=models_dir, command=command))
+
+
+def redrawn(folder: Path) -> Path:
+    """Draw the chart of a finished comparison again, and return its path.
+
+    Raises:
+        ValueError: the folder holds no results.json of a comparison.
+    """
+    from ...common.untrusted import read_json
+    from ...compare.chart import plot
+
+    path, chart = folder / "results.json", folder / "tradeoff.png"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: run the comparison, or name its folder's parent with --output_dir")
+    kept = read_json(path)
+    try:
+        plot(kept["results"], chart, str(kept["recipe"]["name"]), float(kept["recipe"]["accuracy_limit"]))
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} lacks what a chart shows ({error!r}): run the comparison again") from error
+    return chart

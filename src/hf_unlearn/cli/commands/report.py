@@ -1,4 +1,4 @@
-"""hf-unlearn report RUN_DIR: a run's record as one HTML page."""
+"""hf-unlearn report RUN_DIR: a run's record as one HTML page, or in the form of a benchmark."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +19,27 @@ def report_command(argv: list[str]) -> None:
     parser.add_argument(
         "--json", action="store_true", help="Print the path of the page, the verdict and the metrics as JSON."
     )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("FORM", "OUT"),
+        help="Write no page but what a benchmark reads to the folder OUT. FORM is unlearncanvas (the images that it "
+        "classifies, 5,100 unless the flags below choose) or eval-unlearn (a configuration that runs the model).",
+    )
+    parser.add_argument("--original", help="Folder or Hub id of an adapter's base; the default is what was recorded.")
+    parser.add_argument("--seeds", type=int, nargs="+", help="Seeds of UnlearnCanvas, instead of its five.")
+    parser.add_argument("--styles", nargs="+", help="Styles of UnlearnCanvas, instead of all.")
+    parser.add_argument("--objects", nargs="+", help="Objects of UnlearnCanvas, instead of all.")
     options = parser.parse_args(argv)
+    chosen = {k: v for k in ("original", "seeds", "styles", "objects") if (v := getattr(options, k)) is not None}
+    if options.export is not None:
+        from ..exports import export_run
+
+        kind, out = options.export
+        print(export_run(kind, options.run_dir, out, **chosen))
+        return
+    if chosen:
+        parser.error(f"--{next(iter(chosen))} is for --export")
     from ...report.outcome import outcome
     from ...report.page import PAGE_FILE, page
     from ...report.reading import read_record

@@ -15,7 +15,8 @@ from ...common.identity import file_digest, identity_of
 from ...common.keys import class_code, code_key, content_key
 from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
-from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
+from ...evaluation import concept_picture, loss_metrics, strength_pictures, write_metrics
+from ...evaluation.concept_pictures import Column, draw_columns, picture_columns
 from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, prompt_sets
 from ...evaluation.text_to_image import PictureEvaluation
 from ...families import encode_prompts, text_to_image_objective
@@ -234,15 +235,15 @@ class TextToImageRun(DiffusionRun):
         return images, captions
 
     @property
-    def shown(self) -> list[str]:
-        """Prompts of the picture: one of each concept, and some of the retained ones."""
-        return [c.prompts[0] for c in self.concepts] + list(self.retain_prompts[: 2 if self.measuring.quick else 5])
+    def shown(self) -> list[Column]:
+        """Prompts of the picture."""
+        return picture_columns(self.concepts, self.retain_prompts, self.measuring.quick)
 
     def draw(self, name: str) -> None:
         """Draw what the evaluation measures and shows, in the main process."""
         if self.evaluation is not None:
             per_prompt = 1 if self.measuring.quick else 4
-            self.pictures[name] = draw_prompts(self.pipeline, self.shown, self.drawing, per_prompt)
+            self.pictures[name] = draw_columns(self.pipeline, self.shown, self.drawing, per_prompt)
             self.evaluation.draw(name, self.pipeline, self.drawing, self.cache)
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
@@ -255,11 +256,8 @@ class TextToImageRun(DiffusionRun):
         metrics = self.evaluation.figures(found, self.state.device)  # {"before": {name: Metric}, "after": ...}
         table = write_metrics(metrics, folder)
         self.evaluation.sheets(folder)
-        count = len(self.concepts)
-        forgotten = [i < count for i in range(len(shown))]
-        blurred = [i < count and self.concepts[i].unsafe for i in range(len(shown))]
-        concept_picture(self.pictures, shown, forgotten, blurred, f"{folder}/before_after.png")
+        concept_picture(self.pictures, shown, f"{folder}/before_after.png")
         if self.lora.use_lora:
             strengths = strength_pictures(self.pipeline, shown, self.drawing)
-            concept_picture(strengths, shown, forgotten, blurred, f"{folder}/strengths.png", "adapter strength")
+            concept_picture(strengths, shown, f"{folder}/strengths.png", "adapter strength")
         return table, metrics, []
