@@ -87,9 +87,9 @@ def _case(options: argparse.Namespace) -> Case:
             raise ValueError("the default classifier is not trained: set --early_epochs, or --model_name_or_path")
         parts = digits_splits()
         taken = options.max_train_samples or len(parts["train"])
-        images = subset(parts["train"], spread(len(parts["train"]), taken))
+        some = subset(parts["train"], spread(len(parts["train"]), taken))
         judge = None if options.judge == "none" else digits_judge()
-        return Case(build_classifier("digits_vit", options.seed), None, images, parts["test"], judge)
+        return Case(build_classifier("digits_vit", options.seed), None, some, parts["test"], judge)
     if not options.train_dir or not options.generator:
         raise ValueError("set --train_dir to the images and --generator to the pipeline that draws their classes")
     check_apart(options.output_dir, options.train_dir, "train_dir", holding=False)
