@@ -16,6 +16,7 @@ from ..data.joining import under
 from ..data.protocols import SizedDataset
 from ..families.classifier.load import ProcessedImages
 
+END = b"IEND\xaeB`\x82"  # of every PNG file
 TOLD = "hf_unlearn"  # the text of a PNG file that holds its row of metadata.jsonl
 
 
@@ -72,6 +73,8 @@ def png_of(pixels: Tensor, row: dict[str, Any]) -> bytes:
 
 def read_png(content: bytes) -> dict[str, Any] | None:
     """Return the row that a file of `png_of` carries; None for anything else, also where its pixels are others."""
+    if not content.endswith(END):
+        return None
     try:
         image = Image.open(io.BytesIO(content))
         image.load()

@@ -47,8 +47,8 @@ def fit(
     rate = RATES[optimizer] if learning_rate is None else learning_rate
     given: dict[str, Any] = {"callbacks": callbacks}
     if optimizer == "sgd":  # the stock trainer's has no momentum
-        settings = {"lr": rate, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
-        given["optimizer_cls_and_kwargs"] = (torch.optim.SGD, settings)
+        given["optimizer_cls_and_kwargs"] = (torch.optim.SGD, {"lr": rate, "momentum": MOMENTUM})
+        overrides.setdefault("weight_decay", WEIGHT_DECAY)  # of the weights, as transformers groups them
     method = SharpnessAware(rho=rho) if rho else None
     return train_classifier(model, dataset, seed, output_dir, method, given, learning_rate=rate, **overrides)
 

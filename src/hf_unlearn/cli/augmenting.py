@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from ..augmentation import Slow, Variants, Variation, augment, find_slow_learnt, generator_of
+from ..augmentation.slow import check_classes
 from ..augmentation.training import fit, train_early
 from ..augmentation.variants import checked_strengths
 from ..common.files import check_apart
@@ -16,7 +17,7 @@ from ..common.limits import SEEDS, check_limits
 from ..common.losses import spread
 from ..data.class_names import names_of
 from ..data.joining import Joined
-from ..data.pairs import subset
+from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
 from ..data.sources import held_out_split, split_names
 from ..evaluation import DIGITS_DDPM
@@ -60,7 +61,12 @@ def run_augment(options: argparse.Namespace) -> None:
     checked_strengths(options.strength, options.new_images)
     if options.train == "continue" and not options.early_epochs:
         raise ValueError("--train continue goes on from the model at the elbow: set --early_epochs")
+    if options.model_name_or_path and not options.early_epochs and options.judge is None:
+        raise ValueError(
+            "a classifier of a few epochs does not read slow-learnt images: set --judge to a trained one, or none"
+        )
     case = _case(options)
+    check_classes(labels_of(case.images) or [], case.model)
     named = options.generator or str(DIGITS_DDPM)
     how = Variation(options.num_inference_steps, options.guidance_scale, options.prompt, options.width)
     generator = generator_of(load_model(named)[0], how, named)
@@ -108,10 +114,6 @@ def _judge(options: argparse.Namespace, model: Any, processor: Any) -> Classifie
     if options.judge == "none":
         return None
     if options.judge is None:
-        if not options.early_epochs:
-            raise ValueError(
-                "a classifier of a few epochs does not read slow-learnt images: set --judge to a trained one, or none"
-            )
         return ClassifierJudge(model, processor)
     judge, own = load_image_classifier(options.judge)
     need_processor(own, options.judge, "save its image processor beside it")
