@@ -64,7 +64,7 @@ def training(options: argparse.Namespace, place: Place) -> str:
     """Table: a row for each model and optimizer, a column for each arm, and the differences of pairs."""
     chosen = best_rates(options, place)
     cases = [(name, optimizer, rate) for (name, optimizer), rate in chosen.items() if name in options.models]
-    wanted = [(place, *case, seed, arm) for arm, seed, case in product(options.arms, options.seeds, cases)]
+    wanted = [(place, *case, seed, arm) for seed, case, arm in product(options.seeds, cases, options.arms)]
     found = computed(options.results, wanted, trained_key, trained, 1)
 
     def cell(case: tuple, arm: str, name: str = "accuracy") -> list[float]:
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--generator", required=True, help="folder of a class-conditional DDPM of the digits")
     parser.add_argument("--results", default=str(RESULTS), help="file of the kept cells")
     parser.add_argument("--cache", default="augmentation-cache", help="folder of what is drawn")
-    parser.add_argument("--images", type=int, default=150, help="training images of a classifier")
+    parser.add_argument("--images", type=int, default=100, help="training images of a classifier")
     parser.add_argument("--models", nargs="+", choices=list(BUILD), default=list(BUILD))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

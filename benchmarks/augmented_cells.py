@@ -20,8 +20,10 @@ from transformers import (
 
 from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer, load_ddpm_pipeline, split_by_index
 from hf_unlearn.augmentation import Slow, Variants, Variation, augment, find_slow_learnt, generator_of
+from hf_unlearn.augmentation.pictures import pixels_of
 from hf_unlearn.augmentation.retaining import repairing, standing_in
 from hf_unlearn.augmentation.training import RATES, fit, train_early
+from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.data.joining import Joined, seen_more
 from hf_unlearn.data.pairs import random_subset, subset
 from hf_unlearn.evaluation.classification import accuracy, predictions
@@ -29,10 +31,10 @@ from hf_unlearn.evaluation.classifier_rows import classifier_figures
 from hf_unlearn.evaluation.judge import digits_judge
 from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
-STEPS, BATCH, EPOCHS = 200, 32, 10  # of the training of a classifier; epochs in which its elbow lies
+STEPS, BATCH, EPOCHS = 150, 32, 12  # of the training of a classifier; epochs in which its elbow lies
 CHAIN = 20  # steps of the generator's whole chain
 ARMS = ("none", "all", "clusters", "random", "loss", "sam", "repeated", "clusters 5", "continued")
-ORIGINAL_STEPS, OUTER_STEPS, STAND_INS = 400, 40, 400
+ORIGINAL_STEPS, OUTER_STEPS, STAND_INS = 300, 20, 200
 FEW = ("few", "variants", "new images")
 WHOLE = ("all retained", "seen more", "seen more, variants")
 
@@ -97,20 +99,19 @@ def _rest(count: int, seed: int) -> Any:
     return subset(train, torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[count:].tolist())
 
 
-def _varied(place: Place, data: Any, positions: list[int], factor: int, strength: Any, **more: Any) -> Variants:
+def _varied(
+    place: Place, data: Any, positions: list[int], factor: int, strength: Any, **more: Any
+) -> tuple[Variants, ArrayDataset]:
+    """Draw variants, and read them back as the digits are kept in memory."""
     with tempfile.TemporaryDirectory() as folder:
         made = augment(
             *(data, positions, _generator(place.generator), folder, factor, strength, digits_judge()),
+            names={label: str(label) for label in range(10)},
             cache_dir=place.cache,
-            **{"names": {label: str(label) for label in range(10)}, **more},
+            **more,
         )
-        return made, Joined(_in_memory(made))  # type: ignore[return-value]
-
-
-def _in_memory(made: Variants) -> Any:
-    from hf_unlearn.compare.models import in_memory
-
-    return in_memory(made.dataset(build_classifier("digits_vit", 0)))
+        pixels = [pixels_of((made.folder / row["file_name"]).read_bytes(), 1) for row in made.rows]
+    return made, ArrayDataset(torch.stack(pixels), torch.tensor([row["label"] for row in made.rows]))
 
 
 @functools.lru_cache(maxsize=2)

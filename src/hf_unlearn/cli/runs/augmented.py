@@ -1,7 +1,7 @@
 """What `--augment_with` adds to a run on a classifier: retained variants, and variants of what is forgotten."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from ...data.class_names import names_of
 from ...data.pairs import labels_of, subset
 from ...data.protocols import SizedDataset
 from ...evaluation.class_judge import ClassifierJudge
+from ...evaluation.metric import Metric
 from ...families.load import load_model
 from ..augment_flags import AugmentFlags
 
+PROBED = "forget_variants"  # the evaluation set of variants of forget images
 PROBES = 200  # forget images that have a variant
 
 
@@ -60,6 +62,15 @@ def augmented(
     joined = repairing(retain, slow, kept.dataset(model, processor), flags.augment_times)
     said = [_said(kept, f"of {len(slow.positions)} slow-learnt retained images"), _said(asked, "of forget images")]
     return Augmented(joined, asked.dataset(model, processor), "\n".join(said))
+
+
+def explained(figures: dict[str, Metric]) -> dict[str, Metric]:
+    """The same metrics; that of variants of forget images says what it is."""
+    name = f"{PROBED}_accuracy"
+    if name not in figures:
+        return figures
+    said = "share of variants of forget images, all of them read right by the original, that are read right"
+    return {**figures, name: replace(figures[name], definition=said)}
 
 
 def _said(found: Variants, what: str) -> str:

@@ -25,7 +25,7 @@ from ...training.trainer import UnlearnTrainer
 from ..attacks.flags import UNSEEN, Known
 from ..classifier_flags import held_out_images, processor_of, split_train, train_images
 from ..plan import sketch
-from .augmented import augmented
+from .augmented import PROBED, augmented, explained
 from .skeleton import Run
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
@@ -160,7 +160,7 @@ class ClassifierRun(Run):
         parts = (self.pipeline, self.processor, self.forget, self.retain)
         made = augmented(self.data, *parts, folder, self.training.seed)
         self.retain, self.eval_retain = made.retain, self.retain
-        self.sets_measured["forget_variants"] = made.probes
+        self.sets_measured[PROBED] = made.probes
         print(made.said)
 
     def _hold_out(self) -> None:
@@ -177,7 +177,7 @@ class ClassifierRun(Run):
     def measure(self, model: Any, reference: Any) -> dict[str, Metric]:
         """Return the metrics of a model, with distances to `reference` if there is one."""
         sizes = (self.data.eval_batch_size, self.training.seed)
-        return classifier_figures(model, self.sets_measured, reference, *sizes)
+        return explained(classifier_figures(model, self.sets_measured, reference, *sizes))
 
     def before(self, trainer: UnlearnTrainer) -> None:
         # Meets every unreadable image before a weight moves.
