@@ -31,7 +31,7 @@ from hf_unlearn.evaluation.classifier_rows import classifier_figures
 from hf_unlearn.evaluation.judge import digits_judge
 from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
-STEPS, BATCH, EPOCHS = 150, 32, 12  # of the training of a classifier; epochs in which its elbow lies
+STEPS, BATCH, EPOCHS = 100, 32, 10  # of the training of a classifier; epochs in which its elbow lies
 CHAIN = 20  # steps of the generator's whole chain
 ARMS = ("none", "all", "clusters", "random", "loss", "sam", "repeated", "clusters 5", "continued")
 ORIGINAL_STEPS, OUTER_STEPS, STAND_INS = 300, 20, 200
@@ -140,7 +140,7 @@ def trained(place: Place, name: str, optimizer: str, rate: float, seed: int, arm
     prepared = time.process_time()
     rho = 0.05 if arm == "sam" else 0.0
     values: dict[str, Any] = {"learning_rate": rate, "max_steps": STEPS, "per_device_train_batch_size": BATCH}
-    fit(model, train, seed, optimizer, rho, warmup_steps=20, **values)
+    fit(model, train, seed, optimizer, rho, warmup_steps=10, **values)
     ended = time.process_time()
     return {
         "accuracy": accuracy(predictions(model, _parts()[1])).number,
@@ -168,7 +168,7 @@ def rate_of(place: Place, name: str, optimizer: str, rate: float) -> dict[str, A
         learning_rate=rate,
         max_steps=STEPS,
         per_device_train_batch_size=BATCH,
-        warmup_steps=20,
+        warmup_steps=10,
     )
     return {"accuracy": accuracy(predictions(model, subset(_rest(place.images, 1000), range(500)))).number}
 
