@@ -50,7 +50,7 @@ rate_key, trained_key, unlearned_key = (functools.partial(key, kind) for kind in
 
 def best_rates(options: argparse.Namespace, place: Place) -> dict[tuple[str, str], float]:
     """The learning rate of each model and optimizer, found on images that no arm uses."""
-    wanted = [(place, *one) for one in rates()]
+    wanted = [(place, *one) for one in rates() if one[0] in options.models]
     found = computed(options.results, wanted, rate_key, rate_of, 1)
     best: dict[tuple[str, str], tuple[float, float]] = {}
     for one in wanted:

@@ -34,7 +34,7 @@ from hf_unlearn.training.recipes import build_classifier, digits_splits, train_c
 STEPS, BATCH, EPOCHS = 100, 32, 10  # of the training of a classifier; epochs in which its elbow lies
 CHAIN = 20  # steps of the generator's whole chain
 ARMS = ("none", "all", "clusters", "random", "loss", "sam", "repeated", "clusters 5", "continued")
-ORIGINAL_STEPS, OUTER_STEPS, STAND_INS = 300, 20, 200
+ORIGINAL_STEPS, OUTER_STEPS, STAND_INS = 300, 20, 120
 FEW = ("few", "variants", "new images")
 WHOLE = ("all retained", "seen more", "seen more, variants")
 
