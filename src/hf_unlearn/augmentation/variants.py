@@ -96,9 +96,11 @@ def augment(
     cache = Path(cache_dir or output / CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     drawn = draw(dataset, wanted, generator, cache)
-    for path in earlier:  # they may be of other images, or refused by now
-        path.unlink()
     rows, refused = _write(output, cache, wanted, generator.channels, judge)
+    written = {output / row["file_name"] for row in rows}
+    for path in earlier:  # those of other images, or refused by now; another process may just read the others
+        if path not in written:
+            path.unlink(missing_ok=True)
     total = _counted(wanted)
     told = {"variants": len(rows), "wanted": total, "refused": refused, "generator": generator.name}
     write_text(output / ABOUT, json.dumps(told, indent=1) + "\n")

@@ -12,6 +12,7 @@ from ..augmentation import Slow, Variants, Variation, augment, find_slow_learnt,
 from ..augmentation.slow import check_classes
 from ..augmentation.training import fit, train_early
 from ..augmentation.variants import checked_strengths
+from ..common.devices import joined_state
 from ..common.files import check_apart
 from ..common.limits import SEEDS, check_limits
 from ..common.losses import spread
@@ -69,7 +70,7 @@ def run_augment(options: argparse.Namespace) -> None:
     check_classes(labels_of(case.images) or [], case.model)
     named = options.generator or str(DIGITS_DDPM)
     how = Variation(options.num_inference_steps, options.guidance_scale, options.prompt, options.width)
-    generator = generator_of(load_model(named)[0], how, named)
+    generator = generator_of(load_model(named)[0].to(joined_state().device), how, named)
     ids = range(case.model.config.num_labels)
     names = dict(zip(ids, names_of(ids, case.model.config)))
     generator.conditions(names)  # or it says what does not fit, before anything is trained
@@ -98,7 +99,7 @@ def _case(options: argparse.Namespace) -> Case:
         return Case(build_classifier("digits_vit", options.seed), None, some, parts["test"], judge)
     if not options.train_dir or not options.generator:
         raise ValueError("set --train_dir to the images and --generator to the pipeline that draws their classes")
-    check_apart(options.output_dir, options.train_dir, "train_dir", holding=False)
+    check_apart(options.output_dir, options.train_dir, "train_dir")
     model, processor = load_image_classifier(options.model_name_or_path)
     columns = (options.image_column, options.label_column)
     images = load_labelled_images(

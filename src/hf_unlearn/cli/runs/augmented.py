@@ -48,7 +48,7 @@ def augmented(
     """
     pipeline, _ = load_model(flags.augment_with or "")
     how = Variation(num_inference_steps=flags.augment_steps, prompt=flags.augment_prompt)
-    generator = generator_of(pipeline, how, flags.augment_with or "")
+    generator = generator_of(pipeline.to(device), how, flags.augment_with or "")
     ids = range(model.config.num_labels)
     named = dict(zip(ids, names_of(ids, model.config)))
     judge = ClassifierJudge(copy.deepcopy(model), processor)

@@ -158,7 +158,7 @@ class ClassifierRun(Run):
         forgotten ones."""
         folder = Path(self.training.output_dir) / "variants"
         parts = (self.pipeline, self.processor, self.forget, self.retain)
-        made = augmented(self.data, *parts, folder, self.training.seed)
+        made = augmented(self.data, *parts, folder, self.training.seed, self.config().device)
         self.retain, self.eval_retain = made.retain, self.retain
         self.sets_measured[PROBED] = made.probes
         print(made.said)
