@@ -39,8 +39,9 @@ def augmented(
     retain: SizedDataset,
     folder: Path,
     seed: int,
+    device: Any = "cpu",
 ) -> Augmented:
-    """Draw the variants of a run into `folder`. The classifier itself, as it is before it forgets, refuses those that
+    """Draw the variants of a run into `folder`, with the generator on `device`. The classifier itself, as it is before it forgets, refuses those that
     it does not read as their class.
 
     Raises:
