@@ -41,8 +41,9 @@ def augmented(
     seed: int,
     device: Any = "cpu",
 ) -> Augmented:
-    """Draw the variants of a run into `folder`, with the generator on `device`. The classifier itself, as it is before it forgets, refuses those that
-    it does not read as their class.
+    """Draw the variants of a run into `folder`, with the generator on `device`.
+
+    The classifier itself, as it is before it forgets, refuses those that it does not read as their class.
 
     Raises:
         ValueError: what `generator_of`, `find_slow_learnt` and `augment` raise.
