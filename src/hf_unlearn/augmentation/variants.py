@@ -90,7 +90,7 @@ def augment(
     if labels is None:
         raise ValueError("the images have no labels, so a variant could be of any class: give labelled images")
     output = Path(output_dir)
-    earlier = _earlier(output)
+    _check_output(output)
     named = dict(names or {label: str(label) for label in sorted(set(labels))})
     wanted = planned(dataset, positions, labels, named, generator, factor - 1, strengths, seed)
     cache = Path(cache_dir or output / CACHE)
@@ -98,8 +98,8 @@ def augment(
     drawn = draw(dataset, wanted, generator, cache)
     rows, refused = _write(output, cache, wanted, generator.channels, judge)
     written = {output / row["file_name"] for row in rows}
-    for path in earlier:  # those of other images, or refused by now; another process may just read the others
-        if path not in written:
+    for path in output.glob("*/*.png"):  # of other images, refused by now, or left by a killed call
+        if path not in written and read_png(path.read_bytes()) is not None:
             path.unlink(missing_ok=True)
     total = _counted(wanted)
     told = {"variants": len(rows), "wanted": total, "refused": refused, "generator": generator.name}
@@ -169,15 +169,11 @@ def _read(judge: SampleClassifier, contents: Sequence[bytes], channels: int) -> 
     return found
 
 
-def _earlier(output: Path) -> list[Path]:
-    """The variants that an earlier call left here. Raises ValueError for images that are not of such a call."""
+def _check_output(output: Path) -> None:
+    """Raise ValueError if the folder describes images that no call of `augment` wrote."""
     if not (output / LINES).exists():
-        return []
-    lines = (output / LINES).read_text(encoding="utf-8").splitlines()
-    paths = [output / json.loads(line)["file_name"] for line in lines] if (output / ABOUT).is_file() else [output]
-    for path in paths:
-        if not path.resolve().is_relative_to(output.resolve()) or (path.is_file() and not read_png(path.read_bytes())):
-            paths = [output]
-    if paths == [output]:
+        return
+    lines = (output / LINES).read_text(encoding="utf-8").splitlines() if (output / ABOUT).is_file() else [""]
+    paths = [output / json.loads(line)["file_name"] for line in lines if line]
+    if lines == [""] or any(path.is_file() and read_png(path.read_bytes()) is None for path in paths):
         raise ValueError(f"{output} holds {LINES} and images that no augmentation wrote: name another output_dir")
-    return [path for path in paths if path.is_file()]
