@@ -99,7 +99,7 @@ def augment(
     rows, refused = _write(output, cache, wanted, generator.channels, judge)
     written = {output / row["file_name"] for row in rows}
     for path in output.glob("*/*.png"):  # of other images, refused by now, or left by a killed call
-        if path not in written and read_png(path.read_bytes()) is not None:
+        if path not in written and path.parent != cache and read_png(path.read_bytes()) is not None:
             path.unlink(missing_ok=True)
     total = _counted(wanted)
     told = {"variants": len(rows), "wanted": total, "refused": refused, "generator": generator.name}
