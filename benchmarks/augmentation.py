@@ -87,7 +87,8 @@ def training(options: argparse.Namespace, place: Place) -> str:
 
 def unlearning(options: argparse.Namespace, place: Place) -> str:
     """Table: a row for each share of the retained images and arm."""
-    cases = [(1.0, arm) for arm in ("original", *WHOLE)] + [(share, arm) for share in SHARES for arm in FEW]
+    cases = [(1.0, arm) for arm in ("original", *WHOLE)] + [(share, arm) for arm in FEW for share in SHARES]
+    cases = [case for case in cases if case[1] in options.stand_ins or case[0] == 1]
     wanted = [(place, options.method, seed, *case) for seed, case in product(options.seeds, cases)]
     found = computed(options.results, wanted, unlearned_key, unlearned, 1)
     rows = []
@@ -95,8 +96,11 @@ def unlearning(options: argparse.Namespace, place: Place) -> str:
         cells = [found[unlearned_key(place, options.method, seed, share, arm)] for seed in options.seeds]
         stand_ins = sum(one["stand_ins"] for one in cells) / len(cells)
         shown = [interval([(1 if name == "average_gap" else 100) * one[name] for one in cells], 2) for name in FIGURES]
-        rows.append([f"{share:.0%}", arm, f"{stand_ins:.0f}", *shown])
-    return markdown_table(["retained", "with", "images more", *(n.replace("_", " ") for n in FIGURES)], rows)
+        classes = "/".join(str(one["classes"]) for one in cells)
+        rows.append([f"{share:.0%}", arm, f"{stand_ins:.0f}", classes, *shown])
+    return markdown_table(
+        ["retained", "with", "images more", "classes", *(n.replace("_", " ") for n in FIGURES)], rows
+    )
 
 
 def picture(options: argparse.Namespace, place: Place) -> str:
@@ -143,6 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=100, help="training images of a classifier")
     parser.add_argument("--models", nargs="+", choices=list(BUILD), default=list(BUILD))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--stand_ins", nargs="+", choices=FEW, default=list(FEW))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--method", default="sfron", help="how the digits are unlearned")
     parser.add_argument("--output", default="augmentation_digits.png", help="where the picture goes")

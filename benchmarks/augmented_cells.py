@@ -21,11 +21,11 @@ from transformers import (
 from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer, load_ddpm_pipeline, split_by_index
 from hf_unlearn.augmentation import Slow, Variants, Variation, augment, find_slow_learnt, generator_of
 from hf_unlearn.augmentation.pictures import pixels_of
-from hf_unlearn.augmentation.retaining import repairing, standing_in
+from hf_unlearn.augmentation.retaining import blanks, repairing, standing_in
 from hf_unlearn.augmentation.training import RATES, fit, train_early
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.data.joining import Joined, seen_more
-from hf_unlearn.data.pairs import random_subset, subset
+from hf_unlearn.data.pairs import labels_of, random_subset, subset
 from hf_unlearn.evaluation.classification import accuracy, predictions
 from hf_unlearn.evaluation.classifier_rows import classifier_figures
 from hf_unlearn.evaluation.judge import digits_judge
@@ -35,7 +35,7 @@ STEPS, BATCH, EPOCHS = 100, 32, 10  # of the training of a classifier; epochs in
 CHAIN = 20  # steps of the generator's whole chain
 ARMS = ("none", "all", "clusters", "random", "loss", "sam", "repeated", "clusters 5", "continued")
 ORIGINAL_STEPS, OUTER_STEPS, STAND_INS = 300, 20, 120
-FEW = ("few", "variants", "new images")
+FEW = ("few", "variants", "every class")
 WHOLE = ("all retained", "seen more", "seen more, variants")
 
 
@@ -199,7 +199,7 @@ def _left(retain: Any, share: float, seed: int) -> Any:
 def _kept(place: Place, original: Any, retain: Any, share: float, arm: str, seed: int) -> tuple[Any, int]:
     """(what the run retains, how many images stand in)."""
     if share == 1:
-        if arm == "all retained":
+        if arm in ("original", "all retained"):
             return retain, 0
         slow = find_slow_learnt(original, retain, seed=seed)
         made = None if arm == "seen more" else _varied(place, retain, slow.positions, 2, 0.5)[1]
@@ -207,9 +207,11 @@ def _kept(place: Place, original: Any, retain: Any, share: float, arm: str, seed
     left = _left(retain, share, seed)
     if arm == "few":
         return left, 0
-    factor = 1 + -(-STAND_INS // len(left))
-    strength, more = ((0.3, 0.5, 0.7), {}) if arm == "variants" else ((1.0,), {"new_images": True})
-    made = _varied(place, left, list(range(len(left))), factor, strength, **more)[1]
+    if arm == "variants":
+        made = _varied(place, left, list(range(len(left))), 1 + -(-STAND_INS // len(left)), (0.3, 0.5, 0.7))[1]
+    else:
+        grey = blanks(_generator(place.generator), range(10))
+        made = _varied(place, grey, list(range(10)), 1 + STAND_INS // 10, 1.0, new_images=True)[1]
     return standing_in(left, made), len(made)
 
 
@@ -228,7 +230,8 @@ def unlearned(place: Place, method: str, seed: int, share: float, arm: str) -> d
     probes = _varied(place, forget, list(range(len(forget))), 2, 0.5)[1]
     sets = {"forget": forget, "retain": retain, "test": parts["test"], "forget_variants": probes}
     found = classifier_figures(model, sets, retrained, seed=seed)
-    return {"stand_ins": stand_ins, **{name: metric.number for name, metric in found.items()}}
+    names = ("retain_accuracy", "test_accuracy", "forget_accuracy", "forget_variants_accuracy", "average_gap")
+    return {"stand_ins": stand_ins, "classes": len(set(labels_of(kept) or [])), **{n: found[n].number for n in names}}
 
 
 def digest(path: str) -> str:

@@ -21,7 +21,7 @@ from torch import nn
 from hf_unlearn import FineTune, UnlearnTrainer, split_by_label
 from hf_unlearn.augmentation import Variation, augment, elbow, find_slow_learnt, generator_of, redraw
 from hf_unlearn.augmentation.pictures import image_of
-from hf_unlearn.augmentation.retaining import repairing, standing_in
+from hf_unlearn.augmentation.retaining import blanks, repairing, standing_in
 from hf_unlearn.augmentation.sam import SharpnessAware
 from hf_unlearn.augmentation.slow import RULES, Slow
 from hf_unlearn.augmentation.training import fit, train_early
@@ -274,6 +274,16 @@ def test_new_images_are_drawn_where_they_are_meant(tmp_path):
     generator, seeds = drawer(), [made.rows[0]["seed"]]
     apart = [generator.vary(image[None], [0], seeds, s) for s in (0.4, 1.0) for image in data.pixel_values[[0, 4]]]
     assert (apart[2] - apart[3]).abs().max() < 0.2 * (apart[0] - apart[1]).abs().max()
+
+
+def test_classes_without_an_image_are_drawn_from_nothing(tmp_path):
+    generator = drawer()
+    grey = blanks(generator, [1, 3])
+    names = {label: str(label) for label in range(4)}
+    made = augment(grey, [0, 1], generator, tmp_path / "out", 4, 1.0, names=names, new_images=True)
+    assert [row["label"] for row in made.rows] == [1, 1, 1, 3, 3, 3]
+    pictures = {(made.folder / row["file_name"]).read_bytes() for row in made.rows}
+    assert len(pictures) == 6
 
 
 def test_folders_of_others_are_not_touched(tmp_path):

@@ -1,9 +1,14 @@
 """What variants do for unlearning: slow-learnt retained samples are seen more often, few retained ones become many."""
 
+from collections.abc import Sequence
+
+import torch
 from torch.utils.data import Subset
 
+from ..data.images import ArrayDataset
 from ..data.joining import Joined, seen_more
 from ..data.protocols import SizedDataset
+from .generators import Generator
 from .slow import Slow
 
 
@@ -26,3 +31,12 @@ def repairing(retain: SizedDataset, slow: Slow, variants: SizedDataset | None = 
 def standing_in(few: SizedDataset, *others: SizedDataset) -> Joined:
     """Return the few retained samples that are left, with variants of them, or generated images, for the rest."""
     return Joined(few, *others)
+
+
+def blanks(generator: Generator, classes: Sequence[int]) -> ArrayDataset:
+    """Return a grey picture for each class: what `augment` draws new images of, at strength 1, from nothing.
+
+    A class of which no retained image is left needs them. Where the labels of the retain set lack a class, that class
+    counts as forgotten as a whole.
+    """
+    return ArrayDataset(torch.zeros(len(classes), generator.channels, *generator.size), torch.tensor(list(classes)))
