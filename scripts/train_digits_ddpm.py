@@ -3,6 +3,7 @@
 python scripts/train_digits_ddpm.py --output_dir digits-ddpm
 python scripts/train_digits_ddpm.py --output_dir digits-ddpm-without-3 --exclude_class 3
 python scripts/train_digits_ddpm.py --output_dir digits-unconditional --unconditional
+python scripts/train_digits_ddpm.py --output_dir digits-train-part --train_part   # for benchmarks/augmentation.py
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, NoisePrediction, 
 from hf_unlearn.cli import parsing as cli
 from hf_unlearn.common.limits import SEEDS, check_limits
 from hf_unlearn.data.pairs import split_by_label
+from hf_unlearn.training.recipes import digits_splits
 
 
 def build_pipeline(conditional: bool = True) -> ClassConditionalDDPMPipeline | DDPMPipeline:
@@ -44,6 +46,9 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--exclude_class", type=int, help="leave this class out: the retrained reference")
     parser.add_argument("--unconditional", action="store_true", help="a model without labels, a plain DDPMPipeline")
+    parser.add_argument(
+        "--train_part", action="store_true", help="only the 1,258 training images of digits_splits, no test image"
+    )
     parser.add_argument("--max_train_steps", type=int, default=4500)
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
@@ -57,7 +62,7 @@ def main() -> None:
         raise ValueError(f"half_weights {options.half_weights}: there is no such folder, make it first")
     set_seed(options.seed)
     pipeline = build_pipeline(not options.unconditional)
-    data = digits()
+    data = digits_splits()["train"] if options.train_part else digits()
     if options.exclude_class is not None:
         _, data = split_by_label(data, options.exclude_class)
     trainer = UnlearnTrainer(

@@ -123,6 +123,7 @@ def test_the_commands_of_the_docs(tmp_path, monkeypatch, capsys):
     assert set(re.findall(r"^\| `([a-z]+)", section, re.M)) == set(LIGHT)
     lines = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("hf-unlearn ")]
     assert {line[0] for line in lines} == set(LIGHT) - {
+        "augment",
         "compare",
         "publish",
         "requests",

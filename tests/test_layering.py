@@ -20,6 +20,7 @@ ROOMS = (
     "saving",
     "training",
     "evaluation",
+    "augmentation",
     "attacks",
     "report",
     "compare",

@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .augmentation import augment as augment
+    from .augmentation import find_slow_learnt as find_slow_learnt
+    from .augmentation import generator_of as generator_of
     from .common.errors import DivergenceError as DivergenceError
     from .data.images import digits as digits
     from .data.pairs import ForgetRetainDataset as ForgetRetainDataset
@@ -60,6 +63,7 @@ __version__ = "0.1.0"
 
 # The same names at run time, by the module that holds them; a test compares the two lists.
 _EXPORTS = {
+    "augmentation": ("augment", "find_slow_learnt", "generator_of"),
     "common.errors": ("DivergenceError",),
     "training.config": ("UnlearnConfig",),
     "data.pairs": ("ForgetRetainDataset", "split_by_index", "split_by_label"),

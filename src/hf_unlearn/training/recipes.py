@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from transformers import (
 
 from ..data.images import ArrayDataset, digits
 from ..data.protocols import SizedDataset
-from ..methods import FineTune
+from ..methods import FineTune, Method
 from .config import UnlearnConfig
 from .trainer import UnlearnTrainer
 
@@ -87,12 +87,20 @@ def digits_splits(seed: int = 0) -> dict[str, ArrayDataset]:
 
 
 def train_classifier(
-    model: PreTrainedModel, dataset: SizedDataset, seed: int, output_dir: str | None = None, **overrides: Any
+    model: PreTrainedModel,
+    dataset: SizedDataset,
+    seed: int,
+    output_dir: str | None = None,
+    method: Method | None = None,
+    given: Mapping[str, Any] | None = None,
+    **overrides: Any,
 ) -> float:
     """Train `model` in place on `dataset` and return the seconds it took.
 
     Args:
         output_dir: where to save the model. Without it nothing is saved.
+        method: what is minimised on `dataset`, the retain set of the run; default plain descent.
+        given: further arguments of UnlearnTrainer, such as callbacks.
         overrides: fields of UnlearnConfig. The defaults suit the digits.
     """
     values: dict[str, Any] = {
@@ -106,7 +114,7 @@ def train_classifier(
     data: Any = dataset  # transformers asks for torch's Dataset by name
     with tempfile.TemporaryDirectory() as scratch:
         config = UnlearnConfig.quiet(output_dir=output_dir or scratch, **values)
-        trainer = UnlearnTrainer(model, config, FineTune(), None, data)
+        trainer = UnlearnTrainer(model, config, method or FineTune(), None, data, **(given or {}))
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start

@@ -27,6 +27,7 @@ COMMANDS = {
         Command("sd", "Make a Stable Diffusion pipeline forget a concept.", trains=True),
         Command("classify", "Make an image classifier forget a class or images.", trains=True),
         Command("compare", "Compare methods over several seeds under one budget, against retraining."),
+        Command("augment", "Draw variants of the images that a classifier learns slowly, and train it on them."),
         Command("requests", "Carry out requests to learn and to forget, one after another, on one model."),
         Command("report", "Write the record of a run as one HTML page."),
         Command("attack", "Try to bring back what a run forgot, and say how much came back."),

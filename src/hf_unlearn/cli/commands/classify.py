@@ -4,6 +4,7 @@
     hf-unlearn classify --forget_class 3
     hf-unlearn classify --pretrained_model_name_or_path my-vit --train_data_dir photos/train \\
         --validation_data_dir photos/val --forget_class cat --retrained_model my-vit-without-cats
+    hf-unlearn classify --forget_class 3 --augment_with my-ddpm   # retain variants of what is slow to learn, too
 """
 
 import dataclasses
@@ -12,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...training.config import CLASSIFIER_RATE, UnlearnConfig
+from ..augment_flags import AugmentFlags
 from ..classifier_flags import ClassifierDataFlags
 from ..flags import LoraFlags, TrainingFlags, flag
 
 KINDS = ("classifier",)
 BASIC = (
     *("pretrained_model_name_or_path", "train_data_dir", "validation_data_dir", "forget_class", "forget_fraction"),
-    *("forget_indices", "retrained_model", "method", "preset", "output_dir", "max_train_steps", "train_batch_size"),
-    *("learning_rate", "seed", "use_lora", "mixed_precision", "push_to_hub"),
+    *("forget_indices", "retrained_model", "augment_with", "method", "preset", "output_dir", "max_train_steps"),
+    *("train_batch_size", "learning_rate", "seed", "use_lora", "mixed_precision", "push_to_hub"),
 )
 EPILOG = "Every other field of transformers' TrainingArguments is a flag as well, such as --use_cpu or --data_seed."
 
@@ -37,11 +39,12 @@ class ModelFlags:
 
 
 @dataclass
-class DataFlags(ClassifierDataFlags):
+class DataFlags(AugmentFlags, ClassifierDataFlags):
     eval_batch_size: int = flag(256, "Batch size of the evaluation, which goes through the images three times.")
 
     def __post_init__(self):
         super().__post_init__()
+        self.check_augmentation()
         if self.eval_batch_size < 1:
             raise ValueError(f"eval_batch_size must be at least 1, got {self.eval_batch_size}")
 
@@ -49,7 +52,8 @@ class DataFlags(ClassifierDataFlags):
         """Where the data come from."""
         trained = self.train_data_dir or self.dataset_name or "scikit-learn digits"
         held_out = {"test": self.validation_data_dir or trained} if test is not None else {}
-        return {"forget": trained, "retain": trained, **held_out}
+        drawn = {"variants": self.augment_with} if self.augment_with else {}
+        return {"forget": trained, "retain": trained, **held_out, **drawn}
 
 
 @dataclass

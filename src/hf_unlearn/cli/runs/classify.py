@@ -25,6 +25,7 @@ from ...training.trainer import UnlearnTrainer
 from ..attacks.flags import UNSEEN, Known
 from ..classifier_flags import held_out_images, processor_of, split_train, train_images
 from ..plan import sketch
+from .augmented import PROBED, augmented, explained
 from .skeleton import Run
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
@@ -142,6 +143,8 @@ class ClassifierRun(Run):
         self.sets_measured = evaluation_sets(self.forget, self.retain, self.test, by_class)
         if lacks := unjudged(self.sets_measured, by_class):
             print(lacks)
+        if self.data.augment_with:
+            self._augment()
         if self.training.attack != "none":
             if self.test is None:
                 raise ValueError(UNSEEN)
@@ -149,6 +152,16 @@ class ClassifierRun(Run):
                 self.original = copy.deepcopy(model)
         if self.retrained is not None:
             self.retrained.to(self.config().device)
+
+    def _augment(self) -> None:
+        """Retain variants of slow-learnt images too; measure on the images themselves, and on variants of the
+        forgotten ones."""
+        folder = Path(self.training.output_dir) / "variants"
+        parts = (self.pipeline, self.processor, self.forget, self.retain)
+        made = augmented(self.data, *parts, folder, self.training.seed, self.config().device)
+        self.retain, self.eval_retain = made.retain, self.retain
+        self.sets_measured[PROBED] = made.probes
+        print(made.said)
 
     def _hold_out(self) -> None:
         """Set half of the held-out images aside, where they say how samples that are forgotten should look."""
@@ -164,7 +177,7 @@ class ClassifierRun(Run):
     def measure(self, model: Any, reference: Any) -> dict[str, Metric]:
         """Return the metrics of a model, with distances to `reference` if there is one."""
         sizes = (self.data.eval_batch_size, self.training.seed)
-        return classifier_figures(model, self.sets_measured, reference, *sizes)
+        return explained(classifier_figures(model, self.sets_measured, reference, *sizes))
 
     def before(self, trainer: UnlearnTrainer) -> None:
         # Meets every unreadable image before a weight moves.

@@ -176,6 +176,14 @@ class ProcessedImages(LabelledDataset):
             raise ValueError(f"forget indices {lost[:5]} are not in use: out of range, skipped, or over the maximum")
         return [where[p] for p in positions]
 
+    def picture(self, i: int) -> Image.Image:
+        """Return sample `i` as its file holds it, before the processor."""
+        return self._decode(self.positions[int(i)])
+
+    def path(self, i: int) -> str | None:
+        """Return the file of sample `i`, if it has one of its own."""
+        return (self._stored(self.positions[int(i)]) or {}).get("path")
+
     def _stored(self, position: int) -> Any:
         return self.rows[position][self.image_column]
 

@@ -81,7 +81,7 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
 
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         images = images * self.scheduler.init_noise_sigma
-        extra = self._step_arguments(generator, eta)
+        extra = step_arguments(self.scheduler, generator, eta)
         both = labels if not guided else torch.cat([labels, torch.full_like(labels, self.null_class or 0)])
         for t in self.progress_bar(self.scheduler.timesteps):
             inputs = self.scheduler.scale_model_input(torch.cat([images, images]) if guided else images, t)
@@ -99,12 +99,13 @@ class ClassConditionalDDPMPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _step_arguments(self, generator: Any, eta: float) -> dict[str, Any]:
-        """The arguments that this scheduler's `step` knows (as diffusers' own pipelines look them up)."""
-        import inspect
 
-        known = inspect.signature(self.scheduler.step).parameters
-        return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
+def step_arguments(scheduler: Any, generator: Any, eta: float) -> dict[str, Any]:
+    """The arguments that a scheduler's `step` knows (as diffusers' own pipelines look them up)."""
+    import inspect
+
+    known = inspect.signature(scheduler.step).parameters
+    return {k: v for k, v in {"generator": generator, "eta": eta}.items() if k in known}
 
 
 def set_null_class(pipeline: Any, null_class: int | None) -> None:

@@ -1,0 +1,166 @@
+"""What targeted augmentation does on the digits: prints the tables of docs/augmentation.md and draws its picture.
+
+    python scripts/train_digits_ddpm.py --output_dir digits-train-part --train_part --max_train_steps 1500
+    python benchmarks/augmentation.py rates --generator digits-train-part       learning rates, kept for the next one
+    python benchmarks/augmentation.py training --generator digits-train-part
+    python benchmarks/augmentation.py unlearning --generator digits-train-part
+    python benchmarks/augmentation.py picture --generator digits-train-part --output docs/augmentation_digits.png
+    python benchmarks/augmentation.py quality --generator digits-train-part     how many samples are read right
+
+The generator has seen the training part of the digits only, so that test images are new to it, too. Every cell is
+kept in --results: a run that is killed goes on where it was, and a finished one only prints.
+"""
+
+import argparse
+import functools
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from augmented_cells import ARMS, BUILD, FEW, WHOLE, Place, digest, rate_of, rates, trained, unlearned
+from cells import computed
+
+from hf_unlearn import augmentation
+from hf_unlearn.common.imports import code_of
+from hf_unlearn.common.keys import content_key
+from hf_unlearn.evaluation.tables import interval, markdown_table, stamp
+
+RESULTS = Path(__file__).parent / "results/augmentation.json"
+COMMANDS = ("rates", "training", "unlearning", "picture", "quality")
+SHARES = (0.01, 0.05, 0.1)
+FIGURES = ("retain_accuracy", "test_accuracy", "forget_accuracy", "forget_variants_accuracy", "average_gap")
+
+
+@functools.cache
+def code() -> str:
+    """Digest of the code of the cells and of the augmentation, without words: the name of a cell changes with it."""
+    paths = [Path(__file__).with_name("augmented_cells.py"), *sorted(Path(augmentation.__file__).parent.glob("*.py"))]
+    return content_key([code_of(path.read_text()) for path in paths])
+
+
+def key(kind: str, place: Place, *arguments: Any) -> str:
+    """The name of a cell, with a hash of the generator, the arguments and the code that it runs."""
+    drawn_by = "" if kind == "rate" else digest(place.generator)
+    content = [drawn_by, place.images, *arguments, code()]
+    return f"{kind} {' '.join(map(str, arguments))} {content_key(content, 8)}"
+
+
+rate_key, trained_key, unlearned_key = (functools.partial(key, kind) for kind in ("rate", "trained", "unlearned"))
+
+
+def best_rates(options: argparse.Namespace, place: Place) -> dict[tuple[str, str], float]:
+    """The learning rate of each model and optimizer, found on images that no arm uses."""
+    wanted = [(place, *one) for one in rates() if one[0] in options.models]
+    found = computed(options.results, wanted, rate_key, rate_of, 1)
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for one in wanted:
+        _, name, optimizer, rate = one
+        seen = (found[rate_key(*one)]["accuracy"], -rate)
+        best[name, optimizer] = max(best.get((name, optimizer), (-1.0, 0.0)), seen)
+    return {place: -rate for place, (_, rate) in best.items()}
+
+
+def training(options: argparse.Namespace, place: Place) -> str:
+    """Table: a row for each model and optimizer, a column for each arm, and the differences of pairs."""
+    chosen = best_rates(options, place)
+    cases = [(name, optimizer, rate) for (name, optimizer), rate in chosen.items() if name in options.models]
+    wanted = [(place, *case, seed, arm) for seed, case, arm in product(options.seeds, cases, options.arms)]
+    found = computed(options.results, wanted, trained_key, trained, 1)
+
+    def cell(case: tuple, arm: str, name: str = "accuracy") -> list[float]:
+        return [found[trained_key(place, *case, seed, arm)][name] for seed in options.seeds]
+
+    rows = [
+        [f"{name}, {optimizer} {rate:.2g}"]
+        + [interval([100 * a for a in cell((name, optimizer, rate), arm)], 1) for arm in options.arms]
+        for name, optimizer, rate in cases
+    ]
+    pairs: dict[str, list[float]] = {arm: [] for arm in options.arms}
+    for case, arm in product(cases, options.arms):
+        pairs[arm] += [100 * (a - b) for a, b in zip(cell(case, arm), cell(case, "none"))]
+    rows.append(["difference to none, all pairs", *(interval(pairs[arm], 2) for arm in options.arms)])
+    for name, digits in (("images", 0), ("refused", 1), ("epoch", 1), ("seconds", 1)):
+        every = {arm: [v for case in cases for v in cell(case, arm, name)] for arm in options.arms}
+        rows.append([f"{name}, mean", *(f"{sum(v) / len(v):.{digits}f}" for v in every.values())])
+    return markdown_table([f"accuracy %, {place.images} images", *options.arms], rows)
+
+
+def unlearning(options: argparse.Namespace, place: Place) -> str:
+    """Table: a row for each share of the retained images and arm."""
+    cases = [(1.0, arm) for arm in ("original", *WHOLE)] + [(share, arm) for arm in FEW for share in SHARES]
+    cases = [case for case in cases if case[1] in options.stand_ins or case[0] == 1]
+    wanted = [(place, options.method, seed, *case) for seed, case in product(options.seeds, cases)]
+    found = computed(options.results, wanted, unlearned_key, unlearned, 1)
+    rows = []
+    for share, arm in cases:
+        cells = [found[unlearned_key(place, options.method, seed, share, arm)] for seed in options.seeds]
+        stand_ins = sum(one["stand_ins"] for one in cells) / len(cells)
+        shown = [interval([(1 if name == "average_gap" else 100) * one[name] for one in cells], 2) for name in FIGURES]
+        classes = "/".join(str(one["classes"]) for one in cells)
+        rows.append([f"{share:.0%}", arm, f"{stand_ins:.0f}", classes, *shown])
+    return markdown_table(
+        ["retained", "with", "images more", "classes", *(n.replace("_", " ") for n in FIGURES)], rows
+    )
+
+
+def picture(options: argparse.Namespace, place: Place) -> str:
+    """Draw one slow-learnt image of each class beside its variants at four strengths."""
+    import torch
+    from augmented_cells import _early, _few, _generator
+
+    from hf_unlearn.augmentation import find_slow_learnt
+    from hf_unlearn.augmentation.pictures import picture_at
+    from hf_unlearn.evaluation.grids import save_grid
+
+    data = _few(place.images, 0)
+    early, _ = _early("resnet", "adamw", 2e-3, 0, place.images)
+    slow = find_slow_learnt(early, data)
+    generator = _generator(place.generator)
+    worst = [max((i for i in slow.positions if slow.labels[i] == c), key=lambda i: slow.losses[i]) for c in range(10)]
+    images = torch.stack([picture_at(data, i, generator.size, generator.channels) for i in worst])
+    grids = {"slow-learnt": images[:, None]}
+    for strength in (0.3, 0.5, 0.7, 1.0):
+        grids[f"{strength:g}"] = generator.vary(images, list(range(10)), list(range(10)), strength)[:, None]
+    save_grid(grids, [str(c) for c in range(10)], [False] * 10, options.output)
+    return options.output
+
+
+def quality(options: argparse.Namespace, place: Place) -> str:
+    """The share of new samples that the digits judge reads as what they were drawn for."""
+    from augmented_cells import _generator
+
+    from hf_unlearn.evaluation.generation import SamplingConfig, sample_classes
+    from hf_unlearn.evaluation.judge import digits_judge
+    from hf_unlearn.evaluation.metric import share_text
+
+    images = sample_classes(_generator(place.generator).pipeline, list(range(10)), SamplingConfig(50))
+    right = sum(int(one.argmax()) == i // 50 for i, one in enumerate(digits_judge()(images)))
+    return f"samples that the digits judge reads right: {share_text(right / 500, 500)}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--generator", required=True, help="folder of a class-conditional DDPM of the digits")
+    parser.add_argument("--results", default=str(RESULTS), help="file of the kept cells")
+    parser.add_argument("--cache", default="augmentation-cache", help="folder of what is drawn")
+    parser.add_argument("--images", type=int, default=100, help="training images of a classifier")
+    parser.add_argument("--models", nargs="+", choices=list(BUILD), default=list(BUILD))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--stand_ins", nargs="+", choices=FEW, default=list(FEW))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--method", default="sfron", help="how the digits are unlearned")
+    parser.add_argument("--output", default="augmentation_digits.png", help="where the picture goes")
+    options = parser.parse_args(argv)
+    place = Place(options.generator, options.cache, options.images)
+    if options.command == "rates":
+        text = "\n".join(
+            f"{name}, {optimizer}: {r:.3g}" for (name, optimizer), r in best_rates(options, place).items()
+        )
+    else:
+        text = globals()[options.command](options, place)
+    print(f"{stamp('torch', 'transformers', 'diffusers')}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
