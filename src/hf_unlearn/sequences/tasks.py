@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
+from .memory import ReplayMemory
 from .requests import Part, Request
 
 
@@ -124,6 +125,10 @@ class Standing:
     temporary: frozenset[int] = frozenset()
     forgotten: frozenset[int] = frozenset()
     singly: frozenset[int] = frozenset()
+
+    def check(self, memory: ReplayMemory) -> None:
+        """Raise ValueError if a memory cannot hold a sample of each class that is known."""
+        memory.check(self.classes, self.tasks.train[0])
 
     @property
     def known(self) -> frozenset[int]:
