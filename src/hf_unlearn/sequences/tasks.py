@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
@@ -99,15 +100,15 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Change:
-    """What a request comes to on given data: positions in the training data.
+    """What a request comes to: positions in the training data, or keys of a diffusion model's conditions.
 
     learn: what is trained on; new: those of it that were not known before.
     forget: what goes.
     """
 
-    learn: frozenset[int] = frozenset()
-    forget: frozenset[int] = frozenset()
-    new: frozenset[int] = frozenset()
+    learn: frozenset[Any] = frozenset()
+    forget: frozenset[Any] = frozenset()
+    new: frozenset[Any] = frozenset()
 
 
 @dataclass(frozen=True)
