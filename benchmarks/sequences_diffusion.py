@@ -98,7 +98,9 @@ def painter_of(what: str) -> Any:
         return ClassPainter(load_ddpm_pipeline(str(DIGITS_DDPM)), digits())
     prompts = [prompt_of(style, thing) for style in STYLES for thing in OBJECTS]
     templates = [prompt_of(style, "{}") for style in STYLES]
-    return PromptPainter(load_text_to_image_pipeline(str(EMOJI_SD)), prompts, templates, Drawing(**DRAWING, batch_size=24))
+    return PromptPainter(
+        load_text_to_image_pipeline(str(EMOJI_SD)), prompts, templates, Drawing(**DRAWING, batch_size=24)
+    )
 
 
 def sequence_of(options: argparse.Namespace, folder: Path) -> Any:
@@ -133,11 +135,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["emoji", "digits"])
     parser.add_argument("--requests", type=int, help="only the first ones")
-    parser.add_argument("--match", choices=["first", "last"], default="first", help="what is retained is matched to it")
+    parser.add_argument(
+        "--match", choices=["first", "last"], default="first", help="what is retained is matched to it"
+    )
     parser.add_argument("--no_hold", action="store_true", help="do not hold forgotten prompts in later requests")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="outer steps of a request; by default 100 and 50")
-    parser.add_argument("--samples", type=int, default=3, help="pictures of each prompt, or of each digit, that are read")
+    parser.add_argument(
+        "--samples", type=int, default=3, help="pictures of each prompt, or of each digit, that are read"
+    )
     parser.add_argument("--folder", default="sequences-diffusion", help="where runs are kept")
     options = parser.parse_args(argv)
     name = f"{options.what}-{options.match}-{'free' if options.no_hold else 'held'}-{options.seed}"
@@ -145,7 +151,9 @@ def main(argv: list[str] | None = None) -> None:
     asked = emoji_requests() if options.what == "emoji" else digits_requests()
     ledger = sequence.run(asked[: options.requests])
     for entry in ledger.done:
-        print(entry.number, entry.asked.text, entry.steps, f"{entry.times['cpu']:.0f} s", entry.figures, file=sys.stderr)
+        print(
+            entry.number, entry.asked.text, entry.steps, f"{entry.times['cpu']:.0f} s", entry.figures, file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

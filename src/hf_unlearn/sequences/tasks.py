@@ -7,7 +7,7 @@ from typing import Any
 from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
 from .memory import ReplayMemory
-from .requests import Part, Request
+from .requests import ConceptPart, Part, Request
 
 
 class Tasks:
@@ -58,12 +58,14 @@ class Tasks:
         """Positions of the training samples of these classes."""
         return {position for label in classes for position in self._of_class[label]}
 
-    def of_class_names(self, part: Part) -> list[tuple[str, set[int]]]:
+    def of_class_names(self, part: Part | ConceptPart) -> list[tuple[str, set[int]]]:
         """(name, positions) of each task and class that a part names.
 
         Raises:
-            ValueError: there is no such task, class or sample.
+            ValueError: there is no such task, class or sample, or a concept is named.
         """
+        if isinstance(part, ConceptPart):
+            raise ValueError(f"{part.text}: a request to a classifier names tasks, classes or samples, no concept")
         for task in part.tasks:
             if task >= len(self.classes):
                 raise ValueError(f"there is no task {task}: tasks are numbered 0 to {len(self.classes) - 1}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -15,22 +15,15 @@ from .standing import Words
 class Painter(Words, Protocol):
     """A pipeline and what its conditions are: prompts or classes."""
 
-    kind: str  # of the conditions, for the ledger
-    tag: str  # of the model's card
+    kind: ClassVar[str]  # of the conditions, for the ledger
+    tag: ClassVar[str]  # of the model's card
 
-    @property
-    def pipeline(self) -> Any:
-        """The pipeline that samples with the network as it is."""
-        ...
+    pipeline: Any  # it samples with the network as it is
+    every: tuple[str, ...]  # the keys that are replayed from the first request on
 
     @property
     def network(self) -> nn.Module:
         """What is trained."""
-        ...
-
-    @property
-    def every(self) -> tuple[str, ...]:
-        """The keys that are replayed from the first request on."""
         ...
 
     def objective(self, keys: Sequence[str], anchors: Mapping[str, str], held: Held | None = None) -> Denoising:
