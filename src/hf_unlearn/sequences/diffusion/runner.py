@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class DiffusionSequence(Service):
         config: arguments of every training; its seed decides everything.
         memory: an empty `ReplayMemory`, of 192 pictures by default.
         strategy: CLU (the default) or SFR-on.
-        match: what retained outputs are matched to: the first model, or the last, with pictures that the last drew.
+        match: what retained outputs are matched to: the "first" model, or the "last" with pictures of its own.
         hold: whether forgotten prompts are held on their anchors in later requests.
         forget_pictures: how many pictures are drawn of what is forgotten, and of its anchors.
         audit: called after each request with the entry, the pipeline and the turn; what it returns is a figure too.
@@ -60,7 +60,7 @@ class DiffusionSequence(Service):
         config: UnlearnConfig,
         memory: ReplayMemory | None = None,
         strategy: Strategy | None = None,
-        match: Literal["first", "last"] = "first",
+        match: str = "first",
         hold: bool = True,
         forget_pictures: int = 96,
         audit: Audit | None = None,

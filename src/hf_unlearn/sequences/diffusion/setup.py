@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...data.images import digits
 from ...data.sources import load_images
@@ -41,12 +41,12 @@ class PictureSetup:
 
     model: str
     data: str | None = None
-    prompts: list[str] | None = None
-    templates: list[str] | None = None
+    prompts: list[str] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
     memory: dict[str, Any] = field(default_factory=dict)
     method: str = "clu"
     options: dict[str, Any] = field(default_factory=dict)
-    match: Literal["first", "last"] = "first"
+    match: str = "first"
     hold: bool = True
     forget_pictures: int = 96
     steps: int = 100
