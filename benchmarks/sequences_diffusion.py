@@ -9,9 +9,16 @@ was, and a finished one only prints. No order, object or seed of these was tuned
 """
 
 import argparse
-import sys
+import json
 from pathlib import Path
 from typing import Any
+
+from sequences_readings import READ, digits_table, emoji_aims, emoji_table, plot
+
+from hf_unlearn.common.files import write_text
+from hf_unlearn.evaluation import stamp
+
+RESULTS = Path(__file__).parent / "results/sequences_diffusion.json"
 
 # Objects and a style that no default of the package was chosen on.
 EMOJI = (
@@ -38,52 +45,6 @@ def emoji_requests() -> list[dict[str, Any]]:
 
 def digits_requests() -> list[dict[str, Any]]:
     return [{"forget" if word[0] == "-" else "learn": {"classes": [int(word[1])]}} for word in DIGITS]
-
-
-def emoji_reader(per_prompt: int):
-    """Audit: {read: {thing: [right, pictures]} of forgotten ones, [right, right, pictures] of the rest}."""
-    import torch
-    from emoji_figures import draw_grid
-
-    from hf_unlearn.evaluation.emoji import EMOJI_SD, OBJECTS, STYLES, EmojiClassifier
-
-    judge = EmojiClassifier.from_pretrained(EMOJI_SD / "judge", use_safetensors=True, torch_dtype=torch.float32).eval()
-
-    @torch.no_grad()
-    def read(entry: Any, pipeline: Any, turn: Any) -> dict[str, Any]:
-        images, styles, things = draw_grid(pipeline, per_prompt, **{"steps": 20, "guidance": 3.0})
-        style, thing = (torch.cat(part).argmax(1) for part in zip(*(judge(batch) for batch in images.split(256))))
-        asked = [concept for concept, _ in EMOJI[: entry.number]]
-        gone, kept = {}, torch.ones(len(images), dtype=torch.bool)
-        for name in asked:
-            own, found, number = (
-                (styles, style, STYLES.index(name)) if name in STYLES else (things, thing, OBJECTS.index(name))
-            )
-            rows = own == number
-            gone[name] = [int((found[rows] == number).sum()), int(rows.sum())]
-            kept &= ~rows
-        right = [int((found == own)[kept].sum()) for found, own in ((thing, things), (style, styles))]
-        # the original, whose pictures of the same prompts and noise are read once
-        return {"gone": gone, "objects": right[0], "styles": right[1], "kept": int(kept.sum())}
-
-    return read
-
-
-def digits_reader(per_class: int):
-    """Audit: {digit: how many of its samples are read as it}."""
-    from hf_unlearn.evaluation import SamplingConfig, digits_judge
-    from hf_unlearn.evaluation.generation import sample_classes
-
-    judge = digits_judge()
-
-    def read(entry: Any, pipeline: Any, turn: Any) -> dict[str, Any]:
-        config = SamplingConfig(samples_per_class=per_class)
-        images = sample_classes(pipeline, list(range(10)), config)
-        found = judge(images)
-        found = (found.logits if hasattr(found, "logits") else found).argmax(1).reshape(10, per_class)
-        return {"digits": [int((row == digit).sum()) for digit, row in enumerate(found)]}
-
-    return read
 
 
 def painter_of(what: str) -> Any:
@@ -119,7 +80,10 @@ def sequence_of(options: argparse.Namespace, folder: Path) -> Any:
         save_steps=25,
         save_total_limit=1,
     )
-    reader = emoji_reader(options.samples) if emoji else digits_reader(options.samples)
+
+    def reader(entry: Any, pipeline: Any, turn: Any) -> dict[str, Any]:
+        return READ[options.what](pipeline, options.samples)
+
     return DiffusionSequence(
         painter_of(options.what),
         config,
@@ -131,29 +95,66 @@ def sequence_of(options: argparse.Namespace, folder: Path) -> Any:
     )
 
 
+def described(sequence: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """What is kept of a run: the original's reading, and of each request what was asked, read and measured."""
+    path = Path(options.folder) / f"original-{options.what}-{options.samples}.json"
+    if not path.exists():
+        write_text(path, json.dumps(READ[options.what](painter_of(options.what).pipeline, options.samples)))
+    done = [
+        {
+            "request": entry.request,
+            "read": {name: value for name, value in entry.figures.items() if name in ("pictures", "digits", "gone")}
+            | {name: entry.figures[name] for name in ("objects", "styles", "kept") if name in entry.figures},
+            **{name: entry.figures[name] for name in ("left", "drift")},
+            "steps": entry.steps,
+            "cpu": entry.times["cpu"],
+        }
+        for entry in sequence.ledger.done
+    ]
+    return {"stamp": stamp("torch", "diffusers"), "original": json.loads(path.read_text()), "requests": done}
+
+
+def name_of(options: argparse.Namespace) -> str:
+    return f"{options.what}-{options.match}-{'free' if options.no_hold else 'held'}-{options.seed}"
+
+
+def shown(name: str, kept: dict[str, Any]) -> str:
+    """The Markdown of a run."""
+    what, match, hold, seed = name.split("-")
+    how = (
+        f"retained outputs matched to the {match} model, forgotten prompts {'held' if hold == 'held' else 'not held'}"
+    )
+    table = emoji_table(kept) if what == "emoji" else digits_table(kept)
+    aims = "\n".join(emoji_aims(kept)) + "\n" if what == "emoji" else ""
+    model = "Emoji model" if what == "emoji" else "Digits DDPM"
+    return f"### {model}: {how}\n\n{kept['stamp']}; seed {seed}.\n\n{table}\n\n{aims}"
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["emoji", "digits"])
     parser.add_argument("--requests", type=int, help="only the first ones")
-    parser.add_argument(
-        "--match", choices=["first", "last"], default="first", help="what is retained is matched to it"
-    )
+    parser.add_argument("--match", choices=["first", "last"], default="first", help="which model is matched")
     parser.add_argument("--no_hold", action="store_true", help="do not hold forgotten prompts in later requests")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="outer steps of a request; by default 100 and 50")
-    parser.add_argument(
-        "--samples", type=int, default=3, help="pictures of each prompt, or of each digit, that are read"
-    )
+    parser.add_argument("--samples", type=int, default=2, help="pictures of each prompt or digit that are read")
     parser.add_argument("--folder", default="sequences-diffusion", help="where runs are kept")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where readings are kept")
+    parser.add_argument("--only_print", action="store_true", help="print what is kept in --output and in the ledger")
+    parser.add_argument("--picture", help="also draw the course of all kept emoji runs to this file")
     options = parser.parse_args(argv)
-    name = f"{options.what}-{options.match}-{'free' if options.no_hold else 'held'}-{options.seed}"
-    sequence = sequence_of(options, Path(options.folder) / name)
+    kept = json.loads(options.output.read_text()) if options.output.exists() else {}
     asked = emoji_requests() if options.what == "emoji" else digits_requests()
-    ledger = sequence.run(asked[: options.requests])
-    for entry in ledger.done:
-        print(
-            entry.number, entry.asked.text, entry.steps, f"{entry.times['cpu']:.0f} s", entry.figures, file=sys.stderr
-        )
+    sequence = sequence_of(options, Path(options.folder) / name_of(options))
+    if not options.only_print:
+        sequence.run(asked[: options.requests])
+    if sequence.ledger.done:
+        kept[name_of(options)] = described(sequence, options)
+        write_text(options.output, json.dumps(kept, sort_keys=True) + "\n")
+    print("\n".join(shown(name, kept[name]) for name in sorted(kept)))
+    if options.picture:
+        plot({name.partition("-")[2]: run for name, run in kept.items() if name.startswith("emoji")}, options.picture)
 
 
 if __name__ == "__main__":
