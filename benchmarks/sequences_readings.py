@@ -74,11 +74,8 @@ def emoji_rows(kept: dict[str, Any]) -> list[dict[str, Any]]:
                 "name": names[-1],
                 "UA": 1 - left / asked,
                 "worst": min(1 - hit / of for hit, of in now["gone"].values()),
-                **{share: now[part] / now["kept"] for share, part in (("IRA", "objects"), ("CRA", "styles"))},
-                **{
-                    f"{share} 0": first[part] / first["kept"]
-                    for share, part in (("IRA", "objects"), ("CRA", "styles"))
-                },
+                **{share: now[part] / now["kept"] for share, part in parts},
+                **{f"{share} 0": first[part] / first["kept"] for share, part in parts},
                 **{name: done[name] for name in ("left", "drift", "cpu")},
             }
         )
