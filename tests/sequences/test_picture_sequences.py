@@ -15,11 +15,13 @@ from pictures import CLASSES, PROMPTS, class_painter, prompt_painter, sequence
 from safetensors.torch import load_file
 
 from hf_unlearn import NoisePrediction
+from hf_unlearn.evaluation.emoji import prompt_of
 from hf_unlearn.families.held import Held
 from hf_unlearn.saving.history import read_history
-from hf_unlearn.sequences import Book, ReplayMemory, request_of, strategy_of
+from hf_unlearn.sequences import Book, ReplayMemory, Request, request_of, strategy_of
 from hf_unlearn.sequences.diffusion import DiffusionSequence, PromptPainter, Standing
 from hf_unlearn.sequences.report import card, listing, summary, write_report
+from hf_unlearn.sequences.requests import ConceptPart
 from hf_unlearn.training.trainer import UnlearnTrainer
 
 pytestmark = pytest.mark.xdist_group("sequences")
@@ -137,11 +139,31 @@ def test_anchors_are_never_forgotten_themselves():
     assert after(classes, {"forget": {"classes": [1]}}).since == frozenset()
 
 
+def test_a_style_and_then_an_object_that_was_drawn_in_it():
+    styles, things = ("fluent", "noto"), ("cat", "car", "carrot", "rose")
+    words = PromptPainter(None, [prompt_of(style, thing) for style in styles for thing in things])
+    style = after(Standing(words, words.every), {"forget": {"concept": "noto", "anchor": "fluent"}})
+    assert style.gone == {prompt_of("noto", thing): prompt_of("fluent", thing) for thing in things}
+    both = after(style, {"forget": {"concept": "a car", "anchor": "a rose"}})
+    assert both.known == [prompt_of("fluent", thing) for thing in ("cat", "carrot", "rose")]
+    rose = prompt_of("fluent", "rose")
+    assert both.moved(style) == {prompt_of("noto", "car"): rose, prompt_of("fluent", "car"): rose}
+    learnt = Request(learn=ConceptPart("car", images="."))
+    again = both.after(learnt)
+    assert again.since == {prompt_of(style, "car") for style in styles} and prompt_of("fluent", "car") in again.known
+    with pytest.raises(ValueError, match="is known already"):
+        again.after(learnt)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         ([PROMPTS[0], PROMPTS[0]], "request 2 (forget a cat (draws a dog)): a cat (draws a dog) is forgotten already"),
         ([{"forget": {"concept": "a cat", "anchor": "a cat"}}], "is its own anchor"),
+        (
+            [PROMPTS[0], {"forget": {"concept": "a dog", "anchor": "a cat"}}],
+            "the anchor 'a cat' of 'a dog' draws 'a dog', which is to be forgotten: choose another anchor",
+        ),
         ([{"forget": {"concept": "photo", "anchor": "drawing"}}, {"forget": {"classes": [1]}}], "names a concept"),
         ([{"learn": {"concept": "a cat", "images": "nowhere"}}], "images nowhere does not exist"),
         ([{"forget": {"concept": "a cat", "images": "x"}}], "images are for what is learnt"),

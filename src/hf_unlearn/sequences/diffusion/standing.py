@@ -108,7 +108,12 @@ class Standing:
         live = {key: self.gone.get(anchor, anchor) for key, anchor in pairs.items()}
         for key, anchor in live.items():
             if anchor in pairs:
-                raise ValueError(f"the anchor {anchor!r} of {key!r} is to be forgotten itself: choose another anchor")
+                how = (
+                    "is to be forgotten itself"
+                    if anchor == pairs[key]
+                    else f"draws {anchor!r}, which is to be forgotten"
+                )
+                raise ValueError(f"the anchor {pairs[key]!r} of {key!r} {how}: choose another anchor")
         if not set(self.known) - pairs.keys():
             raise ValueError("nothing would be left that is known: the rest is what keeps the model together")
         return live
