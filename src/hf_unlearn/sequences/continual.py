@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..methods import CLU, Method
-from .strategies import Strategy
+from .strategies import Strategy, need
 from .turns import Turn
+
+
+DENOISER_RATE = 5e-4  # of a denoiser that learns
 
 
 @dataclass(frozen=True)
@@ -24,5 +27,10 @@ class ContinualUnlearning(Strategy):
     method: Method | None = None
 
     def carry_out(self, turn: Turn) -> None:
-        usual = CLU(retain_steps=4) if turn.objective.labels_are_targets else CLU()
-        self.at_once(turn, "clu", self.method or usual, holdout=turn.holdout)
+        classifies = turn.objective.labels_are_targets
+        method = self.method or (CLU(retain_steps=4) if classifies else CLU())
+        if classifies or turn.learn is None or turn.forget is not None:
+            self.at_once(turn, "clu", method, holdout=turn.holdout)
+        else:  # a denoiser's loss hardly tells what it knows, so the end of learning would be found too early
+            known = need(turn)
+            turn.train("clu", method, retain=known, learn=turn.learn, rate=self.learn_rate or DENOISER_RATE)
