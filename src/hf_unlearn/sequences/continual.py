@@ -7,7 +7,6 @@ from ..methods import CLU, Method
 from .strategies import Strategy, need
 from .turns import Turn
 
-
 DENOISER_RATE = 5e-4  # of a denoiser that learns
 
 
