@@ -5,17 +5,43 @@
     python benchmarks/sequences.py --model digits_vit
     python benchmarks/sequences.py --data FOLDER --model cifar_resnet --steps 400 --batch 128
 
-Every cell is kept in --folder: a run that is killed goes on where it was, and a finished one only prints.
+Every cell is kept in --folder: a run that is killed goes on where it was, and a finished one only prints. What the
+tables need of a cell goes to --output too; --only_print makes them of that alone.
 """
 
 import argparse
+import json
 import sys
 import time
 from concurrent.futures import as_completed
 from itertools import product
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results/sequences.json"
+
+
+def cells_kept(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def with_cells(kept: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the tables need of `results`, in the place of what `kept` has of the same cells."""
+    from hf_unlearn.sequences.tables import needed
+
+    new = [needed(result) for result in results]
+    there = [result["cell"] for result in new]
+    every = [*(result for result in kept if result["cell"] not in there), *new]
+    return sorted(every, key=lambda result: json.dumps(result["cell"], sort_keys=True))
+
+
+def name_of(data: str) -> str:
+    """A name of the data that tells nothing of this machine."""
+    return Path(data).name
 
 
 def main(argv: list[str] | None = None) -> None:
+    from hf_unlearn.common.files import write_text
     from hf_unlearn.compare.pool import pool_of
     from hf_unlearn.evaluation.tables import stamp
     from hf_unlearn.sequences.bench import SCENARIOS, Bench, cells
@@ -34,7 +60,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32, help="samples in a batch")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each; 0 stays in this one")
     parser.add_argument("--folder", default="sequences", help="where cells are kept")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where what the tables need of cells is kept")
+    parser.add_argument("--only_print", action="store_true", help="print the tables of all cells in --output")
     options = parser.parse_args(argv)
+    if options.only_print:
+        print(page(cells_kept(options.output)))
+        return
     how = (options.by, options.steps, options.batch)
     places = product(options.seeds, options.model, options.scenarios, options.memory, options.methods)
     wanted = cells(options.data, places, *how)
@@ -46,7 +77,10 @@ def main(argv: list[str] | None = None) -> None:
             found[running[done]] = done.result()
             cell = running[done]
             print(f"{time.perf_counter() - start:6.0f} s  {cell}", file=sys.stderr, flush=True)
-    print(f"{stamp('torch', 'transformers')}\n\n{page([found[cell] for cell in wanted])}")
+    results = [found[cell] for cell in wanted]
+    named = [{**result, "cell": {**result["cell"], "data": name_of(cell.data)}} for cell, result in found.items()]
+    write_text(options.output, json.dumps(with_cells(cells_kept(options.output), named)) + "\n")
+    print(f"{stamp('torch', 'transformers')}\n\n{page(results)}")
 
 
 if __name__ == "__main__":

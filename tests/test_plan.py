@@ -13,6 +13,7 @@ from hf_unlearn import METHODS, SFRon
 from hf_unlearn.cli import plan
 from hf_unlearn.cli.estimates import memory, outline
 from hf_unlearn.cli.flags import LoraFlags
+from hf_unlearn.cli.parsing import fitting
 from hf_unlearn.cli.stages import Stages
 from hf_unlearn.families.text_to_image.objective import trained_names
 from hf_unlearn.report.reading import read_record
@@ -102,8 +103,8 @@ def test_a_model_of_the_hub_is_not_asked_for(call):
 
 
 def test_every_method_has_a_plan(call):
-    for name, method in METHODS.items():
-        if method.family in ("", "diffusion"):
+    for name in fitting(("diffusion",)):
+        if (method := METHODS[name]).family in ("", "diffusion"):
             code, text, error = call("ddpm", "--forget_class", "3", "--method", name, "--dry_run")
             assert code == 0 and f"plan: {name} " in text, error
             assert "that of its formula" in text if not method.trains else "strength: " in text

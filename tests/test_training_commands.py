@@ -85,8 +85,10 @@ def test_only_methods_that_fit_are_offered(call, command):
     assert tuple(import_module_of(command).KINDS) == kinds
     text = call(command, "--help")[1]
     offered = re.search(r"--method \{([a-z0-9_,\s]+)\}", text).group(1).split(",")
-    assert sorted(offered) == sorted(n for n, m in METHODS.items() if not m.family or m.family in kinds)
-    for name in sorted(set(METHODS) - set(offered)):
+    assert sorted(offered) == sorted(
+        n for n, m in METHODS.items() if n != "clu" and (not m.family or m.family in kinds)
+    )
+    for name in sorted(set(METHODS) - {*offered, "clu"}):
         code, _, error = call(command, "--method", name, "--dry_run")
         assert code == 2 and len(error.splitlines()) == 1
         assert f"{name} works for {METHODS[name].family} models only" in error
@@ -114,3 +116,14 @@ def test_a_choice_is_checked_in_yaml_too(call, tmp_path):
     for flags in (["--lora_select", "magic"], ["--config", tmp_path / "c.yaml"]):
         code, _, error = call("ddpm", *flags, "--dry_run")
         assert code == 2 and "lora_select must be one of saliency, all, xattn, got 'magic'" in error
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_a_method_that_learns_needs_a_command_that_does(call, tmp_path, command):
+    """CLU without data to learn is SFR-on: a run under its name would not be what it says."""
+    (tmp_path / "c.yaml").write_text("method: clu\n")
+    for flags in (["--method", "clu"], ["--config", tmp_path / "c.yaml"]):
+        code, _, error = call(command, *flags, "--dry_run")
+        assert code == 2 and len(error.strip().splitlines()) == 1
+        assert "--method sfron, `hf-unlearn requests`, or UnlearnTrainer(learn_dataset=...)" in error
+    assert "clu" not in call(command, "--help_all")[1].split("--method")[1].split("}")[0].split(",")

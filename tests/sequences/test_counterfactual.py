@@ -11,7 +11,7 @@ from hf_unlearn.evaluation.classification import Predictions
 from hf_unlearn.sequences import Part, Request, requests_of
 from hf_unlearn.sequences.bench import CLPU, SCENARIOS, Bench, Cell, cells, figures_of, scenario, tasks_of
 from hf_unlearn.sequences.counterfactual import divergences, without_forgotten
-from hf_unlearn.sequences.tables import aims, page, rows_of
+from hf_unlearn.sequences.tables import aims, needed, page, rows_of
 from hf_unlearn.sequences.tasks import Standing
 
 pytestmark = pytest.mark.xdist_group("sequences")
@@ -100,6 +100,7 @@ def test_a_cell_is_computed_once_and_goes_on_where_it_was(tmp_path, monkeypatch)
     found = figures_of(result)
     assert 0 < found["kept"] < 0.2 and found["AGJS"] > 0 and found["IGJS"] > 0 and found["cpu"] > 0
     assert "digits, digits_vit, classes, memory of 30 samples" in page([result])
+    assert page([json.loads(json.dumps(needed(result)))]) == page([result])
 
 
 def test_rows_and_aims_of_cells():

@@ -41,8 +41,18 @@ class _Repeatable(argparse.Action):
 
 
 def fitting(kinds: Collection[str] | None) -> list[str]:
-    """Return the names of the methods that work for models of these kinds (`Objective.kinds`); None takes all."""
-    return [name for name, method in METHODS.items() if kinds is None or not method.family or method.family in kinds]
+    """Return the names of the methods that work for models of these kinds (`Objective.kinds`) without data to learn,
+    which a training command does not take; None takes all kinds."""
+    fits = {name: kinds is None or not method.family or method.family in kinds for name, method in METHODS.items()}
+    return [name for name, method in METHODS.items() if fits[name] and _without_learning(method) is None]
+
+
+def _without_learning(method: type[Method]) -> str | None:
+    """The name of what a method that learns is where there is nothing to learn; None if it is itself."""
+    if not method.learns or "forget" not in method.streams:
+        return None
+    other = type(method().for_data(("forget", "retain")))
+    return None if other is method else other.name
 
 
 def parse(
@@ -97,6 +107,12 @@ def parse(
 def _method_of(name: Any, kinds: Collection[str] | None, parser: OneLineParser) -> type[Method]:
     if not isinstance(name, str) or name not in METHODS:
         parser.error(f"method {name!r} is not one of {', '.join(fitting(kinds))}")
+    other = _without_learning(METHODS[name])
+    if other is not None:
+        parser.error(
+            f"{name} needs data to learn, which this command does not take, and is {other} without: use --method "
+            f"{other}, `hf-unlearn requests`, or UnlearnTrainer(learn_dataset=...) in Python"
+        )
     if name not in fitting(kinds):
         names = ", ".join(fitting(kinds))
         parser.error(f"{name} works for {METHODS[name].family} models only: choose another method ({names})")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..data.class_names import in_words
 from .base import Baseline, Objective, dtype_of
 from .description import Anchor, Description
+from .held import Held
 from .label_vectors import shifted_labels
 from .noise import NoiseSchedule
 
@@ -49,6 +50,8 @@ class Denoising(Objective):
     ):
         super().__init__()
         self.anchors: dict[int, int] = {}  # label -> the label it is matched to
+        self.chosen: dict[int, int] = {}  # the same, where it is given
+        self.held: Held | None = None  # what retained samples are matched to, if not to the model as it is given
         self.class_names: dict[int, str] = {}  # for the record, where the data has them
         self.pipeline = pipeline
         self.network = network
@@ -182,12 +185,13 @@ class Denoising(Objective):
         return torch.tensor(table, device=labels.device)[labels]
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
-        """The anchor of each label: the next retained one, round the end. None if every label is forgotten."""
+        """The anchor of each label: the given one, or the next retained one, round the end. None if every label is
+        forgotten."""
         kept = [label for label in self.class_labels if label not in forgotten]
         self.anchors = {}
         for label in self.class_labels if kept else ():
             after = [k for k in kept if k > label] + [k for k in kept if k < label]
-            self.anchors[label] = after[0] if after else label
+            self.anchors[label] = self.chosen.get(label, after[0] if after else label)
 
     # ---- the original model's losses -------------------------------------------------------------
     @torch.no_grad()

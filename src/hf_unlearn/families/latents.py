@@ -132,18 +132,29 @@ def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder
     missing = cache.missing(range(len(prompts)))
     batches = [missing[k : k + drawing.batch_size] for k in range(0, len(missing), drawing.batch_size)]
     for batch in bar(batches, "drawing"):
-        drawn = pipeline(
-            [prompts[i] for i in batch],
-            num_inference_steps=drawing.num_inference_steps,
-            guidance_scale=drawing.guidance_scale,
-            generator=[torch.Generator().manual_seed(drawing.seed + i) for i in batch],
-            height=size,
-            width=size,
-            output_type="latent",
-        ).images
-        for i, latents in zip(batch, drawn):
+        for i, latents in zip(batch, _drawn(pipeline, prompts, batch, drawing, size)):
             cache.write(i, latents)
     return torch.stack([cache.read(i) for i in range(len(prompts))])
+
+
+def drawn_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing) -> Tensor:
+    """As `draw_latents`, with nothing on disk."""
+    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    batches = [range(k, min(k + drawing.batch_size, len(prompts))) for k in range(0, len(prompts), drawing.batch_size)]
+    return torch.cat([_drawn(pipeline, prompts, batch, drawing, size).float().cpu() for batch in batches])
+
+
+def _drawn(pipeline: Any, prompts: Sequence[str], which: Sequence[int], drawing: Drawing, size: int) -> Tensor:
+    """Latents (n, C, h, w) of those prompts, each from the generator of its number."""
+    return pipeline(
+        [prompts[i] for i in which],
+        num_inference_steps=drawing.num_inference_steps,
+        guidance_scale=drawing.guidance_scale,
+        generator=[torch.Generator().manual_seed(drawing.seed + i) for i in which],
+        height=size,
+        width=size,
+        output_type="latent",
+    ).images
 
 
 def identity_of_pipeline(pipeline: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from .memory import ReplayMemory
 from .requests import Request, requests_of
 from .store import in_main, is_main
 from .strategies import Strategy
-from .tasks import Standing
 
 
 def now() -> str:
@@ -23,12 +22,12 @@ class Queue:
 
     Args:
         setup: what the sequence was set up with, as JSON: a ledger of another one is refused.
-        first: what is known before the first request.
+        first: what is known before the first request, a `Standing` or its like.
         memory: it says how many classes can be kept.
         strategy: it says which requests it can carry out.
     """
 
-    def __init__(self, book: Book, setup: dict[str, Any], first: Standing, memory: ReplayMemory, strategy: Strategy):
+    def __init__(self, book: Book, setup: dict[str, Any], first: Any, memory: ReplayMemory, strategy: Strategy):
         self.book, self.setup, self.first = book, setup, first
         self.memory, self.strategy = memory, strategy
 
@@ -47,7 +46,7 @@ class Queue:
             )
         return ledger
 
-    def standing(self, entries: Iterable[Entry]) -> Standing:
+    def standing(self, entries: Iterable[Entry]) -> Any:
         """What is known after these requests."""
         standing = self.first
         for entry in entries:
@@ -104,7 +103,7 @@ class Queue:
         for number, request in enumerate(asked, len(ledger.entries) + 1):
             try:
                 after = standing.after(request)
-                self.memory.check(after.classes, after.tasks.train[0])
+                after.check(self.memory)
                 self.strategy.check(request, standing)
                 standing = after
             except ValueError as error:
@@ -119,8 +118,8 @@ class Queue:
 
         in_main(write)
 
-    def forgotten(self, entries: Iterable[Entry]) -> dict[int, frozenset[int]]:
-        """By the number of each forget request among `entries`, the positions that are still forgotten after all."""
+    def forgotten(self, entries: Iterable[Entry]) -> dict[int, frozenset[Any]]:
+        """By the number of each forget request among `entries`, what is still forgotten after all."""
         standing, found = self.first, {}
         for entry in entries:
             change = standing.change(entry.asked)

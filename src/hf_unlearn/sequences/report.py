@@ -12,6 +12,9 @@ from ..evaluation.tables import markdown_table
 from ..report.escaping import markdown
 from .figures import NAMES, Course
 from .ledger import Entry, Ledger
+from .picture_course import NAMES as PICTURE_NAMES
+from .picture_course import PictureCourse
+from .picture_course import plot as plot_pictures
 
 PICTURE_FILE, PAGE_FILE, CARD_FILE = "requests.png", "requests.html", "README.md"
 STYLE = (
@@ -39,11 +42,19 @@ def rows(ledger: Ledger) -> tuple[list[str], list[list[str]]]:
 
 def summary(ledger: Ledger) -> list[list[str]]:
     """(metric, value, meaning) of all metrics that there are."""
-    found = Course.of(ledger).figures() if ledger.done else {}
-    units = {name: "points" if name in ("FM", "relapse") else "%" for name in NAMES}
+    if not ledger.done:
+        return []
+    found = PictureCourse.of(ledger).figures() if _draws(ledger) else Course.of(ledger).figures()
+    names = PICTURE_NAMES if _draws(ledger) else NAMES
+    units = {name: "points" if name in ("FM", "relapse") else "%" for name in names}
     return [
-        [name, f"{100 * value:.1f} {units[name]}", NAMES[name]] for name, value in found.items() if value is not None
+        [name, f"{100 * value:.1f} {units[name]}", names[name]] for name, value in found.items() if value is not None
     ]
+
+
+def _draws(ledger: Ledger) -> bool:
+    """Whether it is the ledger of a diffusion model."""
+    return "tag" in ledger.setup
 
 
 def status(ledger: Ledger) -> str:
@@ -63,13 +74,17 @@ def listing(ledger: Ledger) -> str:
 
 # ---- picture -----------------------------------------------------------------------------------
 def plot(ledger: Ledger, path: str | Path) -> None:
-    """Write a PNG: accuracy on each task after each request, what it took, and what came back of the forgotten.
+    """Write a PNG: accuracy on each task after each request, what it took, and what came back of the forgotten; of a
+    diffusion model what is left of the forgotten, and the drift.
 
     Raises:
         ValueError: no request is done yet.
     """
     if not ledger.done:
         raise ValueError("no request is done yet, so there is no course to show")
+    if _draws(ledger):
+        plot_pictures(PictureCourse.of(ledger), [_short(entry) for entry in ledger.done], path)
+        return
     import matplotlib
 
     matplotlib.use("Agg")
@@ -158,7 +173,7 @@ def page(ledger: Ledger, picture: bytes) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Requests</title><style>{}</style>'
     ).format(Markup(STYLE))
     image = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(
-        "accuracy on each task after each request, cost and relapse", base64.b64encode(picture).decode()
+        "what is known and what came back after each request", base64.b64encode(picture).decode()
     )
     parts = [
         head,
@@ -186,9 +201,11 @@ def card(ledger: Ledger) -> str:
     header, body = rows(ledger)
     table = markdown_table(header, [[markdown(cell) for cell in row] for row in body])
     figures = markdown_table(["metric", "value", "meaning"], summary(ledger))
+    draws = _draws(ledger)
+    tag, library = (ledger.setup["tag"], "diffusers") if draws else ("image-classification", "transformers")
     return (
-        "---\npipeline_tag: image-classification\nlibrary_name: transformers\ntags:\n- unlearning\n---\n"
-        "# A classifier that learns and forgets on request\n\n"
+        f"---\npipeline_tag: {tag}\nlibrary_name: {library}\ntags:\n- unlearning\n---\n"
+        f"# A {'diffusion model' if draws else 'classifier'} that learns and forgets on request\n\n"
         f"Its ledger says what was asked of it and what came of each request ({status(ledger)}). Samples stand in it "
         f"as hashes only. Made with hf-unlearn {__version__}.\n\n{table}\n\n{figures}\n"
     )

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
+
+from ..families.concepts import normal
 
 WORD = re.compile(r"(\d+)([RTF])")
 KEYS = ("learn", "forget", "task", "temporary")
@@ -61,6 +63,50 @@ class Part:
 
 
 @dataclass(frozen=True)
+class ConceptPart:
+    """What a text-to-image model is to learn or to forget, in words.
+
+    concept: the concept, such as "a rocket", which stands in the prompts.
+    anchor: what is drawn instead of a forgotten concept; without one a prompt without it is.
+    templates: prompts with "{}" in the place of the concept; without some, those of the sequence.
+    images: folder of pictures of the concept, to learn from.
+
+    Raises:
+        ValueError: a text is empty or no text, or the concept is its own anchor.
+    """
+
+    concept: str
+    anchor: str | None = None
+    templates: tuple[str, ...] = ()
+    images: str | None = None
+    tasks: ClassVar[tuple[int, ...]] = ()
+    classes: ClassVar[tuple[int, ...]] = ()
+    samples: ClassVar[tuple[int, ...]] = ()
+
+    def __post_init__(self) -> None:
+        given = (self.templates,) if isinstance(self.templates, str) else tuple(self.templates)
+        object.__setattr__(self, "templates", given)
+        for name, text in (("concept", self.concept), ("anchor", self.anchor), ("images", self.images)):
+            if not (text is None and name != "concept") and (not isinstance(text, str) or not text.strip()):
+                raise ValueError(f"{name} is {text!r}: give a text")
+        wrong = [text for text in given if not isinstance(text, str) or text.count("{}") != 1]
+        if wrong:
+            raise ValueError(f'template {wrong[0]!r} needs "{{}}" once, in the place of the concept')
+        if self.anchor is not None and normal(self.anchor) == normal(self.concept):
+            raise ValueError(f"concept {self.concept!r} is its own anchor: choose another anchor")
+
+    @property
+    def text(self) -> str:
+        """What it names, in words."""
+        return self.concept if self.anchor is None else f"{self.concept} (draws {self.anchor})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it names, without what is empty."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v}
+
+
+@dataclass(frozen=True)
 class Request:
     """One request: data to learn, data to forget, or both at once.
 
@@ -69,7 +115,7 @@ class Request:
     for it outranks the intention.
 
     Args:
-        learn, forget: a `Part`, or True for the whole of `task`.
+        learn, forget: a `Part`, a `ConceptPart`, or True for the whole of `task`.
         task: the number of a whole task; then exactly one of learn and forget is True.
         temporary: whether what is learnt is learnt for a time (T).
 
@@ -77,8 +123,8 @@ class Request:
         ValueError: it asks for nothing, or to learn and forget the same, or its arguments contradict each other.
     """
 
-    learn: Part | bool | None = None
-    forget: Part | bool | None = None
+    learn: Part | ConceptPart | bool | None = None
+    forget: Part | ConceptPart | bool | None = None
     task: int | None = None
     temporary: bool = False
 
@@ -95,7 +141,7 @@ class Request:
             value = getattr(self, name)
             if value is False:
                 object.__setattr__(self, name, None)
-            elif value is not None and not isinstance(value, Part):
+            elif value is not None and not isinstance(value, Part | ConceptPart):
                 raise ValueError(f"{name} is a {type(value).__name__}: give a Part, or True with a task")
         if self.learn is None and self.forget is None:
             raise ValueError("a request asks for nothing: say what to learn or what to forget")
@@ -107,13 +153,13 @@ class Request:
                 raise ValueError(f"{name} {min(both)} is to be learnt and forgotten in one request")
 
     @property
-    def to_learn(self) -> Part | None:
+    def to_learn(self) -> Part | ConceptPart | None:
         """What is to be learnt."""
         assert not isinstance(self.learn, bool)
         return self.learn
 
     @property
-    def to_forget(self) -> Part | None:
+    def to_forget(self) -> Part | ConceptPart | None:
         """What is to be forgotten."""
         assert not isinstance(self.forget, bool)
         return self.forget
@@ -150,8 +196,8 @@ class Request:
 def request_of(given: Any) -> Request:
     """Make a request of a Request, of a word such as "1T", or of a mapping as in a YAML file.
 
-    A mapping has the keys `learn` and `forget`, each a mapping of `tasks`, `classes` and `samples` to numbers, or
-    `task` with one of them true, and `temporary`.
+    A mapping has the keys `learn` and `forget`, each a mapping of `tasks`, `classes` and `samples` to numbers, or of
+    `concept`, `anchor`, `templates` and `images` to texts, or `task` with one of them true, and `temporary`.
 
     Raises:
         ValueError: it is none of these, or what `Request` raises.
@@ -187,9 +233,11 @@ def requests_of(given: Any) -> list[Request]:
     return [request_of(each) for each in given]
 
 
-def _part(name: str, given: Any) -> Part | bool:
-    if isinstance(given, Part | bool):
+def _part(name: str, given: Any) -> Part | ConceptPart | bool:
+    if isinstance(given, Part | ConceptPart | bool):
         return given
+    if isinstance(given, Mapping) and "concept" in given:
+        return _concept(name, given)
     if not isinstance(given, Mapping):
         raise ValueError(f"{name} is {given!r}: give a mapping of tasks, classes or samples to numbers")
     known = {
@@ -202,3 +250,15 @@ def _part(name: str, given: Any) -> Part | bool:
     if unknown:
         raise ValueError(f"{name} has the unknown key {unknown[0]!r}, known are tasks, classes and samples")
     return Part(**{known[key]: value for key, value in given.items()})
+
+
+def _concept(name: str, given: Mapping[str, Any]) -> ConceptPart:
+    known = [field.name for field in fields(ConceptPart)]
+    unknown = sorted(str(key) for key in given if key not in known)
+    if unknown:
+        raise ValueError(f"{name} has the unknown key {unknown[0]!r}, known are {', '.join(known)}")
+    if name == "forget" and given.get("images"):
+        raise ValueError("images are for what is learnt: the model draws what it forgets itself")
+    if name == "learn" and given.get("anchor"):
+        raise ValueError("an anchor is for what is forgotten: leave it out")
+    return ConceptPart(**given)

@@ -14,6 +14,7 @@ from ..families.classifier.load import load_image_classifier
 from ..report.reading import from_json
 from ..training.config import UnlearnConfig
 from ..training.recipes import CLASSIFIERS, digits_splits
+from .diffusion.setup import PictureSetup
 from .memory import ReplayMemory
 from .registry import strategy_of
 from .requests import Part, Request, requests_of
@@ -92,8 +93,8 @@ class Setup:
         return Classification(network, processor), splits_of(recipe)[0]
 
 
-def read_file(path: str | Path) -> tuple[Setup | None, list[Request]]:
-    """Setup and requests of a YAML file, either of which it may lack.
+def read_file(path: str | Path) -> tuple[Setup | PictureSetup | None, list[Request]]:
+    """Setup and requests of a YAML file, either of which it may lack. One with tasks is of a classifier.
 
     Raises:
         ValueError: the file cannot be read, has an unknown key, or what its values raise.
@@ -104,19 +105,21 @@ def read_file(path: str | Path) -> tuple[Setup | None, list[Request]]:
         raise ValueError(f"requests {path} cannot be read: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"requests {path} is not a mapping of keys to values")
-    keys = [f.name for f in fields(Setup)]
+    kind: type[Setup | PictureSetup] = Setup if "tasks" in given or given.get("model") in CLASSIFIERS else PictureSetup
+    keys = [f.name for f in fields(kind)]
     unknown = sorted(str(key) for key in given if key not in [*keys, "requests"])
     if unknown:
         raise ValueError(f"requests {path}: unknown key {unknown[0]!r}, known are {', '.join(keys)} and requests")
     try:
         asked = requests_of(given.pop("requests")) if given.get("requests") is not None else []
         given.pop("requests", None)
-        return (from_json(Setup, given, "") if given else None), asked
+        setup: Setup | PictureSetup | None = from_json(kind, given, "") if given else None
+        return setup, asked
     except ValueError as error:
         raise ValueError(f"requests {path}: {error}") from None
 
 
-def stored_setup(folder: str | Path, given: Setup | None = None) -> Setup:
+def stored_setup(folder: str | Path, given: Setup | PictureSetup | None = None) -> Setup | PictureSetup:
     """The setup of a folder: the one that is stored there, or else `given`, which is stored by `store_setup`.
 
     Raises:
@@ -132,14 +135,14 @@ def stored_setup(folder: str | Path, given: Setup | None = None) -> Setup:
         raise ValueError(f"{path} names no model: remove it, and name one in a --file")
     if given is not None and given != there:
         values = asdict(there)
-        name = next(name for name, value in asdict(given).items() if value != values[name])
+        name = next(name for name, value in asdict(given).items() if value != values.get(name))
         raise ValueError(
-            f"{folder} was set up with {name} {values[name]}, not {asdict(given)[name]}: name another folder"
+            f"{folder} was set up with {name} {values.get(name)}, not {asdict(given)[name]}: name another folder"
         )
     return there
 
 
-def store_setup(folder: str | Path, setup: Setup) -> None:
+def store_setup(folder: str | Path, setup: Setup | PictureSetup) -> None:
     """Write the setup to `folder`, unless it is there."""
     path = Path(folder) / SETUP_FILE
     if not path.is_file():

@@ -24,16 +24,26 @@ COLUMNS = {
 Rows = dict[str, dict[str, list[float]]]  # method -> metric -> a value for each seed
 
 
+def needed(result: dict[str, Any]) -> dict[str, Any]:
+    """Of a cell only what the tables are made of: the cell and its metrics."""
+    return {"cell": result["cell"], "metrics": metrics_of(result)}
+
+
+def metrics_of(result: dict[str, Any]) -> dict[str, float | None]:
+    """The metrics of a cell, or of what `needed` kept of it."""
+    return result["metrics"] if "metrics" in result else figures_of(result)
+
+
 def rows_of(results: Sequence[dict[str, Any]]) -> Rows:
     """The metrics of cells that differ in method and seed alone.
 
     `time` is CPU time of training over that of retraining at each request, of the same seed; `kept` the size of the
     replay memory over that of all that is known, a mean over requests.
     """
-    spent = {r["cell"]["seed"]: figures_of(r)["cpu"] for r in results if r["cell"]["method"] == REFERENCE}
+    spent = {r["cell"]["seed"]: metrics_of(r)["cpu"] for r in results if r["cell"]["method"] == REFERENCE}
     rows: Rows = {}
     for result in results:
-        cell, found = result["cell"], figures_of(result)
+        cell, found = result["cell"], metrics_of(result)
         values = {name: found[name] for name in COLUMNS if name in found}
         across, inside = found["AGJS"], found["IGJS"]
         if across is not None and inside:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
-from .requests import Part, Request
+from .memory import ReplayMemory
+from .requests import ConceptPart, Part, Request
 
 
 class Tasks:
@@ -56,12 +58,14 @@ class Tasks:
         """Positions of the training samples of these classes."""
         return {position for label in classes for position in self._of_class[label]}
 
-    def of_class_names(self, part: Part) -> list[tuple[str, set[int]]]:
+    def of_class_names(self, part: Part | ConceptPart) -> list[tuple[str, set[int]]]:
         """(name, positions) of each task and class that a part names.
 
         Raises:
-            ValueError: there is no such task, class or sample.
+            ValueError: there is no such task, class or sample, or a concept is named.
         """
+        if isinstance(part, ConceptPart):
+            raise ValueError(f"{part.text}: a request to a classifier names tasks, classes or samples, no concept")
         for task in part.tasks:
             if task >= len(self.classes):
                 raise ValueError(f"there is no task {task}: tasks are numbered 0 to {len(self.classes) - 1}")
@@ -98,15 +102,15 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Change:
-    """What a request comes to on given data: positions in the training data.
+    """What a request comes to: positions in the training data, or keys of a diffusion model's conditions.
 
     learn: what is trained on; new: those of it that were not known before.
     forget: what goes.
     """
 
-    learn: frozenset[int] = frozenset()
-    forget: frozenset[int] = frozenset()
-    new: frozenset[int] = frozenset()
+    learn: frozenset[Any] = frozenset()
+    forget: frozenset[Any] = frozenset()
+    new: frozenset[Any] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,10 @@ class Standing:
     temporary: frozenset[int] = frozenset()
     forgotten: frozenset[int] = frozenset()
     singly: frozenset[int] = frozenset()
+
+    def check(self, memory: ReplayMemory) -> None:
+        """Raise ValueError if a memory cannot hold a sample of each class that is known."""
+        memory.check(self.classes, self.tasks.train[0])
 
     @property
     def known(self) -> frozenset[int]:

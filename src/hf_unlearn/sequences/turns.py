@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from torch import nn
@@ -20,7 +21,7 @@ from ..methods import Method
 from ..training.config import UnlearnConfig
 from ..training.trainer import UnlearnTrainer
 from .memory import ReplayMemory
-from .tasks import Change, Standing
+from .tasks import Change
 
 WEIGHTS, FACTS = "weights.safetensors", "stage.json"
 
@@ -46,8 +47,8 @@ class Turn:
     folder: Path
     number: int
     change: Change
-    before: Standing
-    after: Standing
+    before: Any  # a Standing
+    after: Any
     memory: ReplayMemory
     temporary: bool = False
     others: dict[str, nn.Module] = field(default_factory=dict)

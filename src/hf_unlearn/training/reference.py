@@ -139,6 +139,13 @@ class Reference:
         if not self.method.needs_original or self.original is not None:
             return
         network = self.objective.network
+        held = getattr(self.objective, "held", None)
+        if held is not None:  # it is of an earlier model
+            for part in (held.first, held.latest):
+                if part is not None:
+                    part.to(self.args.device).eval().requires_grad_(False)
+            self.original = held.first
+            return
         if self.objective.adapter is not None:  # the original is the network without it
             self.original = base_copy(network).eval()
             return

@@ -178,6 +178,10 @@ class Step(FastSteps):
             return self._forward(**_inputs(batch), predict=True)
 
     def original(self, batch: Samples, labels: Tensor | Literal["own"] | None = OWN) -> Tensor:
+        held = getattr(self.objective, "held", None)
+        if held is not None and isinstance(labels, str):
+            with self.accelerator.autocast():
+                return held.predict(self.objective, _inputs(batch))
         return self.predict(batch, labels, self._original)
 
     def original_gradient(self, batch: Samples) -> Tensor:

@@ -23,17 +23,26 @@ def requests_command(argv: list[str]) -> None:
     parser.add_argument(
         "words", nargs="*", help="Requests for `add`: 0R learns task 0, 1T learns it for a time, 2F forgets it."
     )
-    parser.add_argument("--file", help="YAML file with model, data, tasks, memory and method, and with `requests`.")
+    parser.add_argument(
+        "--file", help="YAML file with model, data, tasks or prompts, memory and method, and with `requests`."
+    )
     for part in PARTS:
         for verb in ("learn", "forget"):
             said = f"Numbers of {part} that `add` asks to {verb}."
             parser.add_argument(f"--{verb}_{part}", type=int, nargs="+", metavar="N", help=said)
+    parser.add_argument("--forget_concept", help="Concept that `add` asks a text-to-image model to forget.")
+    parser.add_argument("--anchor_concept", help="What it is to draw instead.")
+    parser.add_argument("--learn_concept", help="Concept that `add` asks it to learn, from --images.")
+    parser.add_argument("--images", help="Folder of pictures of --learn_concept.")
+    parser.add_argument("--prompt_templates", nargs="+", help='Prompts with "{}" in the place of the concept.')
     parser.add_argument("--temporary", action="store_true", help="What is learnt may be forgotten later (T).")
     parser.add_argument("--json", action="store_true", help="Print the ledger as JSON.")
     options = parser.parse_args(argv)
     asked = _asked(options)
     if options.action == "add" and not (asked or options.file):
-        parser.error("add needs a request: words such as 1T, --learn_tasks, --forget_classes, ..., or --file")
+        parser.error(
+            "add needs a request: words such as 1T, --learn_tasks, --forget_classes, --forget_concept, ..., or --file"
+        )
     if options.action != "add" and asked:
         parser.error(f"requests are for add, not for {options.action}")
     if options.action in ("add", "run"):
@@ -50,6 +59,13 @@ def _asked(options: argparse.Namespace) -> list[Any]:
         part = {name: given for name in PARTS if (given := getattr(options, f"{verb}_{name}"))}
         if part:
             found[verb] = part
+    for verb, others in (("learn", {"images": options.images}), ("forget", {"anchor": options.anchor_concept})):
+        concept = getattr(options, f"{verb}_concept")
+        if concept:
+            part = {"concept": concept, "templates": options.prompt_templates, **others}
+            found[verb] = {name: value for name, value in part.items() if value}
+        elif any(others.values()):
+            raise ValueError(f"--{'images' if verb == 'learn' else 'anchor_concept'} is said of --{verb}_concept")
     if options.temporary:
         found["temporary"] = True
     return [*options.words, *([found] if found else [])]
