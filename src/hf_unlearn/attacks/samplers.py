@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from typing_extensions import Self
 
+from ..families import side_of
 from ..families.latents import Drawing
 from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
@@ -109,7 +110,7 @@ class Samplers(Attack):
         """What image to image starts from, for a slice of the images."""
         if subject.retained is None or not len(subject.retained.images):
             raise ValueError("image to image starts from retained images: give `retained`, or leave it out")
-        size = drawing.resolution or subject.model.unet.config.sample_size * subject.model.vae_scale_factor
+        size = side_of(subject.model, drawing.resolution)
         images = (interpolate(subject.retained.images, (size, size), mode="bilinear") + 1) / 2
 
         def given(rows: slice, own: list[str]) -> dict[str, Any]:

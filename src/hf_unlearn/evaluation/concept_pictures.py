@@ -10,6 +10,7 @@ from diffusers.utils import pt_to_pil
 from torch import Tensor
 
 from ..data.images import blur_picture, to_pixels
+from ..families import denoiser_of, side_of
 from ..families.latents import Drawing
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
@@ -18,18 +19,18 @@ from .grids import save_grid
 
 def draw_prompts(pipeline: Any, prompts: Sequence[str], drawing: Drawing, per_prompt: int = 4) -> Tensor:
     """Generate images (prompts, per_prompt, 3, H, W) in [-1, 1], with the same seeds for every model."""
-    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    adapter, size = denoiser_of(pipeline), side_of(pipeline, drawing.resolution)
     pictures = []
     for number, prompt in enumerate(prompts):
         seeds = [drawing.seed + 1000 * number + k for k in range(per_prompt)]
         made = pipeline(
             [prompt] * per_prompt,
             num_inference_steps=drawing.num_inference_steps,
-            guidance_scale=drawing.guidance_scale,
             generator=[torch.Generator().manual_seed(2_000_000 + seed) for seed in seeds],
             height=size,
             width=size,
             output_type="pt",
+            **adapter.sampling(pipeline, drawing.guidance_scale, per_prompt),
         ).images
         pictures.append(made.float().cpu() * 2 - 1)
     return torch.stack(pictures)

@@ -18,12 +18,12 @@ from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, draw_prompts, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, prompt_sets
 from ...evaluation.text_to_image import PictureEvaluation
-from ...families import encode_prompts, text_to_image_objective
+from ...families import encode_prompts, side_of, text_to_image_objective
 from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, concept_pairs
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
-from ...families.text_to_image.objective import trained_names
+from ...families.text_to_image.pipelines import trained_names
 from ...training.checks import method_for
 from ...training.trainer import UnlearnTrainer
 from ..flags import LoraFlags
@@ -227,7 +227,7 @@ class TextToImageRun(DiffusionRun):
         source, given = folder or name, self.concept
         if source is None:
             return None
-        size = given.resolution or self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        size = side_of(self.pipeline, given.resolution)
         columns = (given.image_column, given.caption_column, given.center_crop)
         images, captions = load_captioned_images(source, size, *columns)
         self.given[source] = [whole_fingerprint(images), captions]

@@ -1,4 +1,4 @@
-"""A Stable Diffusion pipeline from a folder or Hub id."""
+"""A text-to-image pipeline from a folder or Hub id."""
 
 from importlib import import_module
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ...common.untrusted import check_filled, loading, pipeline_index
-from .objective import PIPELINES
+from .pipelines import PIPELINES, listed
 
 
 def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
-    """A Stable Diffusion pipeline (1.x, 2.x, XL) from a folder or Hub id, in float32, safetensors only.
+    """A pipeline of one of `PIPELINES` from a folder or Hub id, in float32, safetensors only.
 
     Args:
         xformers: use xformers' attention instead of torch's scaled dot product attention.
@@ -21,7 +21,7 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
     """
     kind = pipeline_index(folder, revision=kwargs.get("revision"), variant=kwargs.get("variant")).get("_class_name")
     if kind not in PIPELINES:
-        raise ValueError(f"{folder} is a {kind}: give a {' or '.join(PIPELINES)}")
+        raise ValueError(f"{folder} is a {kind}: give a {listed(PIPELINES)}")
     if xformers:
         try:
             import_module("xformers.ops")
