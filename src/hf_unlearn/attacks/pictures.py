@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..evaluation.prompt_files import safety_checking
-from ..families import denoiser_of, side_of
+from ..families import side_of
 from ..families.latents import Drawing, posterior_mean
+from ..families.text_to_image.pipelines import sampled_as
 from .base import Subject
 
 FIRST_SEED = 7_000_000  # far from the seeds of training images and of evaluations
@@ -28,7 +29,7 @@ def draw(
             None takes one away.
         first: number of the first image, for parts of a larger set.
     """
-    adapter, size = denoiser_of(pipeline), side_of(pipeline, drawing.resolution)
+    adapter, size = sampled_as(pipeline), side_of(pipeline, drawing.resolution)
     pipeline.set_progress_bar_config(disable=True)
     images = []
     with safety_checking(pipeline, keep=False):

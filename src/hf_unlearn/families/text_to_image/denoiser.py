@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor, nn
 
 from ..denoising import sides_of
@@ -73,7 +72,7 @@ class Denoiser:
         raise NotImplementedError
 
     def keys(self, network: nn.Module, embeds: Tensor) -> Tensor:
-        """(..., D') what the cross attention makes its keys and values of, from embeddings (..., D)."""
+        """(..., D') what the cross attention makes its keys and values of, from embeddings (..., D) on the CPU."""
         return embeds
 
     # ---- latents and noise -----------------------------------------------------------------------
@@ -91,9 +90,11 @@ class Denoiser:
         side = network.config.get("patch_size", 1)
         return (shape[-2] // side) * (shape[-1] // side)
 
-    def shift(self, scheduler: Any, length: int) -> float:
-        """μ of the dynamic shift for so many image tokens."""
-        config = scheduler.config
+    def shift(self, pipeline: Any, length: int) -> float:
+        """μ of the dynamic shift for so many image tokens, as the pipeline's call computes it."""
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+        config = pipeline.scheduler.config
         names = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
         return calculate_shift(length, *(config.get(name, value) for name, value in names.items()))
 
@@ -109,7 +110,7 @@ class Denoiser:
         scheduler = pipeline.scheduler
         if FlowSchedule.fits(scheduler):
             length = self.length(self.network(pipeline), shape)
-            return FlowSchedule(scheduler, self.shift(scheduler, length), **options)
+            return FlowSchedule(scheduler, self.shift(pipeline, length), **options)
         if options:
             raise ValueError(f"{sorted(options)[0]} is for flow matching, which {type(pipeline).__name__} is not")
         return DDPMSchedule(scheduler)
@@ -129,14 +130,17 @@ class Denoiser:
 
     def trained(self, network: nn.Module, train_method: str) -> set[str]:
         """Names of the weights that a `train_method` trains."""
-        names = {name: set(name.split(".")) for name, _ in network.named_parameters()}
-        left = names.keys() - self.idle(network)
+        left = {name for name, _ in network.named_parameters()} - self.idle(network)
         if train_method == "full":
             return left
+
+        def holds(name: str, words: Sequence[str]) -> bool:
+            return bool(set(name.split(".")) & set(words))
+
         if train_method == "noxattn":
-            return {name for name in left if not names[name] & {*self.text_side, *self.fixed}}
+            return {n for n in left if not holds(n, self.text_side) and n.split(".")[0] not in self.fixed}
         wanted = {"xattn": self.text_side, "selfattn": self.image_side}[train_method]
-        return {name for name in left if names[name] & set(wanted)}
+        return {name for name in left if holds(name, wanted)}
 
     # ---- sampling --------------------------------------------------------------------------------
     def guidance(self, pipeline: Any) -> float:
@@ -152,11 +156,15 @@ class Denoiser:
         return images
 
 
-def word_ends(pipeline: Any, texts: Sequence[str]) -> list[int]:
-    """The position of each text's last token, before the end token; of the end token for ""."""
-    limit = min(pipeline.tokenizer.model_max_length, 512)
-    lengths = [len(ids) for ids in pipeline.tokenizer(list(texts), truncation=True, max_length=limit).input_ids]
-    return [max(length - 2, 1) for length in lengths]
+def word_ends(tokenizer: Any, texts: Sequence[str], start: int = 1) -> list[int]:
+    """The position of each text's last token, before the end token; of the end token for "".
+
+    Args:
+        start: how many tokens stand before a text.
+    """
+    limit = min(tokenizer.model_max_length, 512)
+    lengths = [len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=limit).input_ids]
+    return [max(length - 2, start) for length in lengths]
 
 
 def expanded(value: Tensor | None, count: int) -> Tensor | None:

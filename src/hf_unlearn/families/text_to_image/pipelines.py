@@ -6,14 +6,16 @@ from torch import nn
 
 from ..base import class_names
 from .denoiser import Denoiser
+from .flux import Flux
+from .flux2 import Flux2Klein
+from .pixart import PixArtSigma
+from .qwen import QwenImage
+from .sana import Sana
 from .sd import StableDiffusion, StableDiffusionXL
 from .sd3 import StableDiffusion3
 
-DENOISERS: dict[str, Denoiser] = {
-    name: adapter
-    for adapter in (StableDiffusion(), StableDiffusionXL(), StableDiffusion3())
-    for name in adapter.pipelines
-}
+CLASSES = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, Flux2Klein, Sana, QwenImage, PixArtSigma)
+DENOISERS: dict[str, Denoiser] = {name: kind() for kind in CLASSES for name in kind.pipelines}
 PIPELINES = tuple(DENOISERS)
 
 
@@ -23,6 +25,12 @@ def denoiser_of(pipeline: Any) -> Denoiser:
     if found is None:
         raise ValueError(f"{type(pipeline).__name__} is not supported: give a {listed(PIPELINES)}")
     return found
+
+
+def sampled_as(pipeline: Any) -> Denoiser:
+    """The adapter of a pipeline that is only drawn from: of one that starts from images too."""
+    name = type(pipeline).__name__.replace("Img2Img", "")
+    return DENOISERS[name] if name in DENOISERS else denoiser_of(pipeline)
 
 
 def denoiser_of_network(network: nn.Module) -> Denoiser | None:
@@ -47,7 +55,7 @@ def text_side(network: nn.Module) -> tuple[str, ...]:
 
 def side_of(pipeline: Any, resolution: int | None = None) -> int:
     """Height and width in pixels of what is drawn: the resolution, or the model's own size."""
-    adapter = denoiser_of(pipeline)
+    adapter = sampled_as(pipeline)
     return resolution or adapter.shape(pipeline)[-1] * adapter.factor(pipeline)
 
 

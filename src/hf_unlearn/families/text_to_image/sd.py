@@ -27,7 +27,7 @@ class StableDiffusion(Denoiser):
         options = {"device": pipeline.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
         encoded = pipeline.encode_prompt(list(texts), **options)
         # SDXL and SD3: prompt, negative, pooled, negative pooled
-        return Encoded(encoded[0], word_ends(pipeline, texts), encoded[2] if len(encoded) == 4 else None)
+        return Encoded(encoded[0], word_ends(pipeline.tokenizer, texts), encoded[2] if len(encoded) == 4 else None)
 
     def arguments(self, network: nn.Module, noisy: Tensor, times: Tensor, told: Told) -> dict[str, Any]:
         return {"sample": noisy, "timestep": times, "encoder_hidden_states": told.embeds}

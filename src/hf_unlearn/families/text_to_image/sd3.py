@@ -25,7 +25,7 @@ class StableDiffusion3(Denoiser):
         options = {"device": pipeline.device, "do_classifier_free_guidance": False}
         texts = list(texts)
         embeds, _, pooled, _ = pipeline.encode_prompt(texts, None, None, **options)
-        return Encoded(embeds, word_ends(pipeline, texts), pooled)
+        return Encoded(embeds, word_ends(pipeline.tokenizer, texts), pooled)
 
     def arguments(self, network: nn.Module, noisy: Tensor, times: Tensor, told: Told) -> dict[str, Any]:
         return {
