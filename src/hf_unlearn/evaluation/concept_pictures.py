@@ -24,7 +24,7 @@ def draw_prompts(pipeline: Any, prompts: Sequence[str], drawing: Drawing, per_pr
     for number, prompt in enumerate(prompts):
         seeds = [drawing.seed + 1000 * number + k for k in range(per_prompt)]
         made = pipeline(
-            [prompt] * per_prompt,
+            prompt=[prompt] * per_prompt,
             num_inference_steps=drawing.num_inference_steps,
             generator=[torch.Generator().manual_seed(2_000_000 + seed) for seed in seeds],
             height=size,

@@ -110,7 +110,7 @@ def draw_prompt_file(
             call = {**settings, **denoiser_of(pipeline).sampling(pipeline, guidance_scale, len(batch))}
             if "true_cfg_scale" in call:  # of Qwen-Image, whose guidance_scale is another thing
                 del call["guidance_scale"]
-            images = pipeline(prompts, generator=generators, output_type="pt", **call).images
+            images = pipeline(prompt=prompts, generator=generators, output_type="pt", **call).images
             for i, picture in zip(batch, pt_to_pil(images.float().cpu() * 2 - 1)):
                 with atomic(paths[i]) as partial:
                     picture.save(partial, format="png")

@@ -127,7 +127,7 @@ def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder
     batches = [missing[k : k + drawing.batch_size] for k in range(0, len(missing), drawing.batch_size)]
     for batch in tqdm(batches, desc="drawing", disable=None if batches else True):
         drawn = pipeline(
-            [prompts[i] for i in batch],
+            prompt=[prompts[i] for i in batch],  # by name: Flux 2 takes an image first
             num_inference_steps=drawing.num_inference_steps,
             generator=[torch.Generator().manual_seed(drawing.seed + i) for i in batch],
             height=size,

@@ -48,7 +48,8 @@ class Denoiser:
     """Base class. An adapter is stateless: it names the pipelines, and turns our words into theirs and back.
 
     pipelines: names of the classes. part: the component that is trained, a `network_class`. cross_attention: whether text enters through
-    layers named `attn2`, whose keys and values are made of it. text_side, image_side: words in the names of the
+    layers named `attn2`, whose keys and values are made of it. tokens: how many a text has, at most. pixels: that a side
+    of a latent of the published models covers. side: of their latents, where the configuration does not say. text_side, image_side: words in the names of the
     weights of attention that read text, and of those that do not. fixed: words of what `noxattn` leaves alone beside
     those. vectors: the (tokenizer, text encoder) pairs in which vectors can take the place of tokens.
     """
@@ -57,6 +58,9 @@ class Denoiser:
     part: ClassVar[str] = "transformer"
     network_class: ClassVar[str] = ""
     cross_attention: ClassVar[bool] = False
+    tokens: ClassVar[int] = 512
+    pixels: ClassVar[int] = 8
+    side: ClassVar[int] = 128
     text_side: ClassVar[tuple[str, ...]] = JOINT
     image_side: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out", "norm_q", "norm_k")
     fixed: ClassVar[tuple[str, ...]] = ("time_text_embed", "norm_out", "proj_out")
@@ -79,7 +83,11 @@ class Denoiser:
     def shape(self, pipeline: Any) -> tuple[int, int, int]:
         """(C, h, w) of latents at the pipeline's own size."""
         config = self.network(pipeline).config
-        return (config.in_channels, *sides_of(config.sample_size))
+        return (self.channels(config), *sides_of(config.sample_size))
+
+    def channels(self, config: Any) -> int:
+        """The channels of latents, from the network's configuration."""
+        return config.in_channels
 
     def factor(self, pipeline: Any) -> int:
         """How many pixels a side of a latent covers."""
@@ -119,6 +127,23 @@ class Denoiser:
     def arguments(self, network: nn.Module, noisy: Tensor, times: Tensor, told: Told) -> dict[str, Any]:
         """The network's arguments for noisy latents (B, C, h, w) at `times` (B,), of 0 to about 1000."""
         raise NotImplementedError
+
+    def sketched(self, network: Any, count: int, device: Any, size: int | None = None) -> dict[str, Any]:
+        """Arguments of zeros for `count` samples, to measure with.
+
+        Args:
+            size: a side of the latents as if one covered eight pixels; None for the network's own.
+        """
+        config = network.config
+        height, width = sides_of(size * 8 // self.pixels if size else config.get("sample_size") or self.side)
+        noisy = torch.zeros(count, self.channels(config), height, width, device=device)
+        widths = [config.get(name) for name in ("joint_attention_dim", "caption_channels", "cross_attention_dim")]
+        embeds = torch.zeros(count, self.tokens, next(filter(None, widths)), device=device)
+        pooled = config.get("pooled_projection_dim")
+        told = Told(embeds, None if pooled is None else torch.zeros(count, pooled, device=device))
+        told.mask = torch.ones(count, self.tokens, dtype=torch.long, device=device)
+        told.guidance = torch.zeros(count, device=device)
+        return self.arguments(network, noisy, torch.zeros(count, device=device), told)
 
     def noise_pred(self, output: Tensor, noisy: Tensor) -> Tensor:
         """(B, C, h, w) of what the network returned for `noisy`; a learnt variance is cut off."""

@@ -25,7 +25,10 @@ class Flux(Denoiser):
 
     def shape(self, pipeline: Any) -> tuple[int, int, int]:
         side = pipeline.default_sample_size
-        return pipeline.transformer.config.in_channels // 4, side, side
+        return self.channels(pipeline.transformer.config), side, side
+
+    def channels(self, config: Any) -> int:
+        return config.in_channels // 4
 
     def length(self, network: nn.Module, shape: Sequence[int]) -> int:
         return (shape[-2] // 2) * (shape[-1] // 2)

@@ -20,6 +20,8 @@ class Flux2Klein(Denoiser):
 
     pipelines: ClassVar[tuple[str, ...]] = ("Flux2KleinPipeline",)
     network_class: ClassVar[str] = "Flux2Transformer2DModel"
+    pixels: ClassVar[int] = 16
+    side: ClassVar[int] = 64
     fixed: ClassVar[tuple[str, ...]] = ("time_guidance_embed", "norm_out", "proj_out")
 
     def encode(self, pipeline: Any, texts: Sequence[str]) -> Encoded:

@@ -17,6 +17,7 @@ from .sd3 import StableDiffusion3
 CLASSES = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, Flux2Klein, Sana, QwenImage, PixArtSigma)
 DENOISERS: dict[str, Denoiser] = {name: kind() for kind in CLASSES for name in kind.pipelines}
 PIPELINES = tuple(DENOISERS)
+NETWORKS = {kind.network_class for kind in CLASSES}
 
 
 def denoiser_of(pipeline: Any) -> Denoiser:

@@ -15,6 +15,7 @@ class PixArtSigma(Denoiser):
 
     pipelines: ClassVar[tuple[str, ...]] = ("PixArtSigmaPipeline",)
     network_class: ClassVar[str] = "PixArtTransformer2DModel"
+    tokens: ClassVar[int] = 300
     cross_attention: ClassVar[bool] = True
     text_side: ClassVar[tuple[str, ...]] = ("attn2",)
     image_side: ClassVar[tuple[str, ...]] = ("attn1",)

@@ -26,7 +26,10 @@ class QwenImage(Denoiser):
 
     def shape(self, pipeline: Any) -> tuple[int, int, int]:
         side = pipeline.default_sample_size
-        return pipeline.transformer.config.in_channels // 4, side, side
+        return self.channels(pipeline.transformer.config), side, side
+
+    def channels(self, config: Any) -> int:
+        return config.in_channels // 4
 
     def arguments(self, network: Any, noisy: Tensor, times: Tensor, told: Told) -> dict[str, Any]:
         count, _, height, width = noisy.shape

@@ -18,6 +18,8 @@ class Sana(Denoiser):
 
     pipelines: ClassVar[tuple[str, ...]] = ("SanaPipeline",)
     network_class: ClassVar[str] = "SanaTransformer2DModel"
+    tokens: ClassVar[int] = 300
+    pixels: ClassVar[int] = 32
     cross_attention: ClassVar[bool] = True
     text_side: ClassVar[tuple[str, ...]] = ("attn2",)
     image_side: ClassVar[tuple[str, ...]] = ("attn1",)

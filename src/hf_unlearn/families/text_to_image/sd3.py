@@ -19,6 +19,7 @@ class StableDiffusion3(Denoiser):
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
     network_class: ClassVar[str] = "SD3Transformer2DModel"
+    tokens: ClassVar[int] = 77 + 256
     vectors: ClassVar[tuple[tuple[str, str], ...]] = StableDiffusion.vectors
 
     def encode(self, pipeline: Any, texts: Sequence[str]) -> Encoded:
