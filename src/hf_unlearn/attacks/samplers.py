@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from typing_extensions import Self
 
-from ..families import side_of
+from ..families import FlowSchedule, denoiser_of, side_of
 from ..families.latents import Drawing
 from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
@@ -62,11 +62,25 @@ class Samplers(Attack):
         kept = tuple(name for name in self.settings_drawn if SETTINGS[name][1] <= 1)  # none that takes more steps
         return replace(self, settings_drawn=kept or self.settings_drawn)
 
+    def fitting(self, model: Any) -> tuple[str, ...]:
+        """The settings that a pipeline can be drawn from by.
+
+        Flow matching has its own scheduler alone; negative prompts and starts from images are those of Stable
+        Diffusion's pipelines.
+        """
+        own, plain = FlowSchedule.fits(model.scheduler), not denoiser_of(model).vectors
+        kept = [n for n in self.settings_drawn if not (own and SETTINGS[n][0]) and not (plain and SETTINGS[n][3])]
+        return tuple(kept)
+
+    def unfit(self, model: Any) -> str:
+        return "" if self.fitting(model) else f"no setting of settings_drawn is for a {type(model).__name__}"
+
     def attack(self, subject: Subject, seed: int) -> Found:
         shares: dict[str, float] = {}
         every: list[bool] = []
-        for k, name in enumerate(self.settings_drawn):
-            prompts = [str(prompt) for prompt in subject.asked[k :: len(self.settings_drawn)]]
+        fitting = self.fitting(subject.model)
+        for k, name in enumerate(fitting):
+            prompts = [str(prompt) for prompt in subject.asked[k :: len(fitting)]]
             if prompts:
                 read = subject.read(self._draw(subject, name, prompts, seed, first=len(every)))
                 shares[name] = sum(read) / len(read)
