@@ -2,9 +2,10 @@
 
     python benchmarks/train_emoji_flow.py --tokenizer FOLDER --data_dir FOLDER --output_dir emoji-flow
 
-An MMDiT on the latents of the shipped autoencoder and two small CLIP text encoders, without T5, trained together on the
-captions of emoji_captions.py by flow matching. A killed run goes on from its last checkpoint when the command is
-repeated. Writes a diffusers pipeline with the judge beside it, and report.json: what the judge reads by kind of caption.
+An MMDiT on the latents of the shipped autoencoder and two small CLIP text encoders, without T5, trained together on
+the captions of emoji_captions.py by flow matching. A killed run goes on from its last checkpoint when the command is
+repeated. Writes a diffusers pipeline with the judge beside it, and report.json: what the judge reads by kind of
+caption. Plain diffusers loads it with text_encoder_3=None and tokenizer_3=None.
 """
 
 import math

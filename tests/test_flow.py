@@ -83,5 +83,7 @@ def test_what_makes_no_sense_is_one_line():
     with pytest.raises(ValueError, match="logit_std must be positive"):
         FlowSchedule(EULER, None, "logit_normal", 0.0, 0.0)
     pipeline = tiny_sd()
-    with pytest.raises(ValueError, match="weighting_scheme is for flow matching, which StableDiffusionPipeline is not"):
+    with pytest.raises(
+        ValueError, match="weighting_scheme is for flow matching, which StableDiffusionPipeline is not"
+    ):
         TextToImage(pipeline, encode_prompts(pipeline, []), weighting_scheme="cosmap")

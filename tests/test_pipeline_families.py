@@ -282,7 +282,9 @@ def test_an_adapter_loads_by_the_pipelines_own_word(family, tmp_path):
     original = copy.deepcopy(objective.network)
     with torch.enable_grad():
         add_lora(objective, choose_lora(objective, *parts, "all", rank=2, lora_alpha=3))
-        trainer = UnlearnTrainer(objective, config(tmp_path, max_steps=1, learning_rate=1e-2), METHODS["esd"](), *parts)
+        trainer = UnlearnTrainer(
+            objective, config(tmp_path, max_steps=1, learning_rate=1e-2), METHODS["esd"](), *parts
+        )
         trainer.train()
         trainer.save_model()
 

@@ -12,7 +12,13 @@ from hf_unlearn.cli.commands import COMMANDS
 from hf_unlearn.cli.grouping import ALWAYS, GROUPS
 
 TRAINING = sorted(name for name, command in COMMANDS.items() if command.trains)
-FAMILIES = {"ddpm": NoisePrediction, "dit": DiTPrediction, "t2i": TextToImage, "sd": TextToImage, "classify": Classification}
+FAMILIES = {
+    "ddpm": NoisePrediction,
+    "dit": DiTPrediction,
+    "t2i": TextToImage,
+    "sd": TextToImage,
+    "classify": Classification,
+}
 # command, old spelling, new spelling, a value
 ALIASES = [
     ("ddpm", "judge_model_name_or_path", "classifier_model_name_or_path", "some/model"),

@@ -85,7 +85,9 @@ def _placed(tokenizer: Any, encoder: Any, prompts: Sequence[str], vectors: Tenso
 
 
 def encode_with(pipeline: Any, prompts: Sequence[str], vectors: Vectors) -> tuple[Tensor, Tensor | None]:
-    """(embeddings (B, tokens, D), pooled (B, D') for SDXL and SD3 or None) of prompts with places, with gradient to `vectors`.
+    """(embeddings (B, tokens, D), pooled (B, D') for SDXL and SD3 or None) of prompts with places.
+
+    Gradients reach `vectors`.
 
     Raises:
         ValueError: a prompt has too few places, or is so long that they are cut off.

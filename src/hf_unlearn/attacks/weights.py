@@ -12,7 +12,6 @@ from .base import Found, Subject
 from .pictures import ask, drawing_of, shallow
 
 
-
 def trained_parts(pipeline: Any) -> tuple[str, ...]:
     """Names of the parts that unlearning may have changed."""
     return denoiser_of(pipeline).part, "text_encoder", "text_encoder_2"

@@ -50,9 +50,7 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
         known = {"DiTTransformer2DModel", "Transformer2DModel", "UNet2DModel", *NETWORKS}
         class_name = index.get(part, [None, None])[1]
         if class_name not in known:
-            raise ValueError(
-                f"{name_or_path} is a {kind}: give a DDPM, DiT or text-to-image pipeline or a classifier"
-            )
+            raise ValueError(f"{name_or_path} is a {kind}: give a DDPM, DiT or text-to-image pipeline or a classifier")
         cls = diffusers.DiTTransformer2DModel if kind in DIT.classes else getattr(diffusers, class_name)
         with loading(name_or_path):
             return cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))

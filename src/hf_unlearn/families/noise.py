@@ -135,7 +135,9 @@ class FlowSchedule(NoiseSchedule):
     ):
         super().__init__()
         if weighting_scheme not in WEIGHTING_SCHEMES:
-            raise ValueError(f"weighting_scheme must be one of {', '.join(WEIGHTING_SCHEMES)}, got {weighting_scheme!r}")
+            raise ValueError(
+                f"weighting_scheme must be one of {', '.join(WEIGHTING_SCHEMES)}, got {weighting_scheme!r}"
+            )
         if not logit_std > 0:
             raise ValueError(f"logit_std must be positive, got {logit_std}")
         self.scheme, self.logit_mean, self.logit_std = weighting_scheme, logit_mean, logit_std

@@ -22,8 +22,9 @@ BASIC = (
 @dataclass
 class ModelFlags:
     pretrained_model_name_or_path: str | None = flag(
-        None, "Stable Diffusion (1.x, 2.x, XL, 3, 3.5), Flux, Flux 2 klein, Sana, Qwen-Image or PixArt-Sigma: folder or "
-        "Hub id."
+        None,
+        "Stable Diffusion (1.x, 2.x, XL, 3, 3.5), Flux, Flux 2 klein, Sana, Qwen-Image or PixArt-Sigma: folder or "
+        "Hub id.",
     )
     revision: str | None = flag(None, "Hub revision of the model.")
     variant: str | None = flag(None, "Variant of the weight files, such as fp16.")

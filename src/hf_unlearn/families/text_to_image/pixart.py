@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .denoiser import Denoiser, Encoded, Told, word_ends
 
