@@ -23,7 +23,7 @@ BASIC = (
 class ModelFlags:
     pretrained_model_name_or_path: str | None = flag(
         None,
-        "Stable Diffusion (1.x, 2.x, XL, 3, 3.5), Flux, Flux 2 klein, Sana, Qwen-Image or PixArt-Sigma: folder or "
+        "Stable Diffusion (1.x, 2.x, XL, 3, 3.5), Flux, Flux 2 klein, Sana, Qwen-Image, PixArt-Sigma: folder or "
         "Hub id.",
     )
     revision: str | None = flag(None, "Hub revision of the model.")

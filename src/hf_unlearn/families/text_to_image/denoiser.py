@@ -47,11 +47,15 @@ class Told:
 class Denoiser:
     """Base class. An adapter is stateless: it names the pipelines, and turns our words into theirs and back.
 
-    pipelines: names of the classes. part: the component that is trained, a `network_class`. cross_attention: whether text enters through
-    layers named `attn2`, whose keys and values are made of it. tokens: how many a text has, at most. pixels: that a side
-    of a latent of the published models covers. side: of their latents, where the configuration does not say. text_side, image_side: words in the names of the
-    weights of attention that read text, and of those that do not. fixed: words of what `noxattn` leaves alone beside
-    those. vectors: the (tokenizer, text encoder) pairs in which vectors can take the place of tokens.
+    pipelines: names of the classes.
+    part: the component that is trained, a `network_class`.
+    cross_attention: whether text enters through layers named `attn2`, whose keys and values are made of it.
+    tokens: how many a text has, at most.
+    pixels: that a side of a latent of the published models covers.
+    side: of their latents, where the configuration does not say.
+    text_side, image_side: words in the names of the weights of attention that read text, and of those that do not.
+    fixed: first words of the names of what `noxattn` leaves alone beside those.
+    vectors: the (tokenizer, text encoder) pairs in which vectors can take the place of tokens.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()

@@ -67,8 +67,8 @@ class TextToImage(Denoising):
         pipeline: one of `PIPELINES`.
         prompts: what labels mean, from `encode_prompts`.
         anchors: {prompt: prompt that it is matched to}, e.g. {"a photo of a church": "a photo of a building"}.
-        train_method: full; xattn, the cross attention, or in joint attention the projections of the text; selfattn, the
-            attention of the image; noxattn, all but what xattn trains, the time embedding and the output layer.
+        train_method: full; xattn, the cross attention, or in joint attention the projections of the text; selfattn,
+            the attention of the image; noxattn, all but what xattn trains, the time embedding and the output layer.
         label_dropout: share of null prompts among the retain samples.
         resolution: of the images in pixels, one number or (height, width), for SDXL's size conditions and the shift of
             the noise; default that of the network.
