@@ -64,7 +64,8 @@ def save_adapter(objective: Objective, folder: str | Path) -> None:
     """Write the trained adapter with its ranks and scales, in the format that its users load.
 
     For a text-to-image pipeline that loads adapters this is `pytorch_lora_weights.safetensors`
-    (`pipe.load_lora_weights`), otherwise adapter_config.json and adapter_model.safetensors (`PeftModel.from_pretrained`).
+    (`pipe.load_lora_weights`), otherwise adapter_config.json and adapter_model.safetensors
+    (`PeftModel.from_pretrained`).
 
     Raises:
         ValueError: the objective has no adapter.

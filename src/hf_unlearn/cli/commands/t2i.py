@@ -23,15 +23,15 @@ BASIC = (
 class ModelFlags:
     pretrained_model_name_or_path: str | None = flag(
         None,
-        "Stable Diffusion (1.x, 2.x, XL, 3, 3.5), Flux, Flux 2 klein, Sana, Qwen-Image, PixArt-Sigma: folder or "
-        "Hub id.",
+        "Stable Diffusion (1.x, 2.x, XL, 3, 3.5), Flux, Flux 2 klein, Sana, Qwen-Image or PixArt-Sigma: "
+        "folder or Hub id.",
     )
     revision: str | None = flag(None, "Hub revision of the model.")
     variant: str | None = flag(None, "Variant of the weight files, such as fp16.")
     train_method: Literal["full", "xattn", "noxattn", "selfattn", "text_encoder"] | None = flag(
         None,
-        "Weights to train: all of the network, only or all but its cross-attention (in joint attention the projections "
-        "of the text), the attention of the image, or CLIP. Cross attention alone redirects the word and leaves the "
+        "Weights to train: all of the network, only or all but its cross-attention (in joint attention the text's "
+        "projections), the attention of the image, or CLIP. Cross attention alone redirects the word and leaves the "
         "object. The default is all of the network or, where they do not fit the free memory, an adapter on all "
         "layers.",
     )
