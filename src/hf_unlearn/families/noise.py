@@ -144,7 +144,7 @@ class FlowSchedule(NoiseSchedule):
         config = scheduler.config
         self.num_timesteps = count = config.num_train_timesteps
         if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-            own = copy.deepcopy(scheduler)
+            own: Any = copy.deepcopy(scheduler)
         else:
             own = FlowMatchEulerDiscreteScheduler(count, shift=config.flow_shift)
         even = np.linspace(1, 1 / count, count, dtype=np.float32)

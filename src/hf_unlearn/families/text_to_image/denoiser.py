@@ -97,7 +97,7 @@ class Denoiser:
         """How many pixels a side of a latent covers."""
         return pipeline.vae_scale_factor
 
-    def length(self, network: nn.Module, shape: Sequence[int]) -> int:
+    def length(self, network: Any, shape: Sequence[int]) -> int:
         """The number of image tokens of latents (C, h, w)."""
         side = network.config.get("patch_size", 1)
         return (shape[-2] // side) * (shape[-1] // side)

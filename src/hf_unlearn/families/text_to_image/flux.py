@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .denoiser import Denoiser, Encoded, Told, packed, unpacked, word_ends
 
@@ -30,7 +30,7 @@ class Flux(Denoiser):
     def channels(self, config: Any) -> int:
         return config.in_channels // 4
 
-    def length(self, network: nn.Module, shape: Sequence[int]) -> int:
+    def length(self, network: Any, shape: Sequence[int]) -> int:
         return (shape[-2] // 2) * (shape[-1] // 2)
 
     def arguments(self, network: Any, noisy: Tensor, times: Tensor, told: Told) -> dict[str, Any]:
