@@ -50,6 +50,7 @@ def pictures_of(data_dir: str, kind: str, name: str, count: int):
 
 def unlearned(model: str, row: str, target: tuple[str, str], seed: int, cache: Path):
     """The pipeline of a row of emoji_forget.py; trained once and kept in `cache`, an adapter merged."""
+    from hf_unlearn.families import denoiser_of
     from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
     from hf_unlearn.saving.adapters import merged_copy
 
@@ -59,7 +60,8 @@ def unlearned(model: str, row: str, target: tuple[str, str], seed: int, cache: P
             pipeline, _, seconds = trained(model, row, *target, seed, None, scratch)
         print(f"{row}: unlearned in {seconds:.0f} s", flush=True)
         if row in LORA:
-            pipeline.unet = merged_copy(pipeline.unet)
+            adapter = denoiser_of(pipeline)
+            setattr(pipeline, adapter.part, merged_copy(adapter.network(pipeline)))
         pipeline.save_pretrained(folder)
     return load_text_to_image_pipeline(str(folder))
 
@@ -151,7 +153,7 @@ def wide_rows(every: dict[str, dict], attacks: list[str]) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder of benchmarks/train_emoji_sd.py; default the shipped one")
+    parser.add_argument("--model", help="folder of train_emoji_sd.py, _emoji2 or _emoji_flow; default the shipped one")
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--rows", nargs="+", default=["sfron", "sfron, no rate"], help="rows of emoji_forget.py")
     parser.add_argument("--targets", nargs="+", type=target_of, metavar="KIND:NAME", default=[("object", "rocket")])

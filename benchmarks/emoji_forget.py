@@ -205,6 +205,20 @@ def key(model: str, data_dir: str, row: str, kind: str, name: str, seed: int, ra
     return f"{row}|{kind}|{name}|{seed}|{count}|{digest_of(*sorted(Path(model).glob('*/*.safetensors')))}|{digest}"
 
 
+def rows_for(model: str, rows: list[str]) -> list[str]:
+    """The rows whose method is for such a model: uce edits cross attention, which a flow model has not."""
+    from hf_unlearn.families.load import pipeline_class
+    from hf_unlearn.families.text_to_image.pipelines import DENOISERS
+
+    if DENOISERS[pipeline_class(model)].cross_attention:
+        return rows
+    left = [row for row in rows if ROWS[row][0] != "uce"]
+    lost = [row for row in rows if row not in left]
+    if lost:
+        print(f"left out, for want of cross attention: {'; '.join(lost)}", flush=True)
+    return left
+
+
 def target_of(text: str) -> tuple[str, str]:
     """("object", "cat") of "object:cat"."""
     from hf_unlearn.evaluation.emoji import OBJECTS, STYLES
@@ -217,7 +231,7 @@ def target_of(text: str) -> tuple[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder of benchmarks/train_emoji_sd.py; default the shipped one")
+    parser.add_argument("--model", help="folder of train_emoji_sd.py, _emoji2 or _emoji_flow; default the shipped one")
     parser.add_argument("--data_dir", default="", help="folder of STYLE_64.npz files; default: render from npm")
     parser.add_argument("--rows", nargs="+", default=[row for row in ROWS if row not in TRIED], choices=list(ROWS))
     parser.add_argument(
@@ -241,6 +255,7 @@ def main() -> None:
     from hf_unlearn.evaluation.emoji import EMOJI_SD, OBJECTS, STYLES
 
     options.model = options.model or str(EMOJI_SD)
+    options.rows = rows_for(options.model, options.rows)
     targets = options.targets or (TUNED_ON if options.rates else (STYLE, THING))
     seeds = [100] if options.rates else options.seeds
     runs = [(row, rate) for row in options.rows for rate in options.rates or [None]]

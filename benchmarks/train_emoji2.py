@@ -10,12 +10,14 @@ nothing too: it is what unlearning is compared with. Writes a diffusers pipeline
 report.json: what the judge reads in pictures by kind of caption.
 """
 
+import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from diffusers import AutoencoderTiny, DiffusionPipeline
 from emoji_captions import KEPT_KINDS, KINDS, asked, drawn
 from emoji_pictures import augmented, load_emoji
 from torch import Tensor, nn
@@ -50,19 +52,26 @@ def latents_of(vae: AutoencoderTiny, images: Tensor, copies: int, generator: tor
 class Training:
     """UNet and text encoder together, one caption in ten empty; at the end the average of the last weights.
 
+    A subclass may train other networks by another loss.
+
     Args:
         latents: (N, copies, C, h, w). names: style and object of each of the N.
         folder: holds the checkpoint. key: what it depends on; one of another key is not used.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, steps: int, seed: int, folder: Path, key: str):
+    rate = 2e-3
+
+    def __init__(self, pipeline: DiffusionPipeline, steps: int, seed: int, folder: Path, key: str):
         self.pipeline, self.steps, self.path, self.key = pipeline, steps, folder / CHECKPOINT, key
-        self.trained = nn.ModuleList([pipeline.unet, pipeline.text_encoder]).train()
-        self.pipeline.unet.to(memory_format=torch.channels_last)
+        self.trained = nn.ModuleList(self.networks()).train()
         self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(0.998))
-        self.optimizer, self.scheduler = schedule(self.trained.parameters(), steps, 2e-3)
+        self.optimizer, self.scheduler = schedule(self.trained.parameters(), steps, self.rate)
         self.generator = torch.Generator().manual_seed(seed)
         self.done = 0
+
+    def networks(self) -> list[nn.Module]:
+        """Those that are trained."""
+        return [self.pipeline.unet.to(memory_format=torch.channels_last), self.pipeline.text_encoder]
 
     def _parts(self) -> dict:
         return {
@@ -102,7 +111,7 @@ class Training:
         The last checkpoint has those that a longer training goes on from.
         """
         last = min(last or self.steps, self.steps)
-        for _ in (bar := trange(self.done, last, desc="unet", initial=self.done, total=last)):
+        for _ in (bar := trange(self.done, last, desc="network", initial=self.done, total=last)):
             step(self.optimizer, self.scheduler, self._loss(latents, names, batch_size), bar)
             self.average.update_parameters(self.trained)
             self.done += 1
@@ -111,18 +120,23 @@ class Training:
         self.trained.load_state_dict(self.average.module.state_dict())
         self.trained.eval()
 
-    def _loss(self, latents: Tensor, names: list[tuple[str, str]], count: int) -> Tensor:
-        pipeline, generator = self.pipeline, self.generator
+    def _batch(self, latents: Tensor, names: list[tuple[str, str]], count: int) -> tuple[Tensor, list[str], Tensor]:
+        """(latents (count, C, h, w), captions, one in ten empty, noise)."""
+        generator = self.generator
         chosen = torch.randint(len(latents), (count,), generator=generator)
         batch = latents[chosen, torch.randint(latents.shape[1], (count,), generator=generator)]
         styles, things = zip(*(names[i] for i in chosen.tolist()))
         captions = drawn(list(styles), list(things), generator)
         dropped = (torch.rand(count, generator=generator) < 0.1).tolist()
         texts = ["" if drop else caption for drop, caption in zip(dropped, captions)]
+        return batch, texts, torch.randn(batch.shape, generator=generator)
+
+    def _loss(self, latents: Tensor, names: list[tuple[str, str]], count: int) -> Tensor:
+        pipeline = self.pipeline
+        batch, texts, noise = self._batch(latents, names, count)
         length = pipeline.tokenizer.model_max_length
         ids = pipeline.tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt").input_ids
-        noise = torch.randn(batch.shape, generator=generator)
-        half = torch.randint(1000, (count // 2,), generator=generator)
+        half = torch.randint(1000, (count // 2,), generator=self.generator)
         t = torch.cat([half, 999 - half])
         noisy = pipeline.scheduler.add_noise(batch, noise, t)
         return F.mse_loss(pipeline.unet(noisy, t, pipeline.text_encoder(ids)[0]).sample, noise)
@@ -147,8 +161,8 @@ def judged(pipeline, judge: EmojiClassifier, styles, things, per_pair: int = 1) 
     return found
 
 
-def main() -> None:
-    parser = cli.CommandParser(description=__doc__.splitlines()[0])
+def add_flags(parser: cli.CommandParser, steps: int) -> None:
+    """The flags of a training on the emoji; `steps` is how many it takes by default."""
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--tokenizer", required=True, help="folder with CLIP's vocab.json and merges.txt")
     parser.add_argument("--data_dir", help="folder with STYLE_64.npz files; default: render from npm")
@@ -157,13 +171,20 @@ def main() -> None:
     )
     parser.add_argument("--without_object", choices=OBJECTS, help="never show this object: the twin")
     parser.add_argument("--without_style", choices=STYLES, help="never show this style: the twin")
-    parser.add_argument("--max_train_steps", type=int, default=6000)
+    parser.add_argument("--max_train_steps", type=int, default=steps)
     parser.add_argument("--stop_after", type=int, help="steps after which to end early; default max_train_steps")
     parser.add_argument("--train_batch_size", type=int, default=32)
     parser.add_argument("--copies", type=int, default=64, help="ways in which each picture is turned and moved")
     parser.add_argument("--save_steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+
+
+def train(
+    options: argparse.Namespace,
+    build: Callable[[CLIPTokenizer, AutoencoderTiny], DiffusionPipeline],
+    kind: type[Training],
+) -> None:
+    """Train what `build` makes of a tokenizer and an autoencoder, save it with the judge, and write report.json."""
     positive = dict.fromkeys(("max_train_steps", "copies", "save_steps"), "[1, inf)")
     check_limits(options, seed=SEEDS, **positive, train_batch_size="[2, inf)")
     if options.stop_after is not None:
@@ -186,7 +207,7 @@ def main() -> None:
     settings = {name: value for name, value in vars(options).items() if name not in PLACES}
     key = content_key([settings, identity_of(vae), tensor_digest(images)])
     latents = latents_of(vae, images, options.copies, torch.Generator().manual_seed(options.seed + 1))
-    training = Training(build_pipeline(tokenizer, vae), options.max_train_steps, options.seed + 2, out, key)
+    training = kind(build(tokenizer, vae), options.max_train_steps, options.seed + 2, out, key)
     training.resume()
     training.run(latents, names, options.train_batch_size, options.save_steps, options.stop_after)
     training.pipeline.to(torch.float16).save_pretrained(out)
@@ -199,6 +220,12 @@ def main() -> None:
     if training.done == options.max_train_steps:
         training.path.unlink()
     print(json.dumps(report, indent=1))
+
+
+def main() -> None:
+    parser = cli.CommandParser(description=__doc__.splitlines()[0])
+    add_flags(parser, 6000)
+    train(parser.parse_args(), build_pipeline, Training)
 
 
 PLACES = (

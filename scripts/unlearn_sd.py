@@ -1,4 +1,4 @@
-"""The same as `hf-unlearn sd`, for `accelerate launch scripts/unlearn_sd.py ...`."""
+"""The same as `hf-unlearn t2i`, for `accelerate launch scripts/unlearn_sd.py ...`."""
 
 import sys
 

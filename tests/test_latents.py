@@ -72,7 +72,7 @@ def test_an_interrupted_drawing_goes_on_and_ends_the_same(tmp_path, monkeypatch)
         pass
 
     def dies(self, *args, **kwargs):
-        calls.append(args[0])
+        calls.append(kwargs["prompt"])
         if len(calls) == 2:
             raise Killed
         return draw(self, *args, **kwargs)

@@ -51,11 +51,11 @@ def test_batches_and_interrupts_do_not_change_a_picture(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    def dies(self, prompts, **options):
-        calls.append(len(prompts))
+    def dies(self, prompt, **options):
+        calls.append(len(prompt))
         if len(calls) == 2:
             raise Killed
-        return draw(self, prompts, **options)
+        return draw(self, prompt, **options)
 
     monkeypatch.setattr(type(pipeline), "__call__", dies)
     with pytest.raises(Killed):

@@ -1,4 +1,4 @@
-"""The flags of hf-unlearn ddpm, dit, sd and classify: one vocabulary, hidden aliases, grouped help."""
+"""The flags of hf-unlearn ddpm, dit, t2i (sd) and classify: one vocabulary, hidden aliases, grouped help."""
 
 import dataclasses
 import re
@@ -12,7 +12,13 @@ from hf_unlearn.cli.commands import COMMANDS
 from hf_unlearn.cli.grouping import ALWAYS, GROUPS
 
 TRAINING = sorted(name for name, command in COMMANDS.items() if command.trains)
-FAMILIES = {"ddpm": NoisePrediction, "dit": DiTPrediction, "sd": TextToImage, "classify": Classification}
+FAMILIES = {
+    "ddpm": NoisePrediction,
+    "dit": DiTPrediction,
+    "t2i": TextToImage,
+    "sd": TextToImage,
+    "classify": Classification,
+}
 # command, old spelling, new spelling, a value
 ALIASES = [
     ("ddpm", "judge_model_name_or_path", "classifier_model_name_or_path", "some/model"),
@@ -72,7 +78,7 @@ def test_help_shows_the_few_and_help_all_each_flag_once(call, command):
     grouped = {name for names in GROUPS.values() for name in names}
     fields = {f.name for f in dataclasses.fields(METHODS["sfron"])}
     assert set(names) <= grouped | fields | set(ALWAYS)
-    assert "default: None" not in text.lower() and "Default: 64." in text or command in ("sd", "dit")
+    assert "default: None" not in text.lower() and "Default: 64." in text or command in ("t2i", "sd", "dit")
 
 
 def import_module_of(command: str):

@@ -191,8 +191,12 @@ class Attack:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it attacks: define attack")
 
+    def unfit(self, model: Any) -> str:
+        """Why the attack cannot be made on a model of its families; "" where it can."""
+        return ""
+
     def check(self, subject: Subject, seed: int = 0) -> None:
-        """Raise ValueError if the attack is for another family of models, or the seed is out of range."""
+        """Raise ValueError if the attack is for other models, or the seed is out of range."""
         check_limits(_Seed(seed), seed=SEEDS)
         family = prepare_family(subject.model).name
         if family not in self.families:
@@ -200,6 +204,9 @@ class Attack:
                 f"{self.name} attacks models of the family {' and '.join(self.families)}, not {family}: "
                 "choose another attack"
             )
+        why = self.unfit(subject.model)
+        if why:
+            raise ValueError(f"the attack {self.name} cannot be made: {why}")
 
     def settings(self) -> dict[str, Any]:
         """The fields and their values."""

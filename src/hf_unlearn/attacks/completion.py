@@ -1,5 +1,6 @@
 """Completion: the original begins an image, and the unlearned model completes it."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..common.weights import weights_digest
+from ..families import denoiser_of
 from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
 from .pictures import draw, drawing_of, original_of, shallow
@@ -33,6 +35,11 @@ class Completion(Attack):
     def budget(self) -> str:
         return f"the first {self.begun:.0%} of the steps by the original; nothing is learnt"
 
+    def unfit(self, model: Any) -> str:
+        if "callback_on_step_end" in inspect.signature(model.__call__).parameters:
+            return ""
+        return f"a {type(model).__name__} does not let another model take over between two steps"
+
     def attack(self, subject: Subject, seed: int) -> Found:
         steps = round(self.begun * drawing_of(subject).num_inference_steps)
         prompts = [str(prompt) for prompt in subject.asked]
@@ -44,15 +51,17 @@ def completed(subject: Subject, prompts: list[str], steps: int, seed: int) -> Te
     original, ours = original_of(subject, "completion"), subject.model
     if steps < 1:
         return draw(ours, drawing_of(subject), seed, len(prompts), lambda rows: {"prompt": prompts[rows]})
-    pipeline = shallow(ours, unet=original.unet, text_encoder=original.text_encoder)
+    part = denoiser_of(ours).part
+    begins, completes = (getattr(model, part) for model in (original, ours))
+    pipeline = shallow(ours, **{part: begins}, text_encoder=original.text_encoder)
     rewritten = weights_digest(original.text_encoder) != weights_digest(ours.text_encoder)
 
     def given(rows: slice) -> dict[str, Any]:
-        pipeline.unet = original.unet  # the batch before ended with the other one
+        setattr(pipeline, part, begins)  # the batch before ended with the other one
 
         def hand_over(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
             if step + 1 == steps:
-                pipeline.unet = ours.unet
+                setattr(pipeline, part, completes)
                 if rewritten:  # the embeddings of the unlearned text encoder from here on
                     values["prompt_embeds"] = _guided(ours, prompts[rows], len(values["prompt_embeds"]))
             return values

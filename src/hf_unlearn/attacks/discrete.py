@@ -9,7 +9,7 @@ from torch import Tensor
 from ..methods.base import flag
 from .base import Attack, Found, Subject
 from .pictures import frozen
-from .vectors import PromptLoss, Vectors, draw_with, encoders, places
+from .vectors import PromptLoss, Vectors, draw_with, encoders, places, why_no_vectors
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class DiscretePrefix(Attack):
             f"a prefix of {self.tokens} tokens of the vocabulary, {self.steps} steps of {self.candidates} exchanges "
             f"on {self.pictures} pictures; the network frozen"
         )
+
+    def unfit(self, model: Any) -> str:
+        return why_no_vectors(model)
 
     def attack(self, subject: Subject, seed: int) -> Found:
         learner = replace(subject, target=subject.target.at_most(self.pictures))

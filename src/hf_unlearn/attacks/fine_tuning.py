@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..data.images import ArrayDataset
-from ..families import TextToImage, encode_prompts
+from ..families import TextToImage, denoiser_of, encode_prompts
 from ..methods import FineTune
 from ..saliency.ranks import add_lora, choose_lora
 from ..training.config import UnlearnConfig
@@ -47,7 +47,7 @@ def fine_tune(
     rank: int = 8,
     stop: Callable[[Any, int], bool] | None = None,
 ) -> tuple[Any, bool]:
-    """Fine-tune a copy of the UNet by AdamW at a constant rate on the images of `data` under their prompts.
+    """Fine-tune a copy of the network by AdamW at a constant rate on the images of `data` under their prompts.
 
     Args:
         weights: all of them, or a LoRA of `rank` on all layers.
@@ -56,7 +56,8 @@ def fine_tune(
     Returns:
         (the pipeline around the trained copy, whether `stop` ended the training). The other parts are the subject's.
     """
-    pipeline = shallow(subject.model, unet=copy.deepcopy(subject.model.unet))
+    adapter = denoiser_of(subject.model)
+    pipeline = shallow(subject.model, **{adapter.part: copy.deepcopy(adapter.network(subject.model))})
     with frozen(pipeline), torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         texts = data.prompts_of_images
         prompts = encode_prompts(pipeline, texts)
@@ -80,11 +81,12 @@ def fine_tune(
 
 
 def _asked(stop: Callable[[Any, int], bool], pipeline: Any, step: int) -> bool:
-    """What `stop` says, with the UNet in eval mode while it draws."""
-    training = pipeline.unet.training
-    pipeline.unet.eval()
+    """What `stop` says, with the network in eval mode while it draws."""
+    network = denoiser_of(pipeline).network(pipeline)
+    training = network.training
+    network.eval()
     try:
         with torch.no_grad():
             return stop(pipeline, step)
     finally:
-        pipeline.unet.train(training)
+        network.train(training)

@@ -1,13 +1,13 @@
 """What the attacks by learnt vectors have in common: budget, loop and reading."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from typing_extensions import Self
 
 from ..methods.base import flag
 from .base import Attack, Found, Subject
-from .vectors import draw_with, learn_vectors
+from .vectors import draw_with, learn_vectors, why_no_vectors
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class LearntVectors(Attack):
     def budget(self) -> str:
         what = "1 vector" if self.tokens == 1 else f"{self.tokens} vectors"
         return f"{what} learnt in {self.steps} steps on {self.pictures} pictures; the network is frozen"
+
+    def unfit(self, model: Any) -> str:
+        return why_no_vectors(model)
 
     def quick(self) -> Self:
         return replace(self, steps=min(self.steps, 50), batch_size=min(self.batch_size, 4))

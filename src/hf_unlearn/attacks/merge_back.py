@@ -9,7 +9,7 @@ from torch import Tensor
 from ..methods.base import flag
 from .base import Attack, Found, Subject
 from .pictures import original_of
-from .weights import TRAINED, asked_of, changed
+from .weights import asked_of, changed, trained_parts
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def merged(pipeline: Any, original: Any, share: float) -> Any:
     Raises:
         ValueError: the two have other weights, as where one of them has an adapter that is not merged.
     """
-    parts = {part: getattr(original, part, None) for part in TRAINED}
+    parts = {part: getattr(original, part, None) for part in trained_parts(original)}
     own = {part: dict(network.named_parameters()) for part, network in parts.items() if network is not None}
 
     def mix(part: str, name: str, weight: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
 from .pictures import ask, drawing_of, shallow
+from .vectors import why_no_ddim
 
 
 class LouderDDIM(DDIMScheduler):
@@ -68,6 +69,9 @@ class NoiseProbe(Attack):
     @property
     def budget(self) -> str:
         return f"{self.levels} factors of the noise from {self.least:g} to {self.most:g}; nothing is learnt"
+
+    def unfit(self, model: Any) -> str:
+        return why_no_ddim(model)
 
     def attack(self, subject: Subject, seed: int) -> Found:
         shares: dict[str, float] = {}

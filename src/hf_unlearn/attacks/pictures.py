@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..evaluation.prompt_files import safety_checking
+from ..families import side_of
 from ..families.latents import Drawing, posterior_mean
+from ..families.text_to_image.pipelines import sampled_as
 from .base import Subject
 
 FIRST_SEED = 7_000_000  # far from the seeds of training images and of evaluations
@@ -27,7 +29,7 @@ def draw(
             None takes one away.
         first: number of the first image, for parts of a larger set.
     """
-    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    adapter, size = sampled_as(pipeline), side_of(pipeline, drawing.resolution)
     pipeline.set_progress_bar_config(disable=True)
     images = []
     with safety_checking(pipeline, keep=False):
@@ -36,11 +38,11 @@ def draw(
             numbers = range(rows.start, rows.stop)
             options = {
                 "num_inference_steps": drawing.num_inference_steps,
-                "guidance_scale": drawing.guidance_scale,
                 "height": size,
                 "width": size,
                 "generator": [torch.Generator().manual_seed(_seed(seed, first + i)) for i in numbers],
                 "output_type": "pt",
+                **adapter.sampling(pipeline, drawing.guidance_scale, len(numbers)),
             }
             options |= given(rows)
             made = pipeline(**{name: value for name, value in options.items() if value is not None}).images

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..methods.base import flag
 from .base import Attack, Found, Subject
 from .discrete import ordinary_tokens, vectors_of
-from .vectors import draw_with, encode_with, places, template_of
+from .vectors import draw_with, encode_with, places, template_of, why_no_vectors
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class RingABell(Attack):
             f"{self.tokens} tokens from {self.generations} generations of {self.population} in the text encoder "
             "alone; the network is not used"
         )
+
+    def unfit(self, model: Any) -> str:
+        return why_no_vectors(model)
 
     def attack(self, subject: Subject, seed: int) -> Found:
         generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from typing_extensions import Self
 
+from ..families import FlowSchedule, denoiser_of, side_of
 from ..families.latents import Drawing
 from ..methods.base import flag
 from .base import Attack, Found, Subject, Suite
@@ -61,11 +62,25 @@ class Samplers(Attack):
         kept = tuple(name for name in self.settings_drawn if SETTINGS[name][1] <= 1)  # none that takes more steps
         return replace(self, settings_drawn=kept or self.settings_drawn)
 
+    def fitting(self, model: Any) -> tuple[str, ...]:
+        """The settings that a pipeline can be drawn from by.
+
+        Flow matching has its own scheduler alone; negative prompts and starts from images are those of Stable
+        Diffusion's pipelines.
+        """
+        own, plain = FlowSchedule.fits(model.scheduler), not denoiser_of(model).vectors
+        kept = [n for n in self.settings_drawn if not (own and SETTINGS[n][0]) and not (plain and SETTINGS[n][3])]
+        return tuple(kept)
+
+    def unfit(self, model: Any) -> str:
+        return "" if self.fitting(model) else f"no setting of settings_drawn is for a {type(model).__name__}"
+
     def attack(self, subject: Subject, seed: int) -> Found:
         shares: dict[str, float] = {}
         every: list[bool] = []
-        for k, name in enumerate(self.settings_drawn):
-            prompts = [str(prompt) for prompt in subject.asked[k :: len(self.settings_drawn)]]
+        fitting = self.fitting(subject.model)
+        for k, name in enumerate(fitting):
+            prompts = [str(prompt) for prompt in subject.asked[k :: len(fitting)]]
             if prompts:
                 read = subject.read(self._draw(subject, name, prompts, seed, first=len(every)))
                 shares[name] = sum(read) / len(read)
@@ -109,7 +124,7 @@ class Samplers(Attack):
         """What image to image starts from, for a slice of the images."""
         if subject.retained is None or not len(subject.retained.images):
             raise ValueError("image to image starts from retained images: give `retained`, or leave it out")
-        size = drawing.resolution or subject.model.unet.config.sample_size * subject.model.vae_scale_factor
+        size = side_of(subject.model, drawing.resolution)
         images = (interpolate(subject.retained.images, (size, size), mode="bilinear") + 1) / 2
 
         def given(rows: slice, own: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..methods.base import flag
 from .base import Attack, Found, Subject
 from .pictures import ask, drawing_of, frozen, latents_of_images, shallow
-from .vectors import objective_of
+from .vectors import objective_of, why_no_ddim
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Tina(Attack):
     @property
     def budget(self) -> str:
         return f"pictures of the concept inverted by {self.steps} steps at each of {self.timesteps} timesteps; no text"
+
+    def unfit(self, model: Any) -> str:
+        return why_no_ddim(model)
 
     def attack(self, subject: Subject, seed: int) -> Found:
         images = subject.target.images

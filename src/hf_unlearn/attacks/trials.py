@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..evaluation.concept_share import ConceptLatents
+from ..families import side_of
 from ..families.concepts import Concept
 from ..families.latents import Drawing, draw_latents
+from ..families.vae import decoded
 from .base import Reader, Subject, Target
 from .readers import LatentReader
 from .running import Trial
@@ -40,9 +42,8 @@ class Source:
     def images(self, latents: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] of latents (N, C, h, w), on the CPU."""
         vae = self.original.vae
-        shift = vae.config.get("shift_factor") or 0.0
-        scaled = (latents / vae.config.scaling_factor + shift).to(vae.device, vae.dtype)
-        return torch.cat([vae.decode(part).sample.float().cpu().clamp(-1, 1) for part in scaled.split(8)])
+        parts = [decoded(vae, part.to(vae.device)) for part in latents.split(8)]
+        return torch.cat([part.float().cpu().clamp(-1, 1) for part in parts])
 
     def reader(self, concept: Concept, retained: Sequence[str]) -> LatentReader:
         """A reader of a concept without any network but the VAE (`LatentReader`)."""
@@ -68,7 +69,7 @@ class Source:
             ValueError: the images are not of the size that the model draws.
         """
         prompts = tuple(concept.prompts)
-        size = self.drawing.resolution or self.original.unet.config.sample_size * self.original.vae_scale_factor
+        size = side_of(self.original, self.drawing.resolution)
         if images is not None and images.shape[1:] != (3, size, size):
             given = "x".join(str(side) for side in images.shape[1:])
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..families import TextToImage, encode_prompts
+from ..families import FlowSchedule, TextToImage, denoiser_of, encode_prompts
 from ..families.latents import Drawing
 from .base import Subject
 from .pictures import draw, drawing_of, frozen, latents_of_images
@@ -22,10 +22,30 @@ Vectors = list[Tensor]  # for each text encoder (n, D)
 
 
 def encoders(pipeline: Any) -> list[tuple[Any, Any]]:
-    """The (tokenizer, text encoder) pairs of a pipeline, one or two."""
-    names = [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")]
+    """The (tokenizer, text encoder) pairs of a pipeline in which vectors are learnt, one or two CLIPs.
+
+    Raises:
+        ValueError: the pipeline reads no words by CLIP.
+    """
+    names = denoiser_of(pipeline).vectors
     pairs = [(getattr(pipeline, first, None), getattr(pipeline, second, None)) for first, second in names]
+    if why_no_vectors(pipeline):
+        raise ValueError(why_no_vectors(pipeline))
     return [(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None]
+
+
+def why_no_vectors(pipeline: Any) -> str:
+    """Why no vectors can take the place of a pipeline's words; "" where they can."""
+    if denoiser_of(pipeline).vectors:
+        return ""
+    return f"vectors are learnt in CLIP text encoders, by which a {type(pipeline).__name__} reads no words"
+
+
+def why_no_ddim(pipeline: Any) -> str:
+    """Why a pipeline cannot be sampled by DDIM; "" where it can."""
+    if not FlowSchedule.fits(pipeline.scheduler):
+        return ""
+    return f"a {type(pipeline).__name__} of flow matching is not sampled by DDIM"
 
 
 def places(count: int, prompt: str = "") -> str:
@@ -65,7 +85,9 @@ def _placed(tokenizer: Any, encoder: Any, prompts: Sequence[str], vectors: Tenso
 
 
 def encode_with(pipeline: Any, prompts: Sequence[str], vectors: Vectors) -> tuple[Tensor, Tensor | None]:
-    """(embeddings (B, tokens, D), pooled (B, D') for SDXL or None) of prompts with places, with gradient to `vectors`.
+    """(embeddings (B, tokens, D), pooled (B, D') for SDXL and SD3 or None) of prompts with places.
+
+    Gradients reach `vectors`.
 
     Raises:
         ValueError: a prompt has too few places, or is so long that they are cut off.
@@ -73,10 +95,8 @@ def encode_with(pipeline: Any, prompts: Sequence[str], vectors: Vectors) -> tupl
     with ExitStack() as stack:
         for (tokenizer, encoder), part in zip(encoders(pipeline), vectors, strict=True):
             stack.enter_context(_placed(tokenizer, encoder, prompts, part))
-        encoded = pipeline.encode_prompt(
-            list(prompts), device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-    return encoded[0], encoded[2] if len(encoded) == 4 else None
+        encoded = denoiser_of(pipeline).encode(pipeline, prompts)
+    return encoded.embeds, encoded.pooled
 
 
 def random_vectors(pipeline: Any, count: int, generator: torch.Generator) -> Vectors:

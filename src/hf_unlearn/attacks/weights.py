@@ -7,19 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..families import denoiser_of
 from .base import Found, Subject
 from .pictures import ask, drawing_of, shallow
 
-TRAINED = ("unet", "text_encoder", "text_encoder_2")  # what unlearning may have changed
+
+def trained_parts(pipeline: Any) -> tuple[str, ...]:
+    """Names of the parts that unlearning may have changed."""
+    return denoiser_of(pipeline).part, "text_encoder", "text_encoder_2"
 
 
 def changed(pipeline: Any, change: Callable[[str, str, Tensor], Tensor]) -> Any:
     """A pipeline whose weights are `change(part, name, weight)`; the first one keeps its own.
 
-    The parts are the UNet and the text encoders; only parameters are changed, no buffers.
+    The parts are those of `trained_parts`; only parameters are changed, no buffers.
     """
     parts: dict[str, nn.Module] = {}
-    for part in TRAINED:
+    for part in trained_parts(pipeline):
         network = getattr(pipeline, part, None)
         if network is not None:
             parts[part] = copy.deepcopy(network)

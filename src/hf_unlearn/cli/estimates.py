@@ -18,6 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ..common.untrusted import loading, pipeline_index
 from ..families.classifier.inputs import input_channels, input_sides
 from ..families.load import DIT, pipeline_class
+from ..families.text_to_image.pipelines import NETWORKS, denoiser_of_network
 from ..methods import SFRon
 from ..saliency.fisher import sample_chunk
 from ..saliency.ranks import lora_layers, lora_size
@@ -46,12 +47,10 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
 
         index = pipeline_index(name_or_path, weights=False, revision=revision)
         part = "transformer" if "transformer" in index else "unet"
-        known = {"DiTTransformer2DModel", "Transformer2DModel", "UNet2DModel", "UNet2DConditionModel"}
+        known = {"DiTTransformer2DModel", "Transformer2DModel", "UNet2DModel", *NETWORKS}
         class_name = index.get(part, [None, None])[1]
         if class_name not in known:
-            raise ValueError(
-                f"{name_or_path} is a {kind}: give a DDPM, DiT or Stable Diffusion pipeline or a classifier"
-            )
+            raise ValueError(f"{name_or_path} is a {kind}: give a DDPM, DiT or text-to-image pipeline or a classifier")
         cls = diffusers.DiTTransformer2DModel if kind in DIT.classes else getattr(diffusers, class_name)
         with loading(name_or_path):
             return cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
@@ -61,6 +60,9 @@ def arguments(network: nn.Module, batch: int, device: Any, size: int | None = No
     """Arguments of one forward: zeros of the shapes that training gives, at `size` latents or pixels."""
     config: Any = network.config
     zeros = torch.zeros
+    adapter = denoiser_of_network(network)
+    if adapter is not None and adapter.part == "transformer":
+        return adapter.sketched(network, batch, device, size)
     if not hasattr(config, "sample_size"):  # a transformers classifier
         sides = (size, size) if size else input_sides(config) or (224, 224)
         return {"pixel_values": zeros(batch, input_channels(config), *sides, device=device)}

@@ -26,7 +26,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Training": (
         *("output_dir", "max_train_steps", "train_batch_size", "learning_rate", "lr_scheduler", "lr_warmup_steps"),
         *("adam_beta1", "adam_beta2", "adam_epsilon", "adam_weight_decay", "max_grad_norm", "label_dropout"),
-        *("antithetic", "variance_weight", "seed", "checkpointing_steps", "checkpoints_total_limit"),
+        *(
+            "antithetic",
+            "variance_weight",
+            "weighting_scheme",
+            "logit_mean",
+            "logit_std",
+            "seed",
+            "checkpointing_steps",
+            "checkpoints_total_limit",
+        ),
         *("resume_from_checkpoint", "logging_steps", "report_to", "eval_steps", "target_forget", "max_retain_drift"),
         "max_loss_ratio",
     ),

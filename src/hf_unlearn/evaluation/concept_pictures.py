@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..common.bars import bar
 from ..data.images import blur_picture, to_pixels
+from ..families import denoiser_of, side_of
 from ..families.concepts import Concept, normal
 from ..families.latents import Drawing
 from ..saliency.ranks import NAME
@@ -61,19 +62,19 @@ def draw_prompts(
     Args:
         noise: a number for each prompt; those with the same number start from the same noise.
     """
-    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    adapter, size = denoiser_of(pipeline), side_of(pipeline, drawing.resolution)
     pictures = []
     numbers = range(len(prompts)) if noise is None else noise
     for number, prompt in bar(list(zip(numbers, prompts)), "pictures to show"):
         seeds = [drawing.seed + 1000 * number + k for k in range(per_prompt)]
         made = pipeline(
-            [prompt] * per_prompt,
+            prompt=[prompt] * per_prompt,
             num_inference_steps=drawing.num_inference_steps,
-            guidance_scale=drawing.guidance_scale,
             generator=[torch.Generator().manual_seed(2_000_000 + seed) for seed in seeds],
             height=size,
             width=size,
             output_type="pt",
+            **adapter.sampling(pipeline, drawing.guidance_scale, per_prompt),
         ).images
         pictures.append(made.float().cpu() * 2 - 1)
     return torch.stack(pictures)

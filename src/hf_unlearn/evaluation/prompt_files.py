@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from ..common.bars import bar
 from ..common.files import atomic, write_text
 from ..data.images import blur_picture
+from ..families import denoiser_of
 from .grids import FORGOTTEN, TEXT, label_font, wrap
 
 
@@ -107,7 +108,10 @@ def draw_prompt_file(
         for batch in bar(batches, "pictures"):
             generators = [torch.Generator().manual_seed(rows[i].seed) for i in batch]
             prompts = [rows[i].prompt for i in batch]
-            images = pipeline(prompts, generator=generators, output_type="pt", **settings).images
+            call = {**settings, **denoiser_of(pipeline).sampling(pipeline, guidance_scale, len(batch))}
+            if "true_cfg_scale" in call:  # of Qwen-Image, whose guidance_scale is another thing
+                del call["guidance_scale"]
+            images = pipeline(prompt=prompts, generator=generators, output_type="pt", **call).images
             for i, picture in zip(batch, pt_to_pil(images.float().cpu() * 2 - 1)):
                 with atomic(paths[i]) as partial:
                     picture.save(partial, format="png")

@@ -11,6 +11,7 @@ import torch
 
 from ..common.identity import identity_of
 from ..common.keys import code_key
+from ..families import side_of
 from ..families.concepts import Concept
 from ..families.latents import Cache, Drawing
 from .clip import CLIPScore
@@ -92,7 +93,7 @@ class PictureEvaluation:
 
         If there is a detector, the pipeline's own safety checker does not black them out.
         """
-        size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        size = side_of(pipeline, drawing.resolution)
         self.drawn_with = {
             "num_inference_steps": drawing.num_inference_steps,
             "guidance_scale": drawing.guidance_scale,

@@ -5,8 +5,9 @@ from .classifier.objective import Classification
 from .ddpm.objective import NoisePrediction
 from .dit.objective import DiTPrediction
 from .load import CLASSIFIER, DDPM, DIT, FAMILIES, TEXT_TO_IMAGE, family_of, objective_for, prepare_family
-from .noise import DDPMSchedule, NoiseSchedule
-from .text_to_image.objective import PIPELINES, Prompts, TextToImage, encode_prompts
+from .noise import DDPMSchedule, FlowSchedule, NoiseSchedule
+from .text_to_image.objective import Prompts, TextToImage, encode_prompts
+from .text_to_image.pipelines import PIPELINES, denoiser_of, side_of, text_side
 from .text_to_image.text_encoder import TextEncoderToImage, text_to_image_objective
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "DDPMSchedule",
     "DiTPrediction",
     "Family",
+    "FlowSchedule",
     "NoisePrediction",
     "NoiseSchedule",
     "Objective",
@@ -29,9 +31,12 @@ __all__ = [
     "TextEncoderToImage",
     "TextToImage",
     "class_names",
+    "denoiser_of",
     "encode_prompts",
     "family_of",
     "objective_for",
     "prepare_family",
+    "side_of",
+    "text_side",
     "text_to_image_objective",
 ]

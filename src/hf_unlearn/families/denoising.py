@@ -126,10 +126,12 @@ class Denoising(Objective):
         noisy: Tensor,
         timesteps: Tensor,
     ) -> Tensor:
-        """(B,) errors of a prediction against `target`, or against what was added."""
+        """(B,) errors of a prediction against `target`, or what was added, as the schedule weighs them."""
         if target is None:
             target = self.schedule.target(pixel_values, noise, timesteps)
-        return self.errors(prediction.float(), target.float(), pixel_values, noisy, timesteps)
+        errors = self.errors(prediction.float(), target.float(), pixel_values, noisy, timesteps)
+        weights = self.schedule.weights(timesteps)
+        return errors if weights is None else errors * weights
 
     def errors(self, prediction: Tensor, target: Tensor, images: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """(B,) of two outputs (B, C, H, W)."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,6 +19,8 @@ from ..data.fingerprint import whole_fingerprint
 from ..data.images import ArrayDataset
 from ..data.pairs import collate, labels_of
 from ..data.protocols import SizedDataset
+from .text_to_image.pipelines import denoiser_of, side_of
+from .vae import posterior_mean
 
 
 @dataclass
@@ -83,13 +84,6 @@ def _readable(path: Path) -> bool:
         return False
 
 
-def posterior_mean(vae: Any, images: Tensor) -> Tensor:
-    """Return the mean of the VAE's posterior for images (B, C, H, W) in [-1, 1], scaled as the UNet sees it."""
-    encoded = vae.encode(images)
-    mean = encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mode()
-    return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-
-
 @torch.no_grad()
 def encode_images(vae: Any, dataset: SizedDataset, folder: str | Path, flips: bool = True, batch_size: int = 16):
     """An ArrayDataset of the latents of `dataset` (`pixel_values` in [-1, 1]), with its labels; cached in `folder`.
@@ -119,11 +113,11 @@ def encode_images(vae: Any, dataset: SizedDataset, folder: str | Path, flips: bo
 
 
 def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder: str | Path) -> Tensor:
-    """One latent (C, h, w) a prompt, drawn by a Stable Diffusion pipeline, (N, C, h, w); cached in `folder`.
+    """One latent (C, h, w) a prompt, drawn by a text-to-image pipeline, (N, C, h, w); cached in `folder`.
 
     Image i is drawn from seed `drawing.seed + i`. The prompts and seeds are written beside the latents.
     """
-    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    size = side_of(pipeline, drawing.resolution)
     settings = {**{k: v for k, v in asdict(drawing).items() if k != "batch_size"}, "resolution": size}
     # A part is one image: neither the batch size nor an interrupt changes what is on disk.
     cache = Cache(folder, identity_of_pipeline(pipeline), list(prompts), settings)
@@ -139,22 +133,24 @@ def draw_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing, folder
 
 def drawn_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing) -> Tensor:
     """As `draw_latents`, with nothing on disk."""
-    size = drawing.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    size = side_of(pipeline, drawing.resolution)
     batches = [range(k, min(k + drawing.batch_size, len(prompts))) for k in range(0, len(prompts), drawing.batch_size)]
     return torch.cat([_drawn(pipeline, prompts, batch, drawing, size).float().cpu() for batch in batches])
 
 
 def _drawn(pipeline: Any, prompts: Sequence[str], which: Sequence[int], drawing: Drawing, size: int) -> Tensor:
     """Latents (n, C, h, w) of those prompts, each from the generator of its number."""
-    return pipeline(
-        [prompts[i] for i in which],
+    adapter = denoiser_of(pipeline)
+    drawn = pipeline(
+        prompt=[prompts[i] for i in which],  # by name: Flux 2 takes an image first
         num_inference_steps=drawing.num_inference_steps,
-        guidance_scale=drawing.guidance_scale,
         generator=[torch.Generator().manual_seed(drawing.seed + i) for i in which],
         height=size,
         width=size,
         output_type="latent",
+        **adapter.sampling(pipeline, drawing.guidance_scale, len(which)),
     ).images
+    return adapter.drawn(pipeline, drawn, size)
 
 
 def identity_of_pipeline(pipeline: Any) -> dict[str, Any]:

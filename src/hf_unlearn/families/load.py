@@ -12,7 +12,7 @@ from .ddpm.pipeline import load_ddpm_pipeline
 from .dit.load import load_dit_pipeline
 from .dit.objective import DiTPrediction
 from .text_to_image.load import load_text_to_image_pipeline
-from .text_to_image.objective import PIPELINES
+from .text_to_image.pipelines import PIPELINES, listed
 
 
 def _which_prompts(pipeline: Any) -> Objective:
@@ -43,7 +43,7 @@ DIT = Family(
 )
 TEXT_TO_IMAGE = Family(
     "text_to_image",
-    f"a {' or '.join(PIPELINES)}",
+    f"a {listed(PIPELINES)}",
     lambda name, revision: (load_text_to_image_pipeline(name, revision=revision), None),
     _which_prompts,
     classes=PIPELINES,

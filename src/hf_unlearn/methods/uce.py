@@ -41,6 +41,11 @@ class UCE(EditMethod):
 
     def resolved(self, objective: Objective) -> Method:
         ready = super().resolved(objective)
+        if not getattr(objective, "cross_attends", False):
+            raise ValueError(
+                f"uce edits cross attention (attn2), which a {type(objective.network).__name__} has not: choose esd, "
+                "concept_ablation, salun or sfron"
+            )
         if not any("attn2" in name for name, _ in objective.network.named_parameters()):
             raise ValueError("uce edits the UNet's cross attention: choose another train_method")
         return ready

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
-from ..families import Adapter, Objective
+from ..families import Adapter, Objective, text_side
 from .fisher import fisher
 from .masks import Fisher, ratio_masks
 
@@ -27,7 +27,8 @@ MAX_RANKS = 4  # a layer gets at most this many times `rank`
 
 
 def lora_layers(network: nn.Module, select: str = "all") -> dict[str, Layer]:
-    """Return the trained linear and ungrouped convolution layers by name; for "xattn" those of cross attention.
+    """Return the trained linear and ungrouped convolution layers by name; for "xattn" those of cross attention, or
+    of the text in joint attention.
 
     Raises:
         ValueError: there is no such layer.
@@ -39,7 +40,8 @@ def lora_layers(network: nn.Module, select: str = "all") -> dict[str, Layer]:
     }
     found = {name: module for name, module in found.items() if module.weight.requires_grad}
     if select == "xattn":
-        found = {name: module for name, module in found.items() if "attn2" in name.split(".")}
+        words = set(text_side(network))
+        found = {name: module for name, module in found.items() if words & set(name.split("."))}
         if not found:
             raise ValueError("the model has no cross attention: set lora_select to saliency or all")
     if not found:

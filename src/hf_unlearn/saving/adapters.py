@@ -17,7 +17,7 @@ from torch import nn
 from ..common.files import atomic
 from ..common.names import is_hub_id
 from ..common.untrusted import loading
-from ..families import TEXT_TO_IMAGE, Objective, family_of
+from ..families import TEXT_TO_IMAGE, Objective, denoiser_of, family_of
 from ..saliency.ranks import NAME
 
 PREFIX = "base_model.model."  # peft's name for the network in a PeftModel
@@ -63,8 +63,9 @@ def merged_copy(network: nn.Module) -> nn.Module:
 def save_adapter(objective: Objective, folder: str | Path) -> None:
     """Write the trained adapter with its ranks and scales, in the format that its users load.
 
-    For a Stable Diffusion pipeline this is `pytorch_lora_weights.safetensors` (`pipe.load_lora_weights`), otherwise
-    adapter_config.json and adapter_model.safetensors (`PeftModel.from_pretrained`).
+    For a text-to-image pipeline that loads adapters this is `pytorch_lora_weights.safetensors`
+    (`pipe.load_lora_weights`), otherwise adapter_config.json and adapter_model.safetensors
+    (`PeftModel.from_pretrained`).
 
     Raises:
         ValueError: the objective has no adapter.
@@ -76,9 +77,11 @@ def save_adapter(objective: Objective, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(objective.network, adapter_name=NAME)
     state = {name: value.detach().contiguous().cpu() for name, value in state.items()}
-    if _is_stable_diffusion(pipeline):
+    if _loads_lora(pipeline):
         metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-        pipeline.save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=metadata)
+        part = denoiser_of(pipeline).part
+        told: dict[str, Any] = {f"{part}_lora_layers": state, f"{part}_lora_adapter_metadata": metadata}
+        pipeline.save_lora_weights(folder, **told)
         return
     base = objective.base_model
     config.base_model_name_or_path = base if base is not None and is_hub_id(base) else None  # no local path
@@ -106,8 +109,8 @@ def load_adapter(model: Any, folder: str | Path, name: str = NAME) -> None:
         raise ValueError(f"the model has an adapter {name!r} already: give another name")
     before = sorted({active for layer in layers for active in layer.active_adapters})
     if (folder / DIFFUSERS_FILE).is_file():
-        if not _is_stable_diffusion(model):
-            raise ValueError(f"{folder} is an adapter of a Stable Diffusion pipeline: give the pipeline")
+        if not _loads_lora(model):
+            raise ValueError(f"{folder} is an adapter of a text-to-image pipeline: give the pipeline")
         with loading(folder / DIFFUSERS_FILE):  # by name: no fallback to a .bin where it is torn
             model.load_lora_weights(str(folder), weight_name=DIFFUSERS_FILE, use_safetensors=True, adapter_name=name)
     elif (folder / PEFT_FILE).is_file():
@@ -149,7 +152,7 @@ def set_strengths(model: Any, strengths: dict[str, float]) -> None:
 
 def remove_adapters(model: Any) -> None:
     """Remove all adapters. The outputs are then exactly those from before any adapter was attached."""
-    if _is_stable_diffusion(model):
+    if _loads_lora(model):
         model.unload_lora_weights()
     else:
         strip(network_of(model))
@@ -161,8 +164,9 @@ def _activate(network: nn.Module, names: list[str]) -> None:
         layer.set_adapter([name for name in names if name in layer.scaling])
 
 
-def _is_stable_diffusion(model: Any) -> bool:
-    return family_of(model) is TEXT_TO_IMAGE
+def _loads_lora(model: Any) -> bool:
+    """Whether a pipeline loads adapters by itself, as all text-to-image pipelines but PixArt-Sigma's do."""
+    return family_of(model) is TEXT_TO_IMAGE and hasattr(model, "load_lora_weights")
 
 
 def adapter_ranks(objective: Objective) -> dict[str, int]:
@@ -175,7 +179,7 @@ def load_factors(objective: Objective, folder: str | Path) -> None:
     """Load the factors that `save_adapter` wrote to `folder` into the objective's adapter."""
     folder = Path(folder)
     if (folder / DIFFUSERS_FILE).is_file():
-        path, prefix = folder / DIFFUSERS_FILE, "unet."
+        path, prefix = folder / DIFFUSERS_FILE, f"{denoiser_of(objective.pipeline).part}."
     else:
         path, prefix = folder / PEFT_FILE, PREFIX
     state = {name.removeprefix(prefix): value for name, value in load_file(path).items()}
@@ -207,7 +211,7 @@ def reloaded_adapter(objective: Objective, folder: str | Path) -> nn.Module:
     base: nn.Module = base_copy(objective.network)
     pipeline: Any = getattr(objective, "pipeline", None)
     model: Any = base
-    if _is_stable_diffusion(pipeline):
-        model = type(pipeline)(**{**pipeline.components, "unet": base})
+    if _loads_lora(pipeline):
+        model = type(pipeline)(**{**pipeline.components, denoiser_of(pipeline).part: base})
     load_adapter(model, folder)
     return base

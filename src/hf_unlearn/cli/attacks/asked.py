@@ -6,7 +6,7 @@ from typing import Any
 
 from ..parsing import parse, values_of
 
-TRAINING = ("ddpm", "dit", "sd", "classify")
+TRAINING = ("ddpm", "dit", "t2i", "sd", "classify")
 
 
 class Asked:

@@ -81,7 +81,10 @@ def fitting(case: Case, chosen: Sequence[Attack]) -> list[Attack]:
     Raises:
         ValueError: one that was named cannot be made, or none can.
     """
-    why_unfit = {"classifier": samples.why_unfit, "text_to_image": lambda *_: ""}.get(case.family, classes.why_unfit)
+    why_unfit = {
+        "classifier": samples.why_unfit,
+        "text_to_image": lambda case, attack: attack.unfit(case.unlearned),
+    }.get(case.family, classes.why_unfit)
     whys = {short_name(attack): why_unfit(case, attack) for attack in chosen}
     unfit = {name: why for name, why in whys.items() if why}
     if unfit and (case.flags.attacks is not None or len(unfit) == len(chosen)):

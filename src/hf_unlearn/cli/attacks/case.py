@@ -116,7 +116,7 @@ def merged(model: Any) -> Any:
     whole = merged_copy(network).requires_grad_(True)
     if network is model:
         return whole
-    setattr(model, "transformer" if "transformer" in model.components else "unet", whole)
+    setattr(model, next(name for name, part in model.components.items() if part is network), whole)
     return model
 
 

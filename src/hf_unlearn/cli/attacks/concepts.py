@@ -16,6 +16,7 @@ from ...data.sources import load_captioned_images
 from ...evaluation.clip import CLIPScore
 from ...evaluation.extras import why_missing
 from ...evaluation.safety import DETECTORS
+from ...families import side_of
 from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, same_texts
 from ...families.latents import Drawing
 from ...report.made import sampler_of
@@ -91,7 +92,7 @@ def concept_trial(case: Case, attacks: Sequence[Attack]) -> Trial:
     """
     concept = concept_to_attack(case)
     prompts, drawing = retained_prompts(case, concept), drawing_of_run(case)
-    size = drawing.resolution or case.unlearned.unet.config.sample_size * case.unlearned.vae_scale_factor
+    size = side_of(case.unlearned, drawing.resolution)
     images, captions = given_pictures(case.flags.images, size) if case.flags.images else (None, [])
     never, never_images = None, None
     if case.flags.never_concept is not None and case.flags.never_images is not None:

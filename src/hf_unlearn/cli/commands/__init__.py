@@ -24,7 +24,8 @@ COMMANDS = {
     for command in (
         Command("ddpm", "Make a UNet2D diffusion pipeline forget a class or images.", trains=True),
         Command("dit", "Make a DiT pipeline forget a class or images.", trains=True),
-        Command("sd", "Make a Stable Diffusion pipeline forget a concept.", trains=True),
+        Command("t2i", "Make a text-to-image pipeline forget a concept.", trains=True),
+        Command("sd", "The same as t2i, by its former name.", trains=True),
         Command("classify", "Make an image classifier forget a class or images.", trains=True),
         Command("compare", "Compare methods over several seeds under one budget, against retraining."),
         Command("augment", "Draw variants of the images that a classifier learns slowly, and train it on them."),

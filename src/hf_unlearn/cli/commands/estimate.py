@@ -60,7 +60,7 @@ def usual_batch(name_or_path: str, revision: str | None = None) -> int:
     from ...families.load import DIT, TEXT_TO_IMAGE, pipeline_class
     from ..flags import TrainingFlags
     from .dit import DiTFlags
-    from .sd import DiffusionFlags
+    from .t2i import DiffusionFlags
 
     kind = pipeline_class(name_or_path, revision)
     flags = DiTFlags if kind in DIT.classes else DiffusionFlags if kind in TEXT_TO_IMAGE.classes else TrainingFlags

@@ -1,8 +1,9 @@
-"""A run on a Stable Diffusion pipeline: a concept, and images that the model draws itself or is given."""
+"""A run on a text-to-image pipeline: a concept, and images that the model draws itself or is given."""
 
 import copy
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from ...evaluation import concept_picture, loss_metrics, strength_pictures, writ
 from ...evaluation.concept_pictures import Column, draw_columns, picture_columns
 from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, prompt_sets
 from ...evaluation.text_to_image import PictureEvaluation
-from ...families import encode_prompts, text_to_image_objective
+from ...families import denoiser_of, encode_prompts, side_of, text_to_image_objective
 from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, concept_pairs
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
-from ...families.text_to_image.objective import trained_names
+from ...families.text_to_image.pipelines import trained_names
 from ...training.checks import method_for
 from ...training.trainer import UnlearnTrainer
 from ..flags import LoraFlags
@@ -62,7 +63,8 @@ class TextToImageRun(DiffusionRun):
         self.pictures: dict[str, Any] = {}
         self.state: Any = None
         self.evaluation: PictureEvaluation | None = None  # in the main process only
-        sizes = (self.concept.num_inference_steps, self.concept.guidance_scale, self.concept.resolution)
+        scale = 7.5 if self.concept.guidance_scale is None else self.concept.guidance_scale  # until the model is there
+        sizes = (self.concept.num_inference_steps, scale, self.concept.resolution)
         self.drawing = Drawing(*sizes, self.concept.drawing_batch_size, self.training.seed)
         self.cache = self.concept.cache_dir or f"{self.training.output_dir}/cache"
 
@@ -94,7 +96,7 @@ class TextToImageRun(DiffusionRun):
 
     def check(self) -> None:
         if self.base_model is None:
-            raise ValueError("no model: set --pretrained_model_name_or_path to a Stable Diffusion pipeline")
+            raise ValueError("no model: set --pretrained_model_name_or_path to a text-to-image pipeline")
         if not self.concept.concept:
             raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
         for part in ("forget", "retain"):
@@ -196,8 +198,15 @@ class TextToImageRun(DiffusionRun):
         options: dict[str, Any] = dict(
             train_method=self.model.train_method or "full", label_dropout=self.model.label_dropout
         )
-        options["resolution"] = self.concept.resolution
+        self.drawing = replace(self.drawing, guidance_scale=self.guidance)
+        options |= {"resolution": self.concept.resolution, "guidance": self.guidance, **self.model.flow}
         self.objective = text_to_image_objective(self.pipeline, prompts, anchors, **options)  # until there are images
+
+    @property
+    def guidance(self) -> float:
+        """The guidance scale of the flags, or that at which the pipeline samples."""
+        scale = self.concept.guidance_scale
+        return denoiser_of(self.pipeline).guidance(self.pipeline) if scale is None else scale
 
     def sets(self) -> None:
         given, model = self.concept, self.model
@@ -219,6 +228,8 @@ class TextToImageRun(DiffusionRun):
                 train_method=model.train_method or "full",
                 label_dropout=model.label_dropout,
                 resolution=given.resolution,
+                guidance=self.guidance,
+                **model.flow,
             )
         self.draw("before")
         self.objective.release()
@@ -228,7 +239,7 @@ class TextToImageRun(DiffusionRun):
         source, given = folder or name, self.concept
         if source is None:
             return None
-        size = given.resolution or self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        size = side_of(self.pipeline, given.resolution)
         columns = (given.image_column, given.caption_column, given.center_crop)
         images, captions = load_captioned_images(source, size, *columns)
         self.given[source] = [whole_fingerprint(images), captions]

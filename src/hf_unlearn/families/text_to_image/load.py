@@ -1,4 +1,4 @@
-"""A Stable Diffusion pipeline from a folder or Hub id."""
+"""A text-to-image pipeline from a folder or Hub id."""
 
 from importlib import import_module
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ...common.untrusted import check_filled, loading, pipeline_index
-from .objective import PIPELINES
+from .pipelines import PIPELINES, listed
 
 
 def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: Any) -> DiffusionPipeline:
-    """A Stable Diffusion pipeline (1.x, 2.x, XL) from a folder or Hub id, in float32, safetensors only.
+    """A pipeline of one of `PIPELINES` from a folder or Hub id, in float32, safetensors only.
 
     Args:
         xformers: use xformers' attention instead of torch's scaled dot product attention.
@@ -19,9 +19,10 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
     Raises:
         ValueError: another kind of pipeline, or xformers does not import.
     """
-    kind = pipeline_index(folder, revision=kwargs.get("revision"), variant=kwargs.get("variant")).get("_class_name")
+    index = pipeline_index(folder, revision=kwargs.get("revision"), variant=kwargs.get("variant"))
+    kind = index.get("_class_name")
     if kind not in PIPELINES:
-        raise ValueError(f"{folder} is a {kind}: give a {' or '.join(PIPELINES)}")
+        raise ValueError(f"{folder} is a {kind}: give a {listed(PIPELINES)}")
     if xformers:
         try:
             import_module("xformers.ops")
@@ -30,6 +31,9 @@ def load_text_to_image_pipeline(folder: str, xformers: bool = False, **kwargs: A
                 f"xformers does not import ({error}): install hf_unlearn[xformers], or leave the flag out, "
                 "torch's scaled dot product attention is the default"
             ) from error
+    # A Stable Diffusion 3 that was saved without T5 is loaded without it only if one says so.
+    parts = ("text_encoder_3", "tokenizer_3") if kind == "StableDiffusion3Pipeline" else ()
+    kwargs |= {name: None for name in parts if not any(index.get(name) or ())}
     with loading(folder):
         pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **kwargs)
     check_filled(pipeline, folder)

@@ -1,4 +1,4 @@
-"""Text to image: `StableDiffusionPipeline` (1.x, 2.x) and `StableDiffusionXLPipeline`; a label is a prompt."""
+"""Text to image: a label is a prompt. What differs between pipelines lies in the adapters (`pipelines.DENOISERS`)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,17 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from ..base import class_names
 from ..denoising import Denoising, sides_of
 from ..description import Description
-from ..noise import DDPMSchedule
+from .denoiser import TRAIN_METHODS, Told, expanded
+from .pipelines import PIPELINES, denoiser_of, trained_names
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-# Which of the UNet's weights are trained (names as in ESD, arXiv 2303.07345).
-TRAIN_METHODS = ("full", "xattn", "noxattn", "selfattn")
+__all__ = ["PIPELINES", "TRAIN_METHODS", "Prompts", "TextToImage", "encode_prompts", "trained_names"]
 
 
 @dataclass
@@ -26,7 +24,8 @@ class Prompts:
     texts: list[str]
     embeds: Tensor  # (P, tokens, D)
     last: list[int]  # position of each text's last token; of the end token for ""
-    pooled: Tensor | None = None  # (P, D') for SDXL
+    pooled: Tensor | None = None  # (P, D') for SDXL, SD3 and Flux
+    mask: Tensor | None = None  # (P, tokens), which are text, where the network is told
 
     def __post_init__(self):
         self._numbers = {text: number for number, text in enumerate(self.texts)}
@@ -40,36 +39,41 @@ class Prompts:
 
 @torch.no_grad()
 def encode_prompts(pipeline: Any, texts: Sequence[str], batch_size: int = 32) -> Prompts:
-    """The embeddings of "" and of `texts` (each once), on the CPU, as the pipeline's `encode_prompt` makes them."""
-    every = list(dict.fromkeys(["", *texts]))
-    embeds, pooled, last = [], [], []
-    for start in range(0, len(every), batch_size):
-        part = every[start : start + batch_size]
-        options = {"device": pipeline.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-        encoded = pipeline.encode_prompt(part, **options)
-        embeds.append(encoded[0].cpu())
-        limit = pipeline.tokenizer.model_max_length
-        lengths = [len(ids) for ids in pipeline.tokenizer(part, truncation=True, max_length=limit).input_ids]
-        last += [max(length - 2, 1) for length in lengths]  # the first and the last are the start and the end
-        if len(encoded) == 4:  # SDXL: prompt, negative, pooled, negative pooled
-            pooled.append(encoded[2].cpu())
-    return Prompts(every, torch.cat(embeds), last, torch.cat(pooled) if pooled else None)
+    """The embeddings of "" and of `texts` (each once), on the CPU, as the pipeline's call makes them."""
+    adapter, every = denoiser_of(pipeline), list(dict.fromkeys(["", *texts]))
+    parts = [adapter.encode(pipeline, every[start : start + batch_size]) for start in range(0, len(every), batch_size)]
+    longest = max(part.embeds.shape[1] for part in parts)
+
+    def joined(values: list[Tensor | None], tokens: bool = True) -> Tensor | None:
+        """One tensor of those that are there, the tokens filled up with zeros to the longest."""
+        given = [value.cpu() for value in values if value is not None]
+        if tokens:
+            given = [pad(v, [0, 0] * (v.ndim - 2) + [0, longest - v.shape[1]]) for v in given]
+        return torch.cat(given) if given else None
+
+    embeds = joined([part.embeds for part in parts])
+    assert embeds is not None  # "" is always there
+    mask = joined([part.mask for part in parts])
+    last = [position for part in parts for position in part.last]
+    return Prompts(every, embeds, last, joined([part.pooled for part in parts], tokens=False), mask)
 
 
 class TextToImage(Denoising):
-    """Denoising by the UNet of a Stable Diffusion pipeline; `pixel_values` are latents (C, h, w), labels prompts.
+    """Denoising by the network of a text-to-image pipeline; `pixel_values` are latents (C, h, w), labels prompts.
 
     The text encoders and the VAE are not needed once prompts and images are encoded, and are never trained.
 
     Args:
-        pipeline: a StableDiffusionPipeline or StableDiffusionXLPipeline.
+        pipeline: one of `PIPELINES`.
         prompts: what labels mean, from `encode_prompts`.
         anchors: {prompt: prompt that it is matched to}, e.g. {"a photo of a church": "a photo of a building"}.
-        train_method: full; xattn, the cross attention; selfattn, the self attention; noxattn, all but the cross
-            attention, the time embedding and the output layer.
+        train_method: full; xattn, the cross attention, or in joint attention the projections of the text; selfattn,
+            the attention of the image; noxattn, all but what xattn trains, the time embedding and the output layer.
         label_dropout: share of null prompts among the retain samples.
-        resolution: of the images in pixels, one number or (height, width), for SDXL's size conditions; default that of
-            the UNet.
+        resolution: of the images in pixels, one number or (height, width), for SDXL's size conditions and the shift of
+            the noise; default that of the network.
+        guidance: the scale that a guidance-distilled network is told; default what its pipeline samples at.
+        flow: options of `FlowSchedule`, such as weighting_scheme.
         others: as in `Denoising`.
 
     Raises:
@@ -79,8 +83,10 @@ class TextToImage(Denoising):
     kinds: ClassVar[tuple[str, ...]] = ("diffusion", "text to image")
     anchor_rule: ClassVar[str] = "the given anchor prompt, else the empty prompt"
     embeds: Tensor  # (P, tokens, D)
-    pooled: Tensor | None  # (P, D') for SDXL
+    pooled: Tensor | None  # (P, D') where the network takes one
+    mask: Tensor | None  # (P, tokens)
     time_ids: Tensor  # (1, 6)
+    guidance: Tensor  # (1,)
 
     def __init__(
         self,
@@ -93,15 +99,20 @@ class TextToImage(Denoising):
         forget_label_dropout: bool = False,
         timestep_bins: int = 10,
         resolution: int | tuple[int, int] | None = None,
+        guidance: float | None = None,
+        **flow: Any,
     ):
-        if not class_names(pipeline) & set(PIPELINES):
-            raise ValueError(f"{type(pipeline).__name__} is not supported: give a {' or '.join(PIPELINES)}")
+        self.denoiser = adapter = denoiser_of(pipeline)
         if train_method not in TRAIN_METHODS:
             raise ValueError(
                 f"train_method must be one of {', '.join(TRAIN_METHODS)} or text_encoder, got {train_method!r}"
             )
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
-        super().__init__(pipeline, pipeline.unet, DDPMSchedule(pipeline.scheduler), len(prompts.texts), 0, *rest)
+        shape, factor = adapter.shape(pipeline), adapter.factor(pipeline)
+        sides = sides_of(resolution or [side * factor for side in shape[1:]])
+        schedule = adapter.schedule(pipeline, [shape[0], *(side // factor for side in sides)], flow)
+        network = adapter.network(pipeline)
+        super().__init__(pipeline, network, schedule, len(prompts.texts), 0, *rest)
         self.prompts, self.train_method = prompts, train_method
         self._shifts: Sequence[Tensor] | None = None  # of the conditions
         self._shape: tuple[int, ...] | None = None  # of the latents, once some were checked
@@ -109,32 +120,48 @@ class TextToImage(Denoising):
         if same:
             raise ValueError(f"prompt {same[0]!r} is its own anchor: choose another anchor_concept")
         self.chosen = {prompts.number(text): prompts.number(anchor) for text, anchor in (anchors or {}).items()}
-        self.register_buffer("embeds", prompts.embeds, persistent=False)
-        self.register_buffer("pooled", prompts.pooled, persistent=False)
-        sides = sides_of(resolution or [side * pipeline.vae_scale_factor for side in self._default_shape[1:]])
-        self.register_buffer("time_ids", torch.tensor([[*sides, 0, 0, *sides]]), persistent=False)
-        chosen = trained_names(self.network, train_method)
-        for name, parameter in self.network.named_parameters():
+        told = torch.tensor([adapter.guidance(pipeline) if guidance is None else guidance])
+        values = {"embeds": prompts.embeds, "pooled": prompts.pooled, "mask": prompts.mask, "guidance": told}
+        values["time_ids"] = torch.tensor([[*sides, 0, 0, *sides]])
+        for name, value in values.items():
+            self.register_buffer(name, value, persistent=False)
+        chosen = adapter.trained(network, train_method)
+        if not chosen:
+            raise ValueError(f"{type(network).__name__} has no weights that train_method {train_method!r} names")
+        for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in chosen)
-        for part in (pipeline.vae, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
-            if part is not None:
-                part.requires_grad_(False)
+        for part in self._others:
+            part.requires_grad_(False)
+
+    @property
+    def _others(self) -> list[nn.Module]:
+        """The VAE and the text encoders."""
+        parts = {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
+        return [part for name, part in parts.items() if name == "vae" or name.startswith("text_encoder")]
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None  # every image has a prompt
-        return network(noisy, timesteps, **self._condition(labels, noisy.dtype)).sample
+        return self._output(network, noisy, timesteps, self._condition(labels, noisy.dtype))
 
-    def embedded_losses(self, batch: dict[str, Tensor], embeds: Tensor, pooled: Tensor | None = None) -> Tensor:
+    def _output(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, told: Told) -> Tensor:
+        """(B, C, h, w) of a network for noisy latents."""
+        adapter, times = self.denoiser, self.schedule.times(timesteps)
+        output = network(**adapter.arguments(network, noisy, times, told), return_dict=False)[0]
+        return adapter.noise_pred(output, noisy)
+
+    def embedded_losses(
+        self, batch: dict[str, Tensor], embeds: Tensor, pooled: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Per-sample losses (B,), fp32, under embeddings in place of prompts, with gradient to them.
 
         Args:
             batch: `pixel_values`, `noise` and `timesteps`, as `forward` takes them.
-            embeds: (B, tokens, D); pooled: (B, D') for SDXL.
+            embeds: (B, tokens, D). pooled: (B, D'). mask: (B, tokens).
         """
         images, noise, timesteps = batch["pixel_values"], batch["noise"], batch["timesteps"]
         noisy = self.schedule.add_noise(images, noise, timesteps)
-        options = self._embedded(embeds, pooled, self.dtype)
-        prediction = self.network(noisy.to(self.dtype), timesteps, **options).sample
+        told = self._told(embeds, pooled, mask, self.dtype)
+        prediction = self._output(self.network, noisy.to(self.dtype), timesteps, told)
         return self._losses(prediction, None, images, noise, noisy, timesteps)
 
     @property
@@ -155,33 +182,37 @@ class TextToImage(Denoising):
             return list(conditions)
         return [rows + shift.to(rows.dtype) for rows, shift in zip(conditions, self._shifts, strict=True)]
 
-    def _condition(self, labels: Tensor, dtype: torch.dtype) -> dict[str, Any]:
-        """Arguments of the UNet that say which prompts."""
+    def _condition(self, labels: Tensor, dtype: torch.dtype) -> Told:
+        """What the network is told of the prompts."""
         embeds, *pooled = self.moved([rows[labels] for rows in self.conditions])
-        return self._embedded(embeds, pooled[0] if pooled else None, dtype)
+        mask = None if self.mask is None else self.mask[labels]
+        return self._told(embeds, pooled[0] if pooled else None, mask, dtype)
 
-    def _embedded(self, embeds: Tensor, pooled: Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
-        """Arguments of the UNet for embeddings (B, tokens, D) and pooled ones (B, D')."""
-        options: dict[str, Any] = {"encoder_hidden_states": embeds.to(dtype)}
-        if pooled is not None:
-            time_ids = self.time_ids.expand(len(embeds), -1)
-            options["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": time_ids}
-        return options
+    def _told(self, embeds: Tensor, pooled: Tensor | None, mask: Tensor | None, dtype: torch.dtype) -> Told:
+        """What the network is told: embeddings (B, tokens, D), pooled ones (B, D') and a mask (B, tokens)."""
+        count = len(embeds)
+        pooled = None if pooled is None else pooled.to(dtype)
+        return Told(embeds.to(dtype), pooled, mask, expanded(self.time_ids, count), expanded(self.guidance, count))
 
     def release(self) -> None:
         """Move the VAE and the text encoders to the CPU: training needs neither."""
-        for name in ("vae", "text_encoder", "text_encoder_2"):
-            if getattr(self.pipeline, name, None) is not None:
-                getattr(self.pipeline, name).to("cpu")
+        for part in self._others:
+            part.to("cpu")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def last_tokens(self, all_after: bool = False) -> Tensor:
-        """(P, n, D) embeddings on the CPU: n = 1, each prompt's last token, or with `all_after` also the end and the
-        padding after it, as many as the prompts have in common."""
+        """(P, n, D) what the cross attention reads, on the CPU: n = 1, each prompt's last token, or with `all_after`
+        also the end and the padding after it, as many as the prompts have in common; of the padding only what is
+        read."""
         last, length = torch.tensor(self.prompts.last), self.prompts.embeds.shape[1]
-        count = length - int(last.max()) if all_after else 1
-        return self.prompts.embeds[torch.arange(len(last))[:, None], last[:, None] + torch.arange(count)]
+        ends = torch.full_like(last, length) if self.prompts.mask is None else self.prompts.mask.sum(1).cpu()
+        count = length - int(last.max()) if self.prompts.mask is None else int((ends - last).min())
+        rows = self.prompts.embeds[
+            torch.arange(len(last))[:, None], last[:, None] + torch.arange(count if all_after else 1)
+        ]
+        with torch.no_grad():
+            return self.denoiser.keys(self.network, rows).float().cpu()
 
     def choose_anchors(self, forgotten: set[int], samples: int, seed: int) -> None:
         """The given anchors; for prompts without one the null prompt."""
@@ -195,9 +226,10 @@ class TextToImage(Denoising):
         return self.prompts.texts[label]
 
     def check(self, example: dict[str, Tensor], labels: list[int] | None) -> None:
-        shape, config = tuple(example["pixel_values"].shape), self.pipeline.unet.config
-        if len(shape) != 3 or shape[0] != config.in_channels:
-            raise ValueError(f"latents have shape {shape} but the UNet takes {config.in_channels} channels")
+        shape, channels = tuple(example["pixel_values"].shape), self._default_shape[0]
+        if len(shape) != 3 or shape[0] != channels:
+            name = "UNet" if self.denoiser.part == "unet" else "transformer"
+            raise ValueError(f"latents have shape {shape} but the {name} takes {channels} channels")
         self._shape = shape
         if labels is None:
             raise ValueError("the data has no prompts: give each latent the number of its prompt as label")
@@ -206,26 +238,21 @@ class TextToImage(Denoising):
             raise ValueError(f"labels {outside[:5]} are out of range: {self.num_classes} prompts were encoded")
 
     def reload_network(self, folder: str) -> Any:
-        return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
+        part = self.denoiser.part
+        return type(self.network).from_pretrained(folder, subfolder=part, use_safetensors=True)
+
+    @property
+    def cross_attends(self) -> bool:
+        """Whether text enters through cross attention (`attn2`)."""
+        return self.denoiser.cross_attention
 
     @property
     def _default_shape(self) -> tuple[int, ...]:
-        config = self.pipeline.unet.config
-        return (config.in_channels, *sides_of(config.sample_size))
+        return self.denoiser.shape(self.pipeline)
 
     def probe(self, generator: torch.Generator) -> tuple[tuple, dict]:
         noisy = torch.randn((2, *(self._shape or self._default_shape)), generator=generator).to(self.dtype)
         labels = torch.tensor([0, len(self.prompts.texts) - 1], device=self.embeds.device)
-        return (noisy, self.schedule.examples()), self._condition(labels, self.dtype)
-
-
-def trained_names(unet: nn.Module, train_method: str) -> set[str]:
-    """Names of the parameters that a `train_method` trains."""
-    names = [name for name, _ in unet.named_parameters()]
-    if train_method == "full":
-        return set(names)
-    if train_method == "noxattn":
-        fixed = ("attn2", "time_embed", "time_embedding", "conv_out", "conv_norm_out")
-        return {name for name in names if not any(word in name.split(".") for word in fixed)}
-    word = {"xattn": "attn2", "selfattn": "attn1"}[train_method]
-    return {name for name in names if word in name.split(".")}
+        noisy, timesteps = noisy.to(self.embeds.device), self.schedule.examples().to(self.embeds.device)
+        told, times = self._condition(labels, self.dtype), self.schedule.times(timesteps)
+        return (), self.denoiser.arguments(self.network, noisy, times, told)

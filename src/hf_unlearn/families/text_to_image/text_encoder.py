@@ -27,7 +27,9 @@ class TextEncoderToImage(TextToImage):
 
     def __init__(self, pipeline: Any, prompts: Prompts, anchors: dict[str, str] | None = None, **options: Any):
         if "StableDiffusionPipeline" not in class_names(pipeline):
-            raise ValueError(f"the text encoder of {type(pipeline).__name__} cannot be trained: train the UNet")
+            raise ValueError(
+                f"the text encoder of {type(pipeline).__name__} cannot be trained: choose another train_method"
+            )
         super().__init__(pipeline, prompts, anchors, **options)
         if pipeline.text_encoder.dtype == torch.float16:
             raise ValueError("the text encoder is float16, which cannot be trained: load float32")
