@@ -133,8 +133,8 @@ def test_the_commands_of_the_docs(tmp_path, monkeypatch, capsys):
     base, loads = {"name": "digits_ddpm", "revision": None, "on_hub": False}, ["ClassConditionalDDPMPipeline"]
     run_record(base_model=base, loads_with=loads).write("without-7")
     launched = {}
-    gradio = SimpleNamespace(themes=SimpleNamespace(Default=lambda **fonts: "theme"))
-    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
+    monkeypatch.setattr("hf_unlearn.cli.commands.demo.theme", lambda: "theme")
     monkeypatch.setattr("hf_unlearn.cli.commands.demo.app", lambda pair: SimpleNamespace(launch=launched.update))
     for line in lines:
         short = ["--attacks", "class_null", "--samples", "2", "--original", "without-7"]

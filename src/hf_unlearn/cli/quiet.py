@@ -34,9 +34,9 @@ MESSAGES = (
     ),
     (
         "transformers",
-        r"`\w+` requires torchvision \(not installed\); falling back to `\w+Pil`|"
-        r"Requested torchvision backend is not available\. Falling back to pil backend\.",
-        "images are prepared with Pillow, and torchvision is not needed",
+        r"`\w+` requires \w+ \(not installed\); falling back to `\w+Pil`|"
+        r"Requested \w+ backend is not available\. Falling back to pil backend\.",
+        "images are prepared with Pillow on purpose, and nothing else is needed for it",
     ),
 )
 # (category, beginning of the message, module)

@@ -41,7 +41,7 @@ def demo_command(argv: list[str]) -> None:
         print(f"{write_space(options.space, options.run_dir, options.original)} is ready: python app.py, or upload it")
         return
     if options.run_dir is None:
-        parser.error("name the folder of a run, or --space OUT for a Space of the emoji model")
+        parser.error("name run_dir, the folder of a run, or --space OUT for a Space of the emoji model")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio  # noqa: F401
@@ -102,12 +102,8 @@ def app(pair: "SideBySide") -> Any:
             if pair.kind == "image":
                 outputs: list[Any] = [gr.Label(label=name, num_top_classes=TOP) for name in ("Original", "Unlearned")]
             else:
-                outputs = [
-                    gr.Gallery(
-                        label=name, columns=2, format="png", object_fit="contain", height="auto", interactive=False
-                    )
-                    for name in ("Original", "Unlearned")
-                ]
+                looks: dict[str, Any] = dict(columns=2, object_fit="contain", height="max-content", interactive=False)
+                outputs = [gr.Gallery(label=name, format="png", **looks) for name in ("Original", "Unlearned")]
         function = asked(pair.classify if pair.kind == "image" else drawn(pair))
         button.click(function, inputs, outputs)
         if pair.kind == "seed" or (pair.kind != "image" and pair.first != ""):
