@@ -14,7 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..common.limits import check_limits
-from ..families import objective_for
+from ..families import objective_for, side_of
 from ..families.ddpm.pipeline import GUIDANCE, step_arguments
 from ..families.denoising import Denoising, sides_of
 from ..families.latents import identity_of_pipeline, posterior_mean
@@ -190,7 +190,7 @@ class TextGenerator(Generator):
 
         self.image_to_image: Any = AutoPipelineForImage2Image.from_pipe(pipeline)
         self.image_to_image.set_progress_bar_config(disable=True)
-        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        side = side_of(pipeline, None)
         self.size, self.channels = (side, side), 3
 
     def conditions(self, names: Mapping[int, str]) -> dict[int, str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...data.protocols import SizedDataset
 from ...data.sources import load_captioned_images
+from ...families import side_of
 from ...families.concepts import RETAIN_PROMPTS, TEMPLATES, Concept, concept_of
 from ...families.denoising import Denoising
 from ...families.held import Held
@@ -90,8 +91,7 @@ class PromptPainter:
         return drawn_latents(self.pipeline, keys, replace(self.drawing, seed=seed))
 
     def images(self, part: Any) -> SizedDataset:
-        size = self.drawing.resolution or self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        return load_captioned_images(part.images, size)[0]
+        return load_captioned_images(part.images, side_of(self.pipeline, self.drawing.resolution))[0]
 
     def encoded(self, images: SizedDataset, folder: Path) -> Tensor:
         return encode_images(self.pipeline.vae, images, folder).pixel_values
