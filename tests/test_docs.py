@@ -109,7 +109,8 @@ def test_the_page_of_a_method_says_its_options_and_source(name):
     assert options().filled(text, method) == text, "run python tools/docs/options.py"
     assert method.paper in text and f"({name}.md)" in (DOCS / "methods/index.md").read_text()
     used = [line for block in blocks("bash", pages=[page]) for line in block.lines]
-    assert all(f"--method {name}" in line or name == "sfron" for line in used) and used
+    assert all(f"--method {name}" in line or name == "sfron" for line in used)
+    assert used or name == "clu"  # which training commands refuse
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
