@@ -13,14 +13,18 @@ kept in --results: a run that is killed goes on where it was, and a finished one
 
 import argparse
 import functools
+import inspect
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import augmented_cells
 from augmented_cells import ARMS, BUILD, FEW, WHOLE, Place, digest, rate_of, rates, trained, unlearned
 from cells import computed
 
-from hf_unlearn import augmentation
+from hf_unlearn.augmentation import drawing, retaining, sam, slow
+from hf_unlearn.augmentation import training as training_of
+from hf_unlearn.augmentation.generators import ClassGenerator, Generator, Variation
 from hf_unlearn.common.imports import code_of
 from hf_unlearn.common.keys import content_key
 from hf_unlearn.evaluation.tables import interval, markdown_table, stamp
@@ -33,9 +37,10 @@ FIGURES = ("retain_accuracy", "test_accuracy", "forget_accuracy", "forget_varian
 
 @functools.cache
 def code() -> str:
-    """Digest of the code of the cells and of the augmentation, without words: the name of a cell changes with it."""
-    paths = [Path(__file__).with_name("augmented_cells.py"), *sorted(Path(augmentation.__file__).parent.glob("*.py"))]
-    return content_key([code_of(path.read_text()) for path in paths])
+    """Digest of the code of the cells and of what they take of the augmentation, without words: the name of a cell
+    changes with it."""
+    parts = (augmented_cells, drawing, retaining, sam, slow, training_of, Generator, ClassGenerator, Variation)
+    return content_key([code_of(inspect.getsource(part)) for part in parts])
 
 
 def key(kind: str, place: Place, *arguments: Any) -> str:
