@@ -106,9 +106,9 @@ def emoji_aims(kept: dict[str, Any]) -> list[str]:
         if len(rows) >= count:
             row = rows[count - 1]
             apart = {name: 100 * (row[f"{name} 0"] - row[name]) for name in ("IRA", "CRA")}
-            text = ", ".join(f"{name} {value:+.1f}" for name, value in apart.items())
+            text = ", ".join(f"{name} {value:.1f}" for name, value in apart.items())
             word = "reached" if max(apart.values()) <= most else "missed"
-            said.append(f"- {word}: at most {most} points lost after {count} requests: {text}")
+            said.append(f"- {word}: at most {most} points lost after {count} requests: lost {text}")
         else:
             said.append(f"- not measured: {count} requests")
     return said
@@ -117,7 +117,7 @@ def emoji_aims(kept: dict[str, Any]) -> list[str]:
 def digits_table(kept: dict[str, Any]) -> str:
     from hf_unlearn.evaluation import markdown_table
 
-    header = ["#", "request", "forgotten", "read as forgotten, worst %", "rest %", "rest of the original %", "worst %"]
+    header = ["#", "request", "forgotten", "worst read as itself %", "rest %", "original's %", "worst of the rest %"]
     lines, gone, first = [], set(), kept["original"]
     for number, done in enumerate(kept["requests"], 1):
         ((verb, part),) = done["request"].items()

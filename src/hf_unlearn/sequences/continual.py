@@ -16,20 +16,14 @@ class ContinualUnlearning(Strategy):
 
     Data that are known already, as those of a promise to remember what was learnt for a time, are learnt with the
     rest.
-
-    Args:
-        method: by default CLU, on classifiers with four repair steps instead of two: from a memory that is smaller by
-            far than what it stands for, two lose a point of accuracy (docs/sequences.md).
     """
 
     name: ClassVar[str] = "clu"
-    method: Method | None = None
+    method: Method = CLU()
 
     def carry_out(self, turn: Turn) -> None:
-        classifies = turn.objective.labels_are_targets
-        method = self.method or (CLU(retain_steps=4) if classifies else CLU())
-        if classifies or turn.learn is None or turn.forget is not None:
-            self.at_once(turn, "clu", method, holdout=turn.holdout)
+        if turn.objective.labels_are_targets or turn.learn is None or turn.forget is not None:
+            self.at_once(turn, "clu", self.method, holdout=turn.holdout)
         else:  # a denoiser's loss hardly tells what it knows, so the end of learning would be found too early
             known = need(turn)
-            turn.train("clu", method, retain=known, learn=turn.learn, rate=self.learn_rate or DENOISER_RATE)
+            turn.train("clu", self.method, retain=known, learn=turn.learn, rate=self.learn_rate or DENOISER_RATE)
