@@ -21,15 +21,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+SOURCE = Path(__file__).parents[1] / "src"
+
 
 def shell(line: str, names: dict[str, Any]) -> None:
-    """Run one command and print its output. Raise RuntimeError if it fails."""
+    """Run one command and print its output, without the place of this checkout. Raise RuntimeError if it fails."""
     filled = re.sub(r"\{(\w+)\}", lambda match: str(names[match[1]]), line)
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         filled, shell=True, capture_output=True, text=True, env={**os.environ, "PATH": here, "MPLBACKEND": "agg"}
     )
-    print(done.stdout, end="")
+    print(done.stdout.replace(str(SOURCE), "site-packages"), end="")
     if done.returncode:
         raise RuntimeError(f"{filled}\n{done.stderr[-3000:]}")
 
