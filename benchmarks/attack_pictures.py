@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_unlearn.attacks.readers import ClassifierReader
 
 SHOWN = 3  # images of each attack
-ORDER = ("wordings", "inversion", "soft_prefix")
+ORDER = {"wordings": "other words", "inversion": "learnt token", "soft_prefix": "soft prefix"}
 
 
 @dataclass(eq=False)
@@ -58,6 +58,6 @@ def draw_attacked(cache: Path, target: tuple[str, str], rows: list[str], seed: i
         row: torch.cat([torch.load(paths[a], weights_only=True) for a in attacks]).unsqueeze(1)
         for row, paths in found.items()
     }
-    columns = [a.replace("_", "\n") if i == 0 else "" for a in attacks for i in range(SHOWN)]
+    columns = [ORDER[a] if i == 0 else "" for a in attacks for i in range(SHOWN)]
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_grid(grids, columns, [False] * len(columns), f"{folder}/attacked_{target[1].replace(' ', '_')}.png")
