@@ -126,6 +126,10 @@ CASES = [
     recipe("data that is not there", "nowhere", data="./nowhere"),
     recipe("training options unknown", "steps", train={"steps": 3}),
     Case("jobs -1", "compare digits_vit_class3 --jobs -1", "jobs"),
+    # ---- variants of slow-learnt images
+    Case("augment at strength 2", "augment --strength 2", "strength must lie in (0, 1)"),
+    Case("augment by nothing", "augment --factor 0", "factor must be at least 2"),
+    Case("augment without data", "augment --model_name_or_path {work}/vit", "set --train_dir to the images"),
     # ---- requests one after another
     Case("requests without a ledger", "requests", "holds no ledger of requests"),
     Case("requests without a setup", "requests add 0R", "name model, data and tasks in a --file"),

@@ -25,6 +25,7 @@ CALLS = {
     "saliency": "hf-unlearn saliency --fisher_samples 4 --output {out}/masks.safetensors",
     "env": "hf-unlearn env",
     "attack": "hf-unlearn attack",
+    "augment": "hf-unlearn augment --output_dir {out}",
     "estimate": "hf-unlearn estimate",
     "train_ddpm": "train_digits_ddpm --max_train_steps 2 --output_dir {out}",
     "train_dit": "train_digits_dit --max_train_steps 2 --vae_steps 2 --output_dir {out}",

@@ -9,9 +9,13 @@ ROOT = Path(__file__).parents[2]
 FILES = [path for folder in ("src", "scripts", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.py")]
 
 
+RUNS_NOTEBOOKS = "tools/notebooks.py"  # those of this checkout: to run them is what it is for
+
+
 def test_no_source_runs_what_it_reads():
     assert len(FILES) > 100
     found = {path.relative_to(ROOT).as_posix(): unsafe(path.read_text(encoding="utf-8")) for path in FILES}
+    assert found.pop(RUNS_NOTEBOOKS)
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 

@@ -53,7 +53,7 @@ class Case:
         """Return an untrained model of the same architecture and classes."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return AutoModelForImageClassification.from_config(self.model.config)
+            return AutoModelForImageClassification.from_config(self.model.config, trust_remote_code=False)
 
 
 def run_augment(options: argparse.Namespace) -> None:
