@@ -103,9 +103,23 @@ def unlearning(options: argparse.Namespace, place: Place) -> str:
         shown = [interval([(1 if name == "average_gap" else 100) * one[name] for one in cells], 2) for name in FIGURES]
         classes = "/".join(str(one["classes"]) for one in cells)
         rows.append([f"{share:.0%}", arm, f"{stand_ins:.0f}", classes, *shown])
-    return markdown_table(
-        ["retained", "with", "images more", "classes", *(n.replace("_", " ") for n in FIGURES)], rows
-    )
+    for arm in WHOLE[1:]:
+        rows.append(["100%", f"{arm}: difference", "", "", *_differences(options, place, found, arm)])
+    named = [name.replace("_", " ") for name in FIGURES]
+    return markdown_table(["retained", "with", "images more", "classes", *named], rows)
+
+
+def _differences(options: argparse.Namespace, place: Place, found: dict[str, Any], arm: str) -> list[str]:
+    """The mean differences of an arm to the plain retain set, seed by seed, with their intervals."""
+    shown = []
+    for name in FIGURES:
+        pairs = [
+            [found[unlearned_key(place, options.method, seed, 1.0, a)][name] for a in (arm, WHOLE[0])]
+            for seed in options.seeds
+        ]
+        scale = 1 if name == "average_gap" else 100
+        shown.append(interval([scale * (one - plain) for one, plain in pairs], 2))
+    return shown
 
 
 def picture(options: argparse.Namespace, place: Place) -> str:
