@@ -12,7 +12,7 @@ from conftest import tiny_sd
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hf_unlearn.cli.commands import sd
+from hf_unlearn.cli.commands import t2i
 from hf_unlearn.cli.parsing import parse
 from hf_unlearn.cli.runs.sd import TextToImageRun
 from hf_unlearn.cli.stages import Stages
@@ -109,8 +109,8 @@ def made_from(root: Path, *flags: str) -> str:
     ]
     argv = [str(root / word) if not word.startswith("--") else word for word in folders]
     argv += ["--concept", "a church", "--mask_path", str(root / "m.safetensors"), "--cache_dir", str(root / "cache")]
-    classes = (sd.ModelFlags, sd.ConceptFlags, PictureFlags, sd.LoraFlags, sd.DiffusionFlags)
-    run = TextToImageRun(parse(classes, [*argv, *flags], kinds=sd.KINDS))
+    classes = (t2i.ModelFlags, t2i.ConceptFlags, PictureFlags, t2i.LoraFlags, t2i.DiffusionFlags)
+    run = TextToImageRun(parse(classes, [*argv, *flags], kinds=t2i.KINDS))
     run.check()
     run.state = PartialState(cpu=True)
     run.load()
