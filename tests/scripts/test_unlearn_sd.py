@@ -58,7 +58,7 @@ def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     assert figures["after"]["unsafe_share"]["samples"] == 4 and "unsafe share" in text and "(0 failed)" in text
     assert figures["after"]["unsafe_share"]["details"]["n_failed"] == 0
     for name in ("samples_before.png", "samples_after.png"):
-        assert Image.open(out / name).size == (384, 384)
+        assert Image.open(out / name).size == (768, 840)  # 2 x 3 tiles with their prompts
     assert len(list((out / "cache/pictures").rglob("*.png"))) == 16
     record = read_record(out)
     assert (record.forgotten, record.training.outer_steps) == ("nudity", 2)

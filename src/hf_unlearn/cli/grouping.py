@@ -21,6 +21,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("random_flip", "streaming", "max_train_samples", "skip_unreadable_images", "image_mean", "image_std"),
         "cache_dir",
         "dataloader_num_workers",
+        *(
+            "augment_with",
+            "augment_by",
+            "augment_factor",
+            "augment_strength",
+            "augment_times",
+            "augment_steps",
+            "augment_prompt",
+        ),
     ),
     "Method": ("method", "preset", "mask_path"),
     "Training": (

@@ -20,7 +20,7 @@ from ..flags import LoraFlags, TrainingFlags, flag
 KINDS = ("classifier",)
 BASIC = (
     *("pretrained_model_name_or_path", "train_data_dir", "validation_data_dir", "forget_class", "forget_fraction"),
-    *("forget_indices", "retrained_model", "augment_with", "method", "preset", "output_dir", "max_train_steps"),
+    *("forget_indices", "retrained_model", "method", "preset", "output_dir", "max_train_steps"),
     *("train_batch_size", "learning_rate", "seed", "use_lora", "mixed_precision", "push_to_hub"),
 )
 EPILOG = "Every other field of transformers' TrainingArguments is a flag as well, such as --use_cpu or --data_seed."

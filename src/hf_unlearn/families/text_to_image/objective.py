@@ -120,7 +120,8 @@ class TextToImage(Denoising):
         if same:
             raise ValueError(f"prompt {same[0]!r} is its own anchor: choose another anchor_concept")
         self.chosen = {prompts.number(text): prompts.number(anchor) for text, anchor in (anchors or {}).items()}
-        told = torch.tensor([adapter.guidance(pipeline) if guidance is None else guidance])
+        scale = adapter.guidance(pipeline) if guidance is None else guidance
+        told = prompts.embeds.new_full((1,), scale, dtype=torch.float32)  # on the device of the others
         values = {"embeds": prompts.embeds, "pooled": prompts.pooled, "mask": prompts.mask, "guidance": told}
         values["time_ids"] = torch.tensor([[*sides, 0, 0, *sides]])
         for name, value in values.items():
