@@ -70,8 +70,8 @@ def joined(source: str) -> list[str]:
     return found
 
 
-def executed(notebook: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """The notebook with new outputs.
+def execute(notebook: dict[str, Any], folder: Path | None = None) -> None:
+    """Give the cells of a notebook new outputs.
 
     Args:
         folder: where its cells work, and what a command has done is not done again; by default a temporary folder.
@@ -88,7 +88,6 @@ def executed(notebook: dict[str, Any], folder: Path | None = None) -> dict[str, 
                     cell["outputs"] = run_cell("".join(cell["source"]), names)
         finally:
             os.chdir(before)
-    return notebook
 
 
 def main() -> None:
@@ -98,8 +97,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="Where its cells work; the default is a temporary folder.")
     options = parser.parse_args()
     target = (options.output or options.notebook).absolute()
-    made = executed(json.loads(options.notebook.read_text()), options.folder)
-    target.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    notebook = json.loads(options.notebook.read_text())
+    try:
+        execute(notebook, options.folder)
+    finally:  # what cells showed before one failed is kept
+        target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
