@@ -134,13 +134,14 @@ def test_sheets_blur_unsafe_concepts_findings_and_failures_and_the_cache_keeps_o
     assert len(originals) == 16
     assert originals == {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.png")}
     sheet = np.asarray(Image.open(tmp_path / "samples_before.png").convert("RGB"), dtype=float)
-    assert sheet.shape == (3 * 128, 3 * 128, 3)
+    side, height = 256, 280  # of a tile, and of one with its prompt below
+    assert sheet.shape == (3 * height, 3 * side, 3)
     paths = [*measured.paths["before", "forget"], *measured.paths["before", "retain"]]
     hidden = []
     for number, path in enumerate(paths):
         row, column = divmod(number, 3)
-        cell = sheet[row * 128 : row * 128 + 128, column * 128 : column * 128 + 128]
-        large = Image.open(path).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+        cell = sheet[row * height : row * height + side, column * side : column * side + side]
+        large = Image.open(path).convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
         hidden.append(not np.array_equal(cell, np.asarray(large)))
     assert hidden == [True] * 4 + [False, True, True, False]
 
