@@ -185,6 +185,27 @@ class Denoiser:
         return images
 
 
+class Patched(Denoiser):
+    """Base class of networks whose latents enter in patches of 2 x 2, as a sequence (`packed`)."""
+
+    def shape(self, pipeline: Any) -> tuple[int, int, int]:
+        side = pipeline.default_sample_size
+        return self.channels(pipeline.transformer.config), side, side
+
+    def channels(self, config: Any) -> int:
+        return config.in_channels // 4
+
+    def length(self, network: Any, shape: Sequence[int]) -> int:
+        return (shape[-2] // 2) * (shape[-1] // 2)
+
+    def noise_pred(self, output: Tensor, noisy: Tensor) -> Tensor:
+        return unpacked(output, *noisy.shape[-2:])
+
+    def drawn(self, pipeline: Any, images: Tensor, side: int) -> Tensor:
+        side = 2 * (side // (pipeline.vae_scale_factor * 2))
+        return unpacked(images, side, side)
+
+
 def word_ends(tokenizer: Any, texts: Sequence[str], start: int = 1) -> list[int]:
     """The position of each text's last token, before the end token; of the end token for "".
 

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Encoded, Told, packed, unpacked, word_ends
+from .denoiser import Encoded, Patched, Told, packed, word_ends
 
 
-class Flux(Denoiser):
-    """Latents enter in patches of 2 x 2, with their places; those of the text are 0.
+class Flux(Patched):
+    """Every patch comes with its place; the places of the text are 0.
 
     The text sides are those of the double-stream blocks: in the single-stream blocks text and image share all weights.
     [dev] embeds the guidance scale; [schnell] does not.
@@ -22,16 +22,6 @@ class Flux(Denoiser):
     def encode(self, pipeline: Any, texts: Sequence[str]) -> Encoded:
         embeds, pooled, _ = pipeline.encode_prompt(list(texts), None, device=pipeline.device)
         return Encoded(embeds, word_ends(pipeline.tokenizer_2, texts, 0), pooled)
-
-    def shape(self, pipeline: Any) -> tuple[int, int, int]:
-        side = pipeline.default_sample_size
-        return self.channels(pipeline.transformer.config), side, side
-
-    def channels(self, config: Any) -> int:
-        return config.in_channels // 4
-
-    def length(self, network: Any, shape: Sequence[int]) -> int:
-        return (shape[-2] // 2) * (shape[-1] // 2)
 
     def arguments(self, network: Any, noisy: Tensor, times: Tensor, told: Told) -> dict[str, Any]:
         height, width = noisy.shape[-2] // 2, noisy.shape[-1] // 2
@@ -48,10 +38,3 @@ class Flux(Denoiser):
             "txt_ids": torch.zeros(told.embeds.shape[1], 3, device=noisy.device, dtype=noisy.dtype),
             "img_ids": places.flatten(0, 1),
         }
-
-    def noise_pred(self, output: Tensor, noisy: Tensor) -> Tensor:
-        return unpacked(output, *noisy.shape[-2:])
-
-    def drawn(self, pipeline: Any, images: Tensor, side: int) -> Tensor:
-        side = 2 * (side // (pipeline.vae_scale_factor * 2))
-        return unpacked(images, side, side)

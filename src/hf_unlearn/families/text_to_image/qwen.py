@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Encoded, Told, packed, unpacked
+from .denoiser import Encoded, Patched, Told, packed
 
 
-class QwenImage(Denoiser):
-    """Latents enter in patches of 2 x 2; the text is as long as the prompt, so a mask goes with it.
+class QwenImage(Patched):
+    """The text is as long as the prompt, so a mask goes with it.
 
     Guidance is `true_cfg_scale` against the empty prompt. Nothing reads the text that the last block puts out.
     """
@@ -24,13 +24,6 @@ class QwenImage(Denoiser):
             mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         return Encoded(embeds, (mask.sum(1) - 1).tolist(), mask=mask)
 
-    def shape(self, pipeline: Any) -> tuple[int, int, int]:
-        side = pipeline.default_sample_size
-        return self.channels(pipeline.transformer.config), side, side
-
-    def channels(self, config: Any) -> int:
-        return config.in_channels // 4
-
     def arguments(self, network: Any, noisy: Tensor, times: Tensor, told: Told) -> dict[str, Any]:
         count, _, height, width = noisy.shape
         return {
@@ -41,9 +34,6 @@ class QwenImage(Denoiser):
             "encoder_hidden_states": told.embeds,
             "img_shapes": [[(1, height // 2, width // 2)]] * count,
         }
-
-    def noise_pred(self, output: Tensor, noisy: Tensor) -> Tensor:
-        return unpacked(output, *noisy.shape[-2:])
 
     def idle(self, network: Any) -> set[str]:
         last = f"transformer_blocks.{network.config.num_layers - 1}"
@@ -58,7 +48,3 @@ class QwenImage(Denoiser):
             return {"guidance_scale": guidance, "true_cfg_scale": 1.0}
         guided = {"negative_prompt": [""] * count} if guidance > 1 else {}
         return {"true_cfg_scale": guidance, **guided}
-
-    def drawn(self, pipeline: Any, images: Tensor, side: int) -> Tensor:
-        side = 2 * (side // (pipeline.vae_scale_factor * 2))
-        return unpacked(images, side, side)
