@@ -17,8 +17,9 @@ from ..common.limits import check_limits
 from ..families import objective_for, side_of
 from ..families.ddpm.pipeline import GUIDANCE, step_arguments
 from ..families.denoising import Denoising, sides_of
-from ..families.latents import identity_of_pipeline, posterior_mean
+from ..families.latents import identity_of_pipeline
 from ..families.text_to_image.objective import PIPELINES
+from ..families.vae import decoded, posterior_mean, side_factor
 
 PROMPT = "a photo of a {}"
 
@@ -118,7 +119,7 @@ class ClassGenerator(Generator):
         self.vae: Any = getattr(pipeline, "vae", None)
         config = self.objective.network.config
         height, width = sides_of(config.sample_size)
-        scale = 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+        scale = 1 if self.vae is None else side_factor(self.vae)
         self.size = height * scale, width * scale
         self.channels = config.in_channels if self.vae is None else self.vae.config.in_channels
         scheduler = pipeline.scheduler
@@ -164,7 +165,7 @@ class ClassGenerator(Generator):
                 plain = self.objective.denoise(network, given, now, torch.full_like(labels, null))
                 predicted = plain + guidance * (predicted - plain)
             x = scheduler.step(predicted, t, x, **extra).prev_sample
-        return x if self.vae is None else self._decoded(x)
+        return x if self.vae is None else decoded(self.vae, x)
 
     @property
     def _guidance(self) -> float:
@@ -174,11 +175,6 @@ class ClassGenerator(Generator):
         if given != 1 and self.objective.null_class is None:
             raise ValueError(f"{self.name} has no null class, so guidance is not possible: set guidance_scale=1")
         return given
-
-    def _decoded(self, latents: Tensor) -> Tensor:
-        config = self.vae.config
-        scaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
-        return self.vae.decode(scaled.to(self.vae.dtype)).sample
 
 
 class TextGenerator(Generator):

@@ -11,6 +11,7 @@ from ..data.protocols import SizedDataset
 from ..data.sources import load_images, stream_class_names, stream_images
 from ..data.streaming import RetainStream
 from ..families.latents import encode_images
+from ..families.vae import side_factor
 from .flags import ImageDataFlags
 
 
@@ -118,7 +119,7 @@ def latent_sets(
 
 def decoded_sets(data: ImageDataFlags, pipeline: Any) -> tuple[Any, Any]:
     """Return (forget, retain) images as a DiTPipeline's VAE gives them."""
-    pixels = pipeline.transformer.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    pixels = pipeline.transformer.config.sample_size * side_factor(pipeline.vae)
     if data.streaming:
         raise ValueError("--streaming is for pixels: latents are encoded once and kept")
     return image_sets(data, pixels, pipeline.vae.config.in_channels, names=getattr(pipeline, "labels", None))

@@ -35,6 +35,11 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
     return vae.decode(pixel_shuffle(plain, 2) if hasattr(vae, "bn") else plain).sample
 
 
+def side_factor(vae: Any) -> int:
+    """How many pixels a side of a latent covers: a convolutional autoencoder halves it between its blocks."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
 def scaled(vae: Any, latents: Tensor) -> Tensor:
     """Latents as the network sees them; of Flux 2 in patches already."""
     statistics = _statistics(vae, latents)

@@ -24,6 +24,7 @@ from ...evaluation.class_judge import class_judge
 from ...evaluation.generation import SamplingConfig, sample_classes
 from ...families.ddpm.pipeline import set_null_class
 from ...families.latents import Cache
+from ...families.vae import side_factor
 from ...report.made import sampler_of
 from .case import Case
 
@@ -192,9 +193,8 @@ def _given(case: Case, folder: str) -> Tensor:
     if unet is not None:
         size, channels = unet.config.sample_size, unet.config.in_channels
     else:
-        vae = case.unlearned.vae.config
-        size = case.unlearned.transformer.config.sample_size * 2 ** (len(vae.block_out_channels) - 1)
-        channels = vae.in_channels
+        vae = case.unlearned.vae
+        size, channels = case.unlearned.transformer.config.sample_size * side_factor(vae), vae.config.in_channels
     images = load_images(folder, size, channels)
     return torch.stack([images[i]["pixel_values"] for i in spread(len(images), MOST)])
 
