@@ -41,10 +41,10 @@ class Held:
         asked = labels.clone()
         for label, anchor in self.anchors.items():
             asked[labels == label] = anchor
-        newer = torch.isin(labels, torch.tensor(sorted(self.since), dtype=labels.dtype, device=labels.device))
         batch = {**batch, "labels": asked}
-        if self.latest is None or not newer.any():
+        if self.latest is None:
             return objective.predict(self.first, batch)
+        newer = torch.isin(labels, torch.tensor(sorted(self.since), dtype=labels.dtype, device=labels.device))
         found = None
         for rows, network in ((~newer, self.first), (newer, self.latest)):
             if rows.any():

@@ -218,8 +218,7 @@ class DiffusionSequence(Service):
             gone = {number[key]: number[after.gone[key]] for key in sorted(keys - new)}
             if gone:
                 found[str(request)] = left(objective, self.original, kept, gone, self.config.seed)
-        rows = [
-            (pictures[0], label) for label, pictures in kept.items() if label not in {number[k] for k in after.since}
-        ]
+        since = {number[key] for key in after.since}
+        rows = [(pictures[0], label) for label, pictures in kept.items() if label not in since]
         moved = drift(objective, self.original, rows, self.config.seed) if rows else None
         return {"left": found, "drift": moved, "replayed": len(after.known)}
