@@ -1,6 +1,5 @@
 """How a script ends: the model card and the upload; and how it begins if it is to upload. See `upload`, `contents`."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import write_text
+from ..common.processes import is_first
 from ..hub.upload import reserve
 from ..report.cards import BEGIN, CARD_FILE, write_card
 from ..report.outcome import judged, outcome
@@ -27,7 +27,7 @@ def prepare_repo(training: Any, revision: str | None = None) -> str | None:
     """
     if training.push_masks and not training.push_to_hub:
         raise ValueError("push_masks uploads the masks beside the result: set push_to_hub too")
-    if not training.push_to_hub or int(os.environ.get("RANK", 0)) != 0:
+    if not training.push_to_hub or not is_first():
         return None
     name = training.hub_model_id or Path(training.output_dir).resolve().name
     return reserve(name, training.hub_token, bool(training.hub_private_repo), revision)

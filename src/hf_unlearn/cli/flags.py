@@ -1,11 +1,11 @@
 """Flags that the training commands share, named as in diffusers' training scripts. Imports nothing heavy."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..common.limits import SEEDS, check_limits
+from ..common.processes import is_first
 
 if TYPE_CHECKING:
     from ..data.protocols import SizedDataset
@@ -68,7 +68,7 @@ class ImageDataFlags:
 
     def say_classes(self) -> None:
         """Print which classes are forgotten, where they have names, in the first process."""
-        if self.classes and self.class_names and int(os.environ.get("RANK", 0)) == 0:
+        if self.classes and self.class_names and is_first():
             print(f"to forget: {self.forgotten}")
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..common.errors import DivergenceError, OutOfMemory, redact
+from ..common.processes import is_first
 from ..common.versions import VersionFault, version_fault
 from .quiet import quiet_libraries
 from .watch import watched
@@ -55,7 +56,7 @@ def run(main: Callable[[], None]) -> NoReturn:
             raise
         _leave_with(str(error) if isinstance(error, VersionFault) else f"{fault} ({type(error).__name__}: {error})")
     except KeyboardInterrupt as stop:  # a trainer says what was kept, if anything was
-        if int(os.environ.get("RANK", 0)) == 0:
+        if is_first():
             print(redact(str(stop)) or "interrupted", file=sys.stderr)
         _leave(130)
     _leave(0)
@@ -65,7 +66,7 @@ def _leave_with(said: str) -> NoReturn:
     """Print one line about the error that is being handled, in the first process, and exit with code 2."""
     if os.environ.get("HF_UNLEARN_TRACEBACK") == "1":
         print(redact(traceback.format_exc()), file=sys.stderr)
-    if int(os.environ.get("RANK", 0)) == 0:
+    if is_first():
         print(f"{Path(sys.argv[0]).name}: error: {redact(' '.join(said.split()))}", file=sys.stderr)
     _leave(2)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from ..common.processes import is_first
+
 QUIET = 4.0  # seconds of silence before the line appears
 BEAT = 1.0  # seconds between two looks
 ERASE = "\r\x1b[K"
@@ -101,7 +103,7 @@ def enter(phase: str, expected: float | None = None) -> None:
 def watched(phase: str) -> Iterator[None]:
     """Watch a command from here on, if it has a terminal and is the first process."""
     global _watch
-    if not sys.stderr.isatty() or int(os.environ.get("RANK", 0)) != 0 or _watch is not None:
+    if not sys.stderr.isatty() or not is_first() or _watch is not None:
         yield
         return
     out, err = sys.stdout, sys.stderr

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from ...common.processes import say
 from ...report.record import RunRecord
 from ..attacks.flags import AttackFlags
 from ..finish import renew
-from .sampling import say
 
 
 def attack_flags(run: Any) -> AttackFlags:

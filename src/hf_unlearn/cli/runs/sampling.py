@@ -1,12 +1,12 @@
 """What the evaluation of a diffusion model of images will sample, settled before anything is trained."""
 
 import copy
-import os
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from ...common.errors import spare_memory
+from ...common.processes import say
 from ...evaluation import SamplingConfig
 from ...evaluation.generation import sample_classes, sample_unconditional
 from ...evaluation.metric import FEWEST
@@ -47,17 +47,6 @@ def class_draws(
         count = "the forgotten and up to nine other classes"
     each = flags.eval_samples_per_class
     return [f"none as data; to measure, {each} of each of {count} with each model, in {steps} sampling steps"]
-
-
-def is_first() -> bool:
-    """Whether this is the first process, or the only one."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-def say(text: str) -> None:
-    """Print a line, once where there are several processes."""
-    if is_first():
-        print(text, flush=True)
 
 
 def say_few(samples: int, flag: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 from transformers.trainer_utils import set_seed
 
+from ...common.processes import is_first, say
 from ...common.weights import model_digest
 from ...evaluation.metric import Metric
 from ...evaluation.progress import progress_figures
@@ -25,7 +26,6 @@ from ..stages import Stages
 from ..terminal import check_writable
 from .attack_stage import attacked, check_attack
 from .early import check_arguments, check_flags, check_folders, check_model, has_record
-from .sampling import is_first, say
 
 
 class Run:
