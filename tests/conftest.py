@@ -332,3 +332,18 @@ def latents(prompts, count: int = 12, seed: int = 2) -> ArrayDataset:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % (len(prompts.texts) - 1) + 1
     return ArrayDataset(torch.randn(count, 4, 8, 8, generator=generator), labels)
+
+
+def save_base_and_adapter(folder: Path) -> None:
+    """Save a tiny pipeline to `folder`/base, and an adapter of it that changes what it draws to `folder`/run."""
+    from hf_unlearn import NoisePrediction, add_lora
+    from hf_unlearn.saliency.ranks import choose_lora
+    from hf_unlearn.saving.adapters import save_adapter
+
+    objective = NoisePrediction(tiny_pipeline(0))
+    objective.pipeline.save_pretrained(folder / "base")
+    add_lora(objective, choose_lora(objective, None, None, "all", rank=2))
+    for name, p in objective.network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
+    save_adapter(objective, folder / "run")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_dit, tiny_pipeline, tiny_sd, tiny_unet, tiny_vit
+from conftest import save_base_and_adapter, tiny_dit, tiny_pipeline, tiny_sd, tiny_unet, tiny_vit
 from diffusers import DDIMScheduler, DDPMPipeline
 from PIL import Image
 from records import run_record
 
-from hf_unlearn import Classification, NoisePrediction, add_lora, remove_adapters
+from hf_unlearn import Classification, add_lora, remove_adapters
 from hf_unlearn.cli.side_by_side import Drawing, original_of, side_by_side
 from hf_unlearn.data.images import to_pixels
 from hf_unlearn.evaluation import DIGITS_DDPM
@@ -54,13 +54,7 @@ def test_both_draw_from_the_same_seed(tmp_path, make, kind, condition, asked):
 
 
 def test_an_adapter_is_put_on_the_original(tmp_path):
-    objective = NoisePrediction(tiny_pipeline(0))
-    objective.pipeline.save_pretrained(tmp_path / "base")
-    add_lora(objective, choose_lora(objective, None, None, "all", rank=2))
-    for name, p in objective.network.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
-    save_adapter(objective, tmp_path / "run")
+    save_base_and_adapter(tmp_path)
     run_record(base_model=BASE, per_class=[]).write(tmp_path / "run")
     pair = side_by_side(tmp_path / "run", drawing=QUICK)
     images = [np.asarray(image) for image in pair.draw(1, 0)]

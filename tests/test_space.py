@@ -7,16 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from conftest import tiny_pipeline, tiny_sd, tiny_vit
+from conftest import save_base_and_adapter, tiny_pipeline, tiny_sd, tiny_vit
 from huggingface_hub import metadata_load
 from records import run_record
 
-from hf_unlearn import NoisePrediction, add_lora
 from hf_unlearn.cli.commands.demo import demo_command
 from hf_unlearn.cli.side_by_side import Drawing, side_by_side
-from hf_unlearn.saliency.ranks import NAME, choose_lora
-from hf_unlearn.saving.adapters import save_adapter, set_strengths
+from hf_unlearn.saliency.ranks import NAME
+from hf_unlearn.saving.adapters import set_strengths
 
 QUICK = Drawing(num_inference_steps=2, guidance_scale=1.0)
 BASE = {"name": "base", "revision": None, "on_hub": False, "licence": {"license": "mit"}}
@@ -31,13 +29,7 @@ def saved(tmp_path, make, **changes):
 
 def adapted(tmp_path):
     """A run that trained an adapter, whose original lies beside it."""
-    objective = NoisePrediction(tiny_pipeline(0))
-    objective.pipeline.save_pretrained(tmp_path / "base")
-    add_lora(objective, choose_lora(objective, None, None, "all", rank=2))
-    for name, p in objective.network.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
-    save_adapter(objective, tmp_path / "run")
+    save_base_and_adapter(tmp_path)
     run_record(base_model=BASE, library_name="peft").write(tmp_path / "run")
     return tmp_path / "run"
 

@@ -3,20 +3,18 @@
 python pictures.py KIND FOLDER [NUMBER STEP]    dies by SIGKILL in outer step STEP of request NUMBER
 """
 
-import os
-import signal
 import sys
 from typing import Any
 
 import torch
 from conftest import config, random_images, tiny_pipeline, tiny_sd
+from stream import die_in
 
 from hf_unlearn import CLU
 from hf_unlearn.families.latents import Drawing
 from hf_unlearn.sequences import ReplayMemory
 from hf_unlearn.sequences.continual import ContinualUnlearning
 from hf_unlearn.sequences.diffusion import ClassPainter, DiffusionSequence, PromptPainter
-from hf_unlearn.training.trainer import UnlearnTrainer
 
 CLASSES = [{"forget": {"classes": [1]}}, {"forget": {"classes": [3]}}, {"learn": {"classes": [1]}}]
 PROMPTS = [
@@ -48,14 +46,7 @@ def sequence(kind: str, folder: Any, samples: int = 8, **values: Any) -> Diffusi
 def main() -> None:
     torch.set_num_threads(1)
     kind, folder, *kill = sys.argv[1:]
-    stock = UnlearnTrainer.training_step
-
-    def step(self, *args, **kwargs):
-        if kill and f"request-{int(kill[0]):04d}" in self.args.output_dir and self.state.global_step == int(kill[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return stock(self, *args, **kwargs)
-
-    UnlearnTrainer.training_step = step
+    die_in(*kill)
     sequence(kind, folder).run(CLASSES if kind == "classes" else PROMPTS)
 
 

@@ -39,6 +39,18 @@ def sequence(folder: Any, strategy: Any = None, memory: ReplayMemory | None = No
     return Sequence(tiny_vit(), made, tasks(), ReplayMemory(12) if memory is None else memory, strategy)
 
 
+def die_in(number: str = "", at: str = "") -> None:
+    """Have this process die by SIGKILL in outer step `at` of request `number`; without them it lives."""
+    stock = UnlearnTrainer.training_step
+
+    def step(self, *args, **kwargs):
+        if number and f"request-{int(number):04d}" in self.args.output_dir and self.state.global_step == int(at):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stock(self, *args, **kwargs)
+
+    UnlearnTrainer.training_step = step
+
+
 def main() -> None:
     torch.set_num_threads(1)
     folder, *kill = sys.argv[1:]
@@ -47,14 +59,7 @@ def main() -> None:
     )  # a larger epsilon keeps Adam from making steps of rounding errors
     steady = dict(adam_epsilon=1e-4, per_device_train_batch_size=4 // processes) if processes else {}
     made = sequence(folder, **steady)
-    stock = UnlearnTrainer.training_step
-
-    def step(self, *args, **kwargs):
-        if kill and f"request-{int(kill[0]):04d}" in self.args.output_dir and self.state.global_step == int(kill[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return stock(self, *args, **kwargs)
-
-    UnlearnTrainer.training_step = step
+    die_in(*kill)
     made.run(REQUESTS)
 
 
