@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny_sd
 from diffusers import DiffusionPipeline
+from pipeline_cases import tiny_sd3
 from records import run_record
 
 from hf_unlearn import TextToImage, add_lora, encode_prompts
@@ -90,8 +91,10 @@ def test_a_configuration_of_eval_unlearn(tmp_path):
     assert names == ["ua_ira", "clip_score", "asr_i2p"]
 
 
-def test_an_adapter_is_merged_into_a_pipeline_that_loads_alone(tmp_path):
-    pipeline = tiny_sd(0)
+@pytest.mark.parametrize("tiny", [tiny_sd, tiny_sd3])
+def test_an_adapter_is_merged_into_a_pipeline_that_loads_alone(tmp_path, tiny):
+    """Of a UNet and of a transformer."""
+    pipeline = tiny(0)
     pipeline.save_pretrained(tmp_path / "base")
     objective = TextToImage(pipeline, encode_prompts(pipeline, ["a cat", "a dog"]), {"a cat": "a dog"})
     add_lora(objective, choose_lora(objective, None, None, "all", rank=2))
@@ -112,7 +115,7 @@ def test_an_adapter_is_merged_into_a_pipeline_that_loads_alone(tmp_path):
 
     merged = drawn(DiffusionPipeline.from_pretrained(config["model_id"], safety_checker=None))
     attached = drawn(pipeline_of(read_record(tmp_path / "run"), tmp_path / "run"))
-    assert merged == pytest.approx(attached, abs=1e-4) and merged != pytest.approx(drawn(tiny_sd(0)), abs=1e-3)
+    assert merged == pytest.approx(attached, abs=1e-4) and merged != pytest.approx(drawn(tiny(0)), abs=1e-3)
 
 
 def test_what_cannot_be_exported(tmp_path, capsys):

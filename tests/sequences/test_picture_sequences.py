@@ -12,14 +12,17 @@ import yaml
 from conftest import environment, tiny_pipeline
 from diffusers import StableDiffusionPipeline
 from pictures import CLASSES, PROMPTS, class_painter, prompt_painter, sequence
+from pipeline_cases import tiny_sd3
 from safetensors.torch import load_file
 
 from hf_unlearn import NoisePrediction
 from hf_unlearn.evaluation.emoji import prompt_of
+from hf_unlearn.families import denoiser_of
 from hf_unlearn.families.held import Held
 from hf_unlearn.saving.history import read_history
 from hf_unlearn.sequences import Book, ReplayMemory, Request, request_of, strategy_of
 from hf_unlearn.sequences.diffusion import DiffusionSequence, PromptPainter, Standing
+from hf_unlearn.sequences.diffusion.setup import PictureSetup
 from hf_unlearn.sequences.report import card, listing, summary, write_report
 from hf_unlearn.sequences.requests import ConceptPart
 from hf_unlearn.training.trainer import UnlearnTrainer
@@ -51,6 +54,14 @@ def batch(labels: list[int]) -> dict[str, torch.Tensor]:
     given = {"pixel_values": noise[0].clamp(-1, 1), "noise": noise[1], "labels": torch.tensor(labels)}
     dropped = torch.zeros(len(labels), dtype=torch.bool)
     return {**given, "timesteps": torch.arange(len(labels)) * 200 + 50, "drop_labels": dropped}
+
+
+def test_a_painter_trains_the_network_of_any_text_to_image_pipeline(tmp_path):
+    pipeline = tiny_sd3()
+    pipeline.save_pretrained(tmp_path / "model")
+    made = PictureSetup(str(tmp_path / "model")).sequence(tmp_path / "out").painter
+    assert type(made.network).__name__ == "SD3Transformer2DModel" and made.network is made.pipeline.transformer
+    assert made.drawing.guidance_scale == denoiser_of(pipeline).guidance(pipeline)
 
 
 def test_targets_by_hand():

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from ..common.bars import bar
+from ..common.devices import joined_state
 from ..common.files import atomic, write_text
+from ..families import denoiser_of
 from ..families.load import load_model
 from ..report.forgetting import is_unsafe
 from ..report.made import sampler_of
@@ -108,13 +110,14 @@ def unlearncanvas(
     missing = [row for row in wanted if not (folder / image_name(*row)).is_file()]
     if missing:
         pipeline = pipeline_of(record, run_dir, original)
-        pipeline.to("cuda" if torch.cuda.is_available() else "cpu").set_progress_bar_config(disable=True)
+        pipeline.to(joined_state().device).set_progress_bar_config(disable=True)
+        adapter = denoiser_of(pipeline)
         for style, thing, seed in bar(missing, "UnlearnCanvas"):
             image = pipeline(
-                f"A {thing} image in {style.replace('_', ' ')} style.",
+                prompt=f"A {thing} image in {style.replace('_', ' ')} style.",
                 num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
                 generator=torch.Generator().manual_seed(seed),
+                **adapter.sampling(pipeline, GUIDANCE, 1),
             ).images[0]
             with atomic(folder / image_name(style, thing, seed)) as partial:
                 image.save(partial, format="JPEG", quality=95)
@@ -157,7 +160,7 @@ def eval_unlearn(record: RunRecord, run_dir: str | Path, out: Path, original: st
     if holds_adapter(run_dir):
         model = out / "model"
         pipeline = pipeline_of(record, run_dir, original)
-        pipeline.register_modules(unet=merged_copy(network_of(pipeline)))
+        pipeline.register_modules(**{denoiser_of(pipeline).part: merged_copy(network_of(pipeline))})
         pipeline.save_pretrained(model)
     _prompts(out / "target_prompts.csv", [prompt for prompt, _ in pairs])
     _prompts(out / "retain_prompts.csv", kept)

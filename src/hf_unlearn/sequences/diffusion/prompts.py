@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...data.protocols import SizedDataset
 from ...data.sources import load_captioned_images
-from ...families import side_of
+from ...families import denoiser_of, side_of
 from ...families.concepts import RETAIN_PROMPTS, TEMPLATES, Concept, concept_of
 from ...families.denoising import Denoising
 from ...families.held import Held
@@ -28,11 +28,11 @@ class PromptPainter:
     or a request gives templates of its own, for those.
 
     Args:
-        pipeline: a StableDiffusionPipeline or StableDiffusionXLPipeline.
+        pipeline: a text-to-image pipeline.
         prompts: what is replayed, and so retained.
         templates: of concepts that no replayed prompt names.
         drawing: how the model draws what is replayed.
-        train_method: which of the UNet's weights are trained.
+        train_method: which of the network's weights are trained.
 
     Raises:
         ValueError: fewer than two prompts, or one twice.
@@ -57,7 +57,7 @@ class PromptPainter:
 
     @property
     def network(self) -> nn.Module:
-        return self.pipeline.unet
+        return denoiser_of(self.pipeline).network(self.pipeline)
 
     def pairs(self, part: Any, standing: Standing) -> dict[str, str]:
         if not isinstance(part, ConceptPart):

@@ -8,6 +8,7 @@ from ...data.images import digits
 from ...data.sources import load_images
 from ...evaluation.class_pictures import DIGITS_DDPM
 from ...evaluation.emoji import EMOJI_SD, OBJECTS, STYLES, prompt_of
+from ...families import denoiser_of
 from ...families.concepts import RETAIN_PROMPTS, TEMPLATES
 from ...families.latents import Drawing
 from ...families.load import load_model, prepare_family
@@ -26,7 +27,7 @@ SHIPPED = {"digits_ddpm": str(DIGITS_DDPM), "emoji_sd": str(EMOJI_SD)}
 class PictureSetup:
     """What a file of requests says of a diffusion model.
 
-    model: "digits_ddpm", "emoji_sd", or folder or Hub id of a UNet2D or Stable Diffusion pipeline.
+    model: "digits_ddpm", "emoji_sd", or folder or Hub id of a UNet2D or text-to-image pipeline.
     data: images with classes, to learn classes from: "digits", or a folder or Hub id.
     prompts: what a text-to-image model replays and retains; by default a mixed list, of emoji_sd all that it draws.
     templates: prompts of concepts that none of `prompts` names, with "{}" in the place of the concept.
@@ -85,7 +86,7 @@ class PictureSetup:
             return self._of_prompts(pipeline)
         if family != "ddpm":
             what = "an image classifier: name its tasks" if family == "classifier" else "a DiT pipeline"
-            raise ValueError(f"{self.model} is {what}; without tasks it must be a UNet2D or Stable Diffusion pipeline")
+            raise ValueError(f"{self.model} is {what}; without tasks it must be a UNet2D or text-to-image pipeline")
         if self.prompts or self.templates:
             raise ValueError(f"{self.model} draws classes: leave prompts and templates out")
         return ClassPainter(pipeline, self._images(pipeline), self.num_inference_steps or 50, self.guidance_scale)
@@ -103,7 +104,7 @@ class PictureSetup:
         every = [prompt_of(style, thing) for style in STYLES for thing in OBJECTS]
         prompts = self.prompts or (every if emoji else RETAIN_PROMPTS)
         templates = self.templates or ([prompt_of(style, "{}") for style in STYLES] if emoji else TEMPLATES)
-        steps, guidance = (20, 3.0) if emoji else (30, 7.5)
+        steps, guidance = (20, 3.0) if emoji else (30, denoiser_of(pipeline).guidance(pipeline))
         given = self.guidance_scale
         drawing = Drawing(
             self.num_inference_steps or steps, guidance if given is None else given, batch_size=24 if emoji else 4
