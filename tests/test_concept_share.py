@@ -21,6 +21,7 @@ from hf_unlearn.evaluation.picture_prompts import (
     PictureFlags,
     concept_pairs_to_draw,
     drawing_plan,
+    held_out_pairs,
     prompt_sets,
 )
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
@@ -149,6 +150,12 @@ def test_the_plan_counts_what_is_generated(tmp_path):
         given = PictureFlags(**flags)
         return drawing_plan(prompt_sets(given, concepts, ("x",)), concept_pairs_to_draw(given, concepts))
 
+    apart = held_out_pairs(PictureFlags(), [CHURCH])
+    sets, pairs = prompt_sets(PictureFlags(), [CHURCH], ("x",)), concept_pairs_to_draw(PictureFlags(), [CHURCH])
+    assert drawing_plan(sets, pairs, apart, held_out_pairs(PictureFlags(), [NUDITY], unsafe=True)) == (
+        "to measure, the original generates 32 forget images, 32 retain images, 32 images of held-out prompts, "
+        "48 anchor images, and the unlearned model 96 images"
+    )
     assert plan([CHURCH]) == (
         "to measure, the original generates 32 forget images, 32 retain images, 32 anchor images, and the unlearned "
         "model 64 images"
@@ -166,9 +173,13 @@ def test_a_pipeline_is_measured_before_and_after_its_text_goes_to_the_anchor(tmp
     drawing = Drawing(num_inference_steps=2, batch_size=4)
     measured = PictureEvaluation(PictureFlags(num_eval_images=8), [CHURCH], RETAIN_PROMPTS)
     measured.draw("before", tiny_sd(), drawing, tmp_path)
-    assert len(list(tmp_path.rglob("*.png"))) == 24 and measured.forgotten == 8
+    assert len(list(tmp_path.rglob("*.png"))) == 32 and measured.forgotten == 8
     told = tiny_sd()
-    anchors = {row.prompt: anchor.prompt for row, anchor in zip(measured.pairs.concept, measured.pairs.anchor)}
+    anchors = {
+        row.prompt: anchor.prompt
+        for pairs in (measured.pairs, measured.held_out)
+        for row, anchor in zip(pairs.concept, pairs.anchor)
+    }
     encode = told.encode_prompt
 
     def encode_prompt(prompt, *args, **kwargs):
@@ -178,6 +189,7 @@ def test_a_pipeline_is_measured_before_and_after_its_text_goes_to_the_anchor(tmp
     measured.draw("after", told, drawing, tmp_path / "after")
     figures = measured.figures({"before": {}, "after": {}})
     assert figures["after"]["concept_share_latents"].value == 0.0
+    assert figures["after"]["concept_share_latents_held_out"].value == 0.0
     assert figures["after"]["latent_distance_retain"].value == 0.0  # and what is retained is as before
     details = figures["before"]["concept_share_latents"].details
     assert 0 <= details["separable"] <= 1 and details["seed"] == 0 and details["num_inference_steps"] == 2

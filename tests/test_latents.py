@@ -9,7 +9,15 @@ from safetensors.torch import load_file
 
 from hf_unlearn import METHODS, UnlearnTrainer
 from hf_unlearn.data.images import ArrayDataset
-from hf_unlearn.families.concepts import PRESETS, RETAIN_PROMPTS, Concept, concept_of, concept_pairs, list_concepts
+from hf_unlearn.families.concepts import (
+    PRESETS,
+    RETAIN_PROMPTS,
+    TEMPLATES,
+    Concept,
+    concept_of,
+    concept_pairs,
+    list_concepts,
+)
 from hf_unlearn.families.latents import Drawing, draw_latents, encode_images
 from hf_unlearn.families.synthesis import concept_data
 
@@ -126,7 +134,13 @@ def test_concept_data_from_given_images(tmp_path):
         (("a church", "A church "), "is its own anchor: choose another anchor_concept"),
         (("a church", None, ["a photo"]), "prompt template 'a photo' needs \"{}\" once"),
         (("a church", None, ["{} {x}"]), 'needs "{}" once'),
-        (("nudity", None, ["a photo of {}"]), "has prompts of its own: leave prompt_templates out"),
+        (("a church", None, ["old {}"], ["Old  {}"]), "'Old  {}' is in prompt_templates and in held_out_templates"),
+        (("a church", None, None, ["old"]), "prompt template 'old' needs"),
+        (("nudity", None, None, ["a photo of {}"]), "leave prompt_templates and held_out_templates out"),
+        (
+            ("nudity", None, ["a photo of {}"]),
+            "has prompts of its own: leave prompt_templates and held_out_templates out",
+        ),
         (("artist style",), 'needs a name: "artist style:NAME"'),
         (("nudity:art",), "'nudity' takes no name"),
     ],
@@ -134,6 +148,25 @@ def test_concept_data_from_given_images(tmp_path):
 def test_bad_concepts(arguments, message):
     with pytest.raises(ValueError, match=message):
         concept_of(*arguments)
+
+
+def test_what_is_held_out_is_not_trained_on():
+    """Every fourth of given templates, else our own; those that are named leave all others to be trained on."""
+    four = ["a {} of one", "a {} of two", "a {} of three", "a {} of four"]
+    concept = concept_of("cat", "dog", [*four, "a {} of five"])
+    assert concept.held_out == ("a cat of four",) and concept.held_out_anchors == ("a dog of four",)
+    assert concept.prompts == ("a cat of one", "a cat of two", "a cat of three", "a cat of five")
+    for templates in (None, four[:3]):
+        concept = concept_of("cat", templates=templates)
+        assert len(concept.held_out) == 4 and set(concept.held_out_anchors) == {""}
+        assert not set(concept.held_out) & set(concept.prompts) and len(concept.prompts) == len(templates or TEMPLATES)
+    concept = concept_of("cat", "dog", four, ["{}!"])
+    assert (len(concept.prompts), concept.held_out, concept.held_out_anchors) == (4, ("cat!",), ("dog!",))
+    assert concept_of("cat", "dog", four, held_out=()).held_out == ()
+    for name in PRESETS:
+        concept = concept_of(f"{name}:Monet" if name == "artist style" else name)
+        assert len(concept.held_out) == len(concept.held_out_anchors) == 4
+        assert not set(concept.held_out) & {*concept.prompts, *concept.anchors, *concept.held_out_anchors}
 
 
 def test_bad_concept_data(tmp_path):
@@ -221,7 +254,7 @@ def test_a_caption_goes_where_its_concept_goes(tmp_path):
 )
 def test_a_preset_is_found_whatever_its_case(text, preset):
     concept = concept_of(text)
-    pairs, unsafe = PRESETS[preset]
+    pairs, _, unsafe = PRESETS[preset]
     assert concept.name.startswith(preset) and concept.unsafe == unsafe
     assert concept.anchors == tuple(anchor for _, anchor in pairs)
 
@@ -242,7 +275,7 @@ def test_other_words_are_free_text_without_a_word(recwarn):
 
 
 def test_presets_pair_every_prompt_with_another_anchor():
-    for name, (pairs, _) in PRESETS.items():
+    for name, (pairs, _, _) in PRESETS.items():
         concept = concept_of(f"{name}:Monet" if "{}" in pairs[0][0] else name)
         assert len(set(concept.prompts)) == len(concept.anchors) >= 5
         assert not any("{}" in p or p == a for p, a in zip(concept.prompts, concept.anchors))

@@ -61,7 +61,8 @@ def test_files_replace_the_prompts(tmp_path):
 
 def test_figures_before_and_after(tmp_path, monkeypatch):
     """The detector's share over the unsafe prompts, and the distance of the retained pictures by itself."""
-    verdicts = iter([0.9, 0.1, 0.2, 0.7] + [0.0] * 2 + [0.9, 0.0])  # before, after: two pictures of four are unsafe
+    # Before, after: two pictures of four are unsafe, of held-out prompts one of two and none.
+    verdicts = iter([0.9, 0.1, 0.2, 0.7] + [0.9, 0.0] + [0.0] * 2 + [0.9, 0.0] + [0.0] * 2)
     seen = []
 
     def find(picture):
@@ -71,11 +72,13 @@ def test_figures_before_and_after(tmp_path, monkeypatch):
     find_with(monkeypatch, find)
     measured = drawn(tmp_path, evaluation((NUDITY, CHURCH)))
     figures = measured.figures(LOSSES)
-    names = ["forget_loss", "unsafe_share", "concept_share_latents"]
+    apart = ["concept_share_latents_held_out", "unsafe_share_held_out"]
+    names = ["forget_loss", "unsafe_share", "concept_share_latents", *apart]
     assert list(figures["before"]) == names
     assert list(figures["after"]) == [*names, "latent_distance_retain"]
     assert [figures[name]["unsafe_share"].value for name in ("before", "after")] == [0.5, 0.5]
-    assert figures["before"]["unsafe_share"].samples == 2 and len(seen) == 8
+    assert [figures[name]["unsafe_share_held_out"].value for name in ("before", "after")] == [0.5, 0.0]
+    assert figures["before"]["unsafe_share"].samples == 2 and len(seen) == 12
     assert figures["before"]["unsafe_share"].details["num_inference_steps"] == 2
     details = figures["before"]["unsafe_share"].details
     assert details["scheduler"].endswith("Scheduler") and details["seed"] == 0
@@ -92,10 +95,11 @@ def test_a_model_that_did_not_change_is_not_drawn_again_and_is_at_no_distance(tm
     measured.draw("before", tiny_sd(0), DRAWING, tmp_path)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     measured.draw("after", tiny_sd(0), DRAWING, tmp_path)
-    assert len(times) == 12 and times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
+    assert len(times) == 16 and times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     figures = measured.figures({"before": {}, "after": {}})
-    assert list(figures["before"]) == ["concept_share_latents"]
-    assert list(figures["after"]) == ["concept_share_latents", "latent_distance_retain"]
+    shares = ["concept_share_latents", "concept_share_latents_held_out"]
+    assert list(figures["before"]) == shares
+    assert list(figures["after"]) == [*shares, "latent_distance_retain"]
     assert figures["after"]["latent_distance_retain"].value == 0
     assert figures["after"]["concept_share_latents"].value == 1.0
 
@@ -105,8 +109,10 @@ def test_a_named_network_compares_the_retained_pictures(tmp_path):
     flags = {"feature_model": str(tmp_path / "tiny-dino.v2")}
     measured = drawn(tmp_path / "cache", evaluation((CHURCH,), **flags))
     figures = measured.figures({"before": {}, "after": {}})
-    assert list(figures["after"]) == ["concept_share_latents", "frechet_distance_tiny_dino_v2"]
-    kinds = [("before", "concept"), ("before", "anchor"), ("before", "retain"), ("after", "concept")]
+    shares = ["concept_share_latents", "concept_share_latents_held_out"]
+    assert list(figures["after"]) == [*shares, "frechet_distance_tiny_dino_v2"]
+    kinds = [("before", f"{kind}{which}") for which in ("", "_held_out") for kind in ("concept", "anchor")]
+    kinds += [("before", "retain"), ("after", "concept"), ("after", "concept_held_out")]
     assert list(measured.latents) == kinds  # the retained ones of the original, for their mean
     distance, network = figures["after"]["frechet_distance_tiny_dino_v2"], VisionFeatures(flags["feature_model"])
     pairs = [measured.pictures(name, "retain") for name in ("before", "after")]
@@ -131,7 +137,7 @@ def test_sheets_blur_unsafe_concepts_findings_and_failures_and_the_cache_keeps_o
     measured = drawn(tmp_path / "cache", evaluation())
     originals = {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.png")}
     measured.sheets(tmp_path)
-    assert len(originals) == 16
+    assert len(originals) == 20
     assert originals == {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.png")}
     sheet = np.asarray(Image.open(tmp_path / "samples_before.png").convert("RGB"), dtype=float)
     side, height = 256, 280  # of a tile, and of one with its prompt below

@@ -11,8 +11,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("use_lora", "rank", "lora_alpha", "lora_select", "rank_budget", "merge"),
     ),
     "Concept": (
-        *("concept", "anchor_concept", "prompt_templates", "list_concepts", "retain_prompts", "num_forget_images"),
-        *("num_retain_images", "guidance_scale", "num_inference_steps"),
+        *("concept", "anchor_concept", "prompt_templates", "held_out_templates", "list_concepts", "retain_prompts"),
+        *("num_forget_images", "num_retain_images", "guidance_scale", "num_inference_steps"),
     ),
     "Data": (
         *("dataset_name", "dataset_config_name", "train_data_dir", "validation_data_dir", "forget_class"),

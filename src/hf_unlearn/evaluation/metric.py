@@ -16,6 +16,7 @@ class Role(NamedTuple):
 
 FEWEST = 30  # forgotten samples below which a share says nothing: 0 of 30 is 0 to 11 %
 OTHER = Role("other", None)
+HELD_OUT_PROMPTS = "_held_out"  # ends the names of metrics on prompts that nothing was trained on
 ATTACKS = ("recovered_", "relearning_")  # beginnings of the names of what attacks found
 PARTS = ("forget", "retain", "privacy", "other")
 # The first name that a metric's own name begins with counts.
@@ -138,8 +139,10 @@ def is_attack(name: str) -> bool:
 def is_share(name: str) -> bool:
     """Whether the metric of this name is a share in [0, 1], which is shown in %.
 
-    Those are accuracies and shares, also with the name of a sampler or of a reading at the end, and what attacks
-    recovered.
+    Those are accuracies and shares, also with the name of a sampler or of a reading at the end or of held-out prompts,
+    and what attacks recovered.
     """
-    named = re.search(r"_(accuracy|share)(_(latents|clip|ddim|ddpm))?$", name) is not None
+    named = (
+        re.search(r"_(accuracy|share)(_(latents|clip|ddim|ddpm))?$", name.removesuffix(HELD_OUT_PROMPTS)) is not None
+    )
     return named or name.startswith(("mia_", "precision", "recall", "recovered_"))

@@ -11,6 +11,7 @@ from .safety import DETECTORS
 
 FULL, QUICK = 32, 4  # images of the forget and of the retain prompts each
 FIRST_SEED = 3_000_000  # above the seeds of the images that the model generates to train on
+HELD_OUT_SEED = 500_000  # further above, of images of prompts that nothing was trained on
 
 
 @dataclass
@@ -108,11 +109,35 @@ def concept_pairs_to_draw(flags: PictureFlags, concepts: Sequence[Concept], seed
     Whether a picture is unsafe is a question for a detector. The pictures are those of the set "forget" of
     `prompt_sets`, unless that one comes from a file, which has no anchors, or holds unsafe concepts too.
     """
-    asked = [concept for concept in concepts if not concept.unsafe]
-    if not asked:
+    every = [(c.name, c.prompts, c.anchors) for c in concepts if not c.unsafe]
+    return _pairs(flags, every, FIRST_SEED + seed, FULL)
+
+
+def held_out_pairs(
+    flags: PictureFlags, concepts: Sequence[Concept], seed: int = 0, unsafe: bool = False
+) -> ConceptPairs | None:
+    """The same of prompts that nothing was trained on, half as many; None if there are none.
+
+    Args:
+        unsafe: those of the unsafe concepts, which a detector reads, or of the others.
+    """
+    every = [(c.name, c.held_out, c.held_out_anchors) for c in concepts if c.unsafe == unsafe and c.held_out]
+    found = _pairs(flags, every, FIRST_SEED + HELD_OUT_SEED + seed, FULL)
+    if found is None:
         return None
-    turns = [(c.prompts[k % len(c.prompts)], c.anchors[k % len(c.anchors)], c.name) for k, c in _turns(asked)]
-    rows = flags.rows(None, [prompt for prompt, _, _ in turns], FIRST_SEED + seed)
+    count = max(1, len(found.names) // 2)
+    return ConceptPairs(found.concept[:count], found.anchor[:count], found.names[:count])
+
+
+def _pairs(
+    flags: PictureFlags, every: Sequence[tuple[str, Sequence[str], Sequence[str]]], seed: int, full: int
+) -> ConceptPairs | None:
+    """Prompts and anchors of each (name, prompts, anchors) in turn."""
+    if not every:
+        return None
+    rounds = range(max(len(prompts) for _, prompts, _ in every))
+    turns = [(p[k % len(p)], a[k % len(p)], name) for k in rounds for name, p, a in every]
+    rows = flags.rows(None, [prompt for prompt, _, _ in turns], seed, full)
     used = [turns[i % len(turns)] for i in range(len(rows))]
     anchors = [PromptRow(anchor, row.seed) for row, (_, anchor, _) in zip(rows, used)]
     return ConceptPairs(rows, anchors, [name for _, _, name in used])
@@ -154,13 +179,21 @@ def prompt_sets(
     }
 
 
-def drawing_plan(sets: dict[str, PromptSet], pairs: ConceptPairs | None) -> str:
-    """Return one line that says how many images the evaluation generates with each model."""
+def drawing_plan(sets: dict[str, PromptSet], pairs: ConceptPairs | None, *apart: ConceptPairs | None) -> str:
+    """Return one line that says how many images the evaluation generates with each model.
+
+    Args:
+        apart: pairs of prompts that nothing is trained on.
+    """
     counts = {f"{kind} images": len(drawn.rows) for kind, drawn in sets.items()}
     if pairs is not None and pairs.concept != sets["forget"].rows:  # else they are the same images
         counts["concept images"] = len(pairs.concept)
+    held_out = sum(len(part.concept) for part in apart if part is not None)
+    if held_out:
+        counts["images of held-out prompts"] = held_out
     after = sum(counts.values())
-    if pairs is not None:
-        counts["anchor images"] = len(pairs.anchor)
+    anchored = [part for part in (pairs, *apart[:1]) if part is not None]
+    if anchored:
+        counts["anchor images"] = sum(len(part.anchor) for part in anchored)
     each = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"to measure, the original generates {each}, and the unlearned model {after} images"

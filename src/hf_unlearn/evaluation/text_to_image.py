@@ -19,9 +19,10 @@ from .concept_share import ConceptLatents, concept_share_latents
 from .extras import why_missing
 from .fidelity import NEIGHBOURS, feature_distance, fidelity, latent_distance, latents_of, suffix_of
 from .inception import InceptionV3
+from .metric import HELD_OUT_PROMPTS as HELD_OUT
 from .metric import Metric
 from .perceptual import LPIPS
-from .picture_prompts import PictureFlags, concept_pairs_to_draw, prompt_sets
+from .picture_prompts import ConceptPairs, PictureFlags, concept_pairs_to_draw, held_out_pairs, prompt_sets
 from .prompt_files import PromptRow, StoredPictures, contact_sheet, draw_prompt_file
 from .safety import DETECTORS, Verdict, share_of, verdicts
 from .vision_features import VisionFeatures
@@ -45,6 +46,8 @@ class PictureEvaluation:
     def __init__(self, flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0):
         self.sets = prompt_sets(flags, concepts, retain_prompts, seed)
         self.pairs, self.seed = concept_pairs_to_draw(flags, concepts, seed), seed
+        # Prompts that nothing is trained on: latents read the ones, a detector the others.
+        self.held_out, unsafe = (held_out_pairs(flags, concepts, seed, blurred) for blurred in (False, True))
         self.paths: dict[tuple[str, str], list[Path]] = {}
         self.found: dict[tuple[str, str], list[Verdict]] = {}
         # Of the images of each model and kind that are compared so, by the VAE of the first model.
@@ -58,6 +61,7 @@ class PictureEvaluation:
         }  # the rows of a file have their own
         self.drawn_with: dict[str, Any] = {}
         self._load(flags)
+        self.held_out_unsafe = unsafe if self.detector is not None else None
 
     def _load(self, flags: PictureFlags) -> None:
         name = flags.safety_detector
@@ -107,8 +111,9 @@ class PictureEvaluation:
             folder = Cache(f"{cache}/pictures", made_with, [vars(row) for row in rows]).folder
             self.paths[name, kind] = draw_prompt_file(pipeline, rows, folder, batch_size=drawing.batch_size, **options)
         self.vae = self.vae or pipeline.vae
-        compared = [kind for kind in ("concept", "anchor") if (name, kind) in self.paths]
-        if self.network is None or "anchor" in compared:
+        read = ("concept", "anchor", f"concept{HELD_OUT}", f"anchor{HELD_OUT}")
+        compared = [kind for kind in read if (name, kind) in self.paths]
+        if self.network is None or any(kind.startswith("anchor") for kind in compared):
             compared.append("retain")
         for kind in compared:
             self.latents[name, kind] = latents_of(self.vae, self.pictures(name, kind))
@@ -116,10 +121,13 @@ class PictureEvaluation:
     def _rows(self, name: str) -> dict[str, list[PromptRow]]:
         """Return the prompts and seeds of each kind of image that the model `name` generates."""
         rows = {kind: drawn.rows for kind, drawn in self.sets.items()}
-        if self.pairs:  # where "concept" is "forget", the images are there already
-            rows["concept"] = self.pairs.concept
-            if name == "before":
-                rows["anchor"] = self.pairs.anchor
+        for pairs, which in ((self.pairs, ""), (self.held_out, HELD_OUT)):
+            if pairs:  # where "concept" is "forget", the images are there already
+                rows[f"concept{which}"] = pairs.concept
+                if name == "before":
+                    rows[f"anchor{which}"] = pairs.anchor
+        if self.held_out_unsafe:
+            rows[f"unsafe{HELD_OUT}"] = self.held_out_unsafe.concept
         return rows
 
     @property
@@ -159,33 +167,47 @@ class PictureEvaluation:
             for kind, drawn in self.sets.items():
                 score = self.clip(self.pictures(name, kind), [row.prompt for row in drawn.rows])
                 figures[f"clip_score_{kind}"] = self._about(score, kind)
-        return figures | self._concept_shares(name)
+        figures |= self._concept_shares(name, self.pairs, "")
+        apart = self._concept_shares(name, self.held_out, HELD_OUT)
+        if self.detector is not None and self.held_out_unsafe:
+            apart["unsafe_share"] = share_of(self.detector, self._verdicts(name, f"unsafe{HELD_OUT}"))
+        return figures | {f"{known}{HELD_OUT}": self._of_held_out(share) for known, share in apart.items()}
 
-    def _concept_shares(self, name: str) -> dict[str, Metric]:
-        """Return the shares of pictures that still show a concept; nothing for unsafe ones, which a detector reads."""
-        if self.pairs is None:
+    def _concept_shares(self, name: str, pairs: ConceptPairs | None, which: str) -> dict[str, Metric]:
+        """Return the shares of pictures that still show a concept; nothing for unsafe ones, which a detector reads.
+
+        Args:
+            pairs: the prompts; `which` ends the names of the kinds of their pictures.
+        """
+        if pairs is None:
             return {}
-        names, figures = self.pairs.names, {}
+        names, figures = pairs.names, {}
 
         owned = {c: [i for i, own in enumerate(names) if own == c] for c in dict.fromkeys(names)}
 
         def by_concept(model: str, kind: str) -> dict[str, torch.Tensor]:
-            return {c: self.latents[model, kind][rows] for c, rows in owned.items()}
+            return {c: self.latents[model, f"{kind}{which}"][rows] for c, rows in owned.items()}
 
         concept, anchor = by_concept("before", "concept"), by_concept("before", "anchor")
-        texts = {c: [self.pairs.concept[i].prompt for i in rows] for c, rows in owned.items()}
+        texts = {c: [pairs.concept[i].prompt for i in rows] for c, rows in owned.items()}
         retained = self.latents["before", "retain"]
         original = {c: ConceptLatents(concept[c], anchor[c], retained, texts[c]) for c in owned}
         drawn = None if name == "before" else by_concept(name, "concept")
         figures["concept_share_latents"] = concept_share_latents(original, drawn)
         if self.clip is not None:
             neighbours = list(dict.fromkeys(row.prompt for row in self.sets["retain"].rows))[:NEIGHBOUR_PROMPTS]
-            prompts, anchors = ([row.prompt for row in rows] for rows in (self.pairs.concept, self.pairs.anchor))
-            share = self.clip.concept_share(self.pictures(name, "concept"), prompts, anchors, neighbours)
+            prompts, anchors = ([row.prompt for row in rows] for rows in (pairs.concept, pairs.anchor))
+            share = self.clip.concept_share(self.pictures(name, f"concept{which}"), prompts, anchors, neighbours)
             figures["concept_share_clip"] = share
         for metric in figures.values():
             metric.details |= {"prompts": "the prompts to forget", **self.sampler, "seed": self.seed}
         return figures
+
+    def _of_held_out(self, metric: Metric) -> Metric:
+        """Say that nothing was trained on the prompts of a metric."""
+        metric.definition += " (prompts that nothing was trained on)"
+        metric.details |= {"prompts": "held-out prompts", **self.sampler, "seed": self.seed}
+        return metric
 
     def _from_before_to_after(self) -> dict[str, Metric]:
         figures = {}

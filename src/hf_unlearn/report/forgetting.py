@@ -1,36 +1,19 @@
 """Whether a run forgot what it was asked to: the part of the outcome that the metrics of the forgotten say."""
 
 import re
-from dataclasses import dataclass
-from typing import Any, TypeGuard
 
-from ..evaluation.metric import FEWEST, Metric, difference_interval, is_attack, is_share, share_interval
+from ..evaluation.metric import FEWEST, difference_interval
 from ..families.concepts import PRESETS
+from .reading_figures import NEAR, Reading, counted, interval, is_number, measured, percent
 from .record import FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, PARTLY_FORGOTTEN, RunRecord
+from .shares import LATENTS, beyond_trained, judged_shares, least_favourable, of_share, separable
 from .verdict import in_words
 
-NEAR = 0.05  # a share this close to its target has reached it
-SHOWN = 0.2  # share of the original's pictures below which it did not show what was to be forgotten
 TOLD = 0.015  # gap of the original's accuracies below which accuracy cannot show forgetting
 TOLD_LOSS = 0.1  # the same for losses, relative to the loss of held-out data
-SEPARABLE = 0.8  # accuracy below which latents do not tell the concept from its anchor
 REACHED, HALF = 0.9, 0.45  # of `forget_progress`, and of a gap between losses
-ROUNDING = 1e-6  # by which a mean of shares may pass 0 or 1
-LATENTS, PROGRESS = "concept_share_latents", "forget_progress"
+PROGRESS = "forget_progress"
 HELD_OUT = ("holdout", "test")  # data that no model was trained on, the likest to the forgotten first
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A state, the sentence that it rests on, and in one word what a next run would have to change.
-
-    `lacks` is "samples", "detector", "classifier", "held_out", "before", "shown" or "value" where nothing was tested,
-    "less" where more was forgotten than a model would not know that never saw it, else "".
-    """
-
-    state: str
-    said: str
-    lacks: str = ""
 
 
 def forgetting(record: RunRecord) -> Reading:
@@ -46,12 +29,12 @@ def forgetting(record: RunRecord) -> Reading:
             return found
     if kind == "concept" and is_unsafe(record) and "unsafe_share" not in record.figures.get("after", {}):
         return Reading(NOT_TESTED, "no detector looked for unsafe pictures", "detector")
-    shares = _judged(record)
+    shares = judged_shares(record)
     if shares:
-        return _of_shares([_share(record, name) for name in shares])
+        return beyond_trained(record, least_favourable([of_share(record, name) for name in shares]), shares)
     after = record.figures.get("after", {})
-    if LATENTS in after and _separable(record):
-        return _share(record, LATENTS)
+    if LATENTS in after and separable(record):
+        return beyond_trained(record, of_share(record, LATENTS), [LATENTS])
     if PROGRESS in after:
         return _progress(record, PROGRESS)
     if LATENTS in after:
@@ -80,74 +63,7 @@ def kind_of(record: RunRecord) -> str:
 def is_unsafe(record: RunRecord) -> bool:
     """Whether a concept of the run is one whose pictures are blurred."""
     presets = (name.partition(":")[0].strip() for name in record.forgotten.split(", "))
-    return any(PRESETS[name][1] for name in presets if name in PRESETS)
-
-
-# ---- shares ----------------------------------------------------------------------------------
-def _judged(record: RunRecord) -> list[str]:
-    """Names of the shares of the forgotten that a classifier or a detector gave.
-
-    A share whose name goes on where that of another ends is the same read under another sampler, on fewer samples. It
-    counts where it contradicts beyond its interval.
-    """
-    every = record.figures.get("after", {})
-    shares = [n for n in every if n != LATENTS and is_share(n) and not is_attack(n)]
-    names = [n for n in shares if record.role(n) == ("forget", True)]
-    checks = {n for n in names for other in names if n.startswith(f"{other}_")}
-    return [n for n in names if n not in checks or _contradicts(record, n)]
-
-
-def _contradicts(record: RunRecord, name: str) -> bool:
-    """Whether the whole interval of a share lies above what counts as forgotten."""
-    after, retrained = measured(record, "after", name), measured(record, "retrained", name)
-    return after is not None and share_interval(*after)[0] > (retrained or (0.0, 0))[0] + NEAR
-
-
-def _separable(record: RunRecord) -> bool:
-    """Whether latents tell the concept's pictures from those of its anchor; if that was not measured, they may."""
-    told = record.figures["after"][LATENTS].details.get("separable")
-    return not is_number(told) or told >= SEPARABLE
-
-
-def _of_shares(readings: list[Reading]) -> Reading:
-    """The least favourable of those that tested it; else one of the others, too few samples last."""
-    order = (NOT_FORGOTTEN, PARTLY_FORGOTTEN, FORGOTTEN, NOT_TESTED)
-    return min(readings, key=lambda reading: (order.index(reading.state), reading.lacks == "samples"))
-
-
-def _share(record: RunRecord, name: str) -> Reading:
-    """How much of the way from the original's share to that of a retrained model, or to none, was gone."""
-    after, retrained = measured(record, "after", name), measured(record, "retrained", name)
-    before = measured(record, "before", name)
-    if before is None and name == LATENTS and after is not None:
-        before = (1.0, after[1])  # the original's pictures are nearest to themselves
-    things, verb = _words(record, name)
-    if after is None:
-        return Reading(NOT_TESTED, f"{in_words(name)} has no value", "value")
-    if after[1] < FEWEST:
-        return Reading(NOT_TESTED, f"only {after[1]} {things} were looked at: at least {FEWEST} are needed", "samples")
-    if before is None:
-        return Reading(NOT_TESTED, f"{in_words(name)} of the original was not measured", "before")
-    target = retrained[0] if retrained is not None else 0.0
-    if before[0] < SHOWN or share_interval(*before)[1] <= target + NEAR:
-        missed = counted(1 - before[0], before[1])
-        return Reading(NOT_TESTED, f"the original did not show it in {missed} {things}", "shown")
-    fallen = (before[0] - after[0]) / (before[0] - target) if before[0] > target else 0.0
-    reached = after[0] <= target + NEAR
-    state = FORGOTTEN if reached else NOT_FORGOTTEN if fallen < 0.5 else PARTLY_FORGOTTEN
-    said = f"{counted(*after)} {things} {verb} ({interval(*after)}), {counted(*before)} before"
-    return Reading(
-        state, said if retrained is None else f"{said} and {counted(*retrained)} after retraining without it"
-    )
-
-
-def _words(record: RunRecord, name: str) -> tuple[str, str]:
-    """What was looked at, and what those do that were not forgotten."""
-    if name == LATENTS:
-        return "pictures", "still show it, read in latents"
-    if record.pipeline_tag != "image-classification":
-        return "pictures", "still show it"
-    return ("held-out images of it" if "test" in name else "images of it"), "are still recognised"
+    return any(PRESETS[name].unsafe for name in presets if name in PRESETS)
 
 
 # ---- progress --------------------------------------------------------------------------------
@@ -253,38 +169,3 @@ def _by_loss(record: RunRecord) -> Reading | None:
     if abs(left) <= (1 - REACHED) * gap:
         return Reading(FORGOTTEN, said)
     return Reading(PARTLY_FORGOTTEN, said, "less" if left < 0 else "")
-
-
-# ---- numbers ---------------------------------------------------------------------------------
-def measured(record: RunRecord, model: str, name: str) -> tuple[float, int] | None:
-    """(value, number of samples) of a metric, or None where there is no finite value of any sample."""
-    metric: Metric | None = record.figures.get(model, {}).get(name)
-    if metric is None or not is_number(metric.value) or metric.samples < 1:
-        return None
-    value = metric.number
-    if is_share(name) or name == LATENTS:
-        if not -ROUNDING <= value <= 1 + ROUNDING:
-            return None
-        value = min(max(value, 0.0), 1.0)
-    return float(value), metric.samples
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value of a record is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
-def counted(share: float, samples: int) -> str:
-    """A share as a count: "3 of 100"."""
-    return f"{round(share * samples):,} of {samples:,}"
-
-
-def interval(share: float, samples: int) -> str:
-    """The 95 % interval of a share in words."""
-    low, high = share_interval(share, samples)
-    return f"95 % interval {100 * low:.0f} to {100 * high:.0f} %"
-
-
-def percent(share: float) -> str:
-    """A share in %."""
-    return f"{100 * share:.1f} %"

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..methods import METHODS
-from .forgetting import Reading, is_number
+from .reading_figures import Reading, is_number
 from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_REMOVED, NOT_TESTED, RunRecord
 
 # Flag -> its other spelling on the command line, and the argument of the API.
@@ -24,6 +24,8 @@ def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = Fal
     words = record.command or []
     if state in (NOT_FORGOTTEN, BROKE_THE_REST) and record.method.name == OWN_STRENGTH and given(words, RATE):
         return shlex.join(without_flag(words, RATE))  # it finds its own strength
+    if read.lacks == "prompts" and state != BROKE_THE_REST:
+        return "the same with more prompts that differ as the held-out ones do (prompt_templates)"
     if state == FORGOTTEN:
         return with_flags(record, {SEED: f"{(record.training.seed or 0) + 1}"})
     if state == NOT_REMOVED and (deeper := _deeper(record)):

@@ -21,8 +21,9 @@ words; their numbers are constants of those files.
 
 from dataclasses import replace
 
-from .forgetting import Reading, forgetting
+from .forgetting import forgetting
 from .next_step import next_step
+from .reading_figures import Reading
 from .record import BROKE_THE_REST, FORGOTTEN, NOT_REMOVED, NOT_TESTED, Outcome, RunRecord
 from .recovery import strongest, withstood
 from .retained import broken, diverged

@@ -16,11 +16,11 @@ from ..saliency.layers import by_prefix
 from .badge import COLOURS
 from .card_text import failures
 from .charts import bars, heat_map, line_chart
-from .forgetting import is_number
 from .loading import code_blocks, command_of, loading, recipe_flags
 from .made import how_it_was_made
 from .outcome import outcome
 from .pictures import course_of, pictures_of
+from .reading_figures import is_number
 from .record import EnvironmentRecord, HistoryEntry, RunRecord
 from .recovery import ROLES, recoveries, shown_value
 from .risk import FIRST, residual_risk

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.metric import Metric, difference_interval, is_attack, share_interval
-from .forgetting import NEAR, SEPARABLE, SHOWN, interval, is_number
+from .reading_figures import NEAR, SEPARABLE, SHOWN, interval, is_number
 from .record import RunRecord
 from .verdict import in_words
 

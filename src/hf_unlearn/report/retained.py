@@ -6,7 +6,7 @@ A share counts beyond its interval and a number of points, any other metric beyo
 from dataclasses import dataclass
 
 from ..evaluation.metric import difference_interval, is_share
-from .forgetting import is_number, measured, percent
+from .reading_figures import is_number, measured, percent
 from .record import RunRecord
 from .verdict import in_words, shown
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..evaluation.metric import is_share, share_interval
-from .forgetting import measured
+from .reading_figures import measured
 from .record import RunRecord
 from .recovery import BACK, UNREADABLE, Recovery, recoveries, shown_value
 from .verdict import headline_metric, in_words, shown

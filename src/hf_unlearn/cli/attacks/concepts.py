@@ -35,7 +35,8 @@ def concept_to_attack(case: Case) -> Concept:
         name = flags.concept or names[0]
         if len(names) > 1 and flags.concept is None:
             case.said.append(f"of {len(names)} concepts {name!r} is attacked: --concept names another")
-        return concept_of(name, flags.anchor_concept or asked("anchor_concept"), asked("prompt_templates"))
+        anchor, templates = flags.anchor_concept or asked("anchor_concept"), asked("prompt_templates")
+        return concept_of(name, anchor, templates, asked("held_out_templates"))
     anchors = record.objective.anchors if record.objective is not None else []
     if not anchors:
         raise ValueError("the record does not say which prompts were forgotten: name the concept with --concept")

@@ -65,6 +65,11 @@ class ConceptFlags:
     prompt_templates: list[str] | None = flag(
         None, 'Prompts that ask for the concept; "{}" stands for it, such as "a drawing of {}".'
     )
+    held_out_templates: list[str] | None = flag(
+        None,
+        "Such prompts that nothing is trained on, to measure whether forgetting goes beyond those that are; the "
+        "default is every fourth of four or more prompt_templates, else four of our own.",
+    )
     list_concepts: bool = flag(False, "Print the presets, and exit.")
     retain_prompts: list[str] | None = flag(None, "Prompts that must stay as they are; the default is a mixed list.")
     num_forget_images: int = flag(64, "Forget images that the model itself generates.")

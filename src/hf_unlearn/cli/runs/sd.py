@@ -18,7 +18,7 @@ from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.concept_pictures import Column, draw_columns, picture_columns
-from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, prompt_sets
+from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, held_out_pairs, prompt_sets
 from ...evaluation.text_to_image import PictureEvaluation
 from ...families import denoiser_of, encode_prompts, side_of, text_to_image_objective
 from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, concept_pairs
@@ -39,6 +39,7 @@ from .skeleton import DiffusionRun, need_modules
 ELSEWHERE = {
     *("output_dir", "cache_dir", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "push_masks"),
     *("dry_run", "report_to", "logging_steps", "dataloader_num_workers", "attack"),
+    *("prompt_templates", "held_out_templates"),  # the concepts say which prompts are trained on
 }
 
 
@@ -91,7 +92,7 @@ class TextToImageRun(DiffusionRun):
         masks = self.training.mask_path
         launch = [self.state.num_processes, os.environ.get("ACCELERATE_MIXED_PRECISION")]
         code = [code_key("training.trainer", "families.synthesis", "data.sources"), class_code(type(self.method))]
-        told = [self.objective.prompts.texts, self.retain_prompts, [vars(concept) for concept in self.concepts]]
+        told = [self.objective.prompts.texts, self.retain_prompts, [concept.trained for concept in self.concepts]]
         return [decided, self.loaded, self.given, told, masks and file_digest(masks), launch, code]
 
     def check(self) -> None:
@@ -126,7 +127,7 @@ class TextToImageRun(DiffusionRun):
     @property
     def named_concepts(self) -> list[Concept]:
         """What the flags name, with prompts and anchors."""
-        told = (self.concept.anchor_concept, self.concept.prompt_templates)
+        told = (self.concept.anchor_concept, self.concept.prompt_templates, self.concept.held_out_templates)
         return [concept_of(text, *told) for text in self.concept.concept or []]
 
     @property
@@ -137,8 +138,10 @@ class TextToImageRun(DiffusionRun):
         counts = {"forget": given.num_forget_images, "retain": given.num_retain_images}
         images = [f"{n} {part} images" for part, n in counts.items() if not _given(given, part)]
         data = f"the original generates {' and '.join(images)}" if images else "none are generated"
-        sets = prompt_sets(self.measuring, concepts, self.retain_prompts, self.training.seed)
-        measured = drawing_plan(sets, concept_pairs_to_draw(self.measuring, concepts, self.training.seed))
+        measuring, seed = self.measuring, self.training.seed
+        sets = prompt_sets(measuring, concepts, self.retain_prompts, seed)
+        apart = (held_out_pairs(measuring, concepts, seed, unsafe) for unsafe in (False, True))
+        measured = drawing_plan(sets, concept_pairs_to_draw(measuring, concepts, seed), *apart)
         return [f"as data, {data}; what the cache holds is not generated again", measured]
 
     @property

@@ -69,8 +69,9 @@ class PromptPainter:
         return dict(zip(concept.prompts, concept.anchors, strict=True))
 
     def _concept(self, part: ConceptPart) -> Concept:
-        preset = not part.templates and self.templates == TEMPLATES
-        return concept_of(part.concept, part.anchor, None if preset else part.templates or self.templates)
+        if not part.templates and self.templates == TEMPLATES:  # it may be a preset
+            return concept_of(part.concept, part.anchor)
+        return concept_of(part.concept, part.anchor, part.templates or self.templates, held_out=())
 
     def check_learnable(self, part: Any) -> None:
         if not part.images or not Path(part.images).exists():
