@@ -9,7 +9,8 @@ words; their numbers are constants of those files.
    whose picture is still nearest to the concept's in latents, else the progress from the original to the anchor. A
    share within 5 points of the retrained model's, or of 0, is FORGOTTEN; one that fell by less than half of the way is
    NOT FORGOTTEN; between the two is PARTLY FORGOTTEN. Fewer than 30 samples, or an original that did not show it, is
-   NOT TESTED. A loss alone is NOT TESTED.
+   NOT TESTED. A loss alone is NOT TESTED. Prompts that nothing was trained on make FORGOTTEN PARTLY FORGOTTEN where
+   the same share of theirs lies above the target beyond its interval.
 2. Samples of classes that stay: the gap between their accuracy (or loss) and that of data which the model never saw,
    or that of a retrained model on them. Half of it closed is the border of NOT FORGOTTEN, within 5 points or the
    interval is FORGOTTEN, unless a membership attack still tells the model from the retrained one.
