@@ -6,6 +6,7 @@ from .record import FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, PARTLY_FORGOTTEN, RunR
 from .verdict import in_words
 
 LATENTS = "concept_share_latents"
+UNTRAINED = "prompts that nothing was trained on"
 
 
 def judged_shares(record: RunRecord) -> list[str]:
@@ -38,10 +39,10 @@ def beyond_trained(record: RunRecord, read: Reading, shares: list[str]) -> Readi
         before, after = measured(record, "before", name), measured(record, "after", name)
         if before is None or after is None or before[0] < SHOWN or not separable(record, name):
             continue
-        said.append(f"{counted(*after)} of held-out prompts")
+        said.append(f"{counted(*after)} of {UNTRAINED}")
         if _contradicts(record, name):
-            told = f"{said[-1]}, on which nothing was trained, still show it ({interval(*after)}), "
-            told += f"{counted(*before)} before; of the others {read.said}"
+            told = f"{counted(*after)} pictures of {UNTRAINED} still show it ({interval(*after)}), "
+            told += f"{counted(*before)} before; of those that were trained on {read.said}"
             return Reading(PARTLY_FORGOTTEN, told, "prompts")
     return Reading(read.state, "; ".join([read.said, *said]), read.lacks)
 
