@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from conftest import config, random_images, tiny_pipeline, tiny_sd
-from stream import die_in
+from stream import die_in, steady
 
 from hf_unlearn import CLU
 from hf_unlearn.families.latents import Drawing
@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(1)
     kind, folder, *kill = sys.argv[1:]
     die_in(*kill)
-    sequence(kind, folder).run(CLASSES if kind == "classes" else PROMPTS)
+    sequence(kind, folder, **steady()).run(CLASSES if kind == "classes" else PROMPTS)
 
 
 if __name__ == "__main__":

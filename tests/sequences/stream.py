@@ -5,11 +5,13 @@ python stream.py FOLDER [NUMBER STEP]    dies by SIGKILL in outer step STEP of r
 
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import config, tiny_vit
+from conftest import config, environment, tiny_vit
 
 from hf_unlearn import SFRon
 from hf_unlearn.data.images import ArrayDataset
@@ -51,14 +53,34 @@ def die_in(number: str = "", at: str = "") -> None:
     UnlearnTrainer.training_step = step
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """What a run leaves, by name, but for the ledger and the model's card, which say when."""
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: content for name, content in found.items() if not name.startswith(("ledger.", "model/README"))}
+
+
+def launched(script: str, *words: object, processes: int = 0) -> int:
+    """Run a script beside this one, in so many processes, and return its exit status."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
+    command = [sys.executable, *launch, str(Path(__file__).with_name(script)), *map(str, words)]
+    env = environment(HF_HUB_OFFLINE="1", ACCELERATE_USE_CPU="true")
+    env["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
+    return subprocess.run(command, env=env, capture_output=True).returncode
+
+
+def steady() -> dict[str, Any]:
+    """Arguments by which one process and two take the same batches of four; none outside of a launch."""
+    processes = int(os.environ.get("WORLD_SIZE", 0))
+    if not processes:
+        return {}
+    # A larger epsilon keeps Adam from making steps of rounding errors.
+    return dict(adam_epsilon=1e-4, per_device_train_batch_size=4 // processes)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     folder, *kill = sys.argv[1:]
-    processes = int(
-        os.environ.get("WORLD_SIZE", 0)
-    )  # a larger epsilon keeps Adam from making steps of rounding errors
-    steady = dict(adam_epsilon=1e-4, per_device_train_batch_size=4 // processes) if processes else {}
-    made = sequence(folder, **steady)
+    made = sequence(folder, **steady())
     die_in(*kill)
     made.run(REQUESTS)
 

@@ -1,19 +1,17 @@
 """Sequences of requests on diffusion models: what is held, what is on disk, and runs that are killed."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import environment, tiny_pipeline
+from conftest import tiny_pipeline
 from diffusers import StableDiffusionPipeline
 from pictures import CLASSES, PROMPTS, class_painter, prompt_painter, sequence
 from pipeline_cases import tiny_sd3
 from safetensors.torch import load_file
+from stream import files, launched
 
 from hf_unlearn import NoisePrediction
 from hf_unlearn.evaluation.emoji import prompt_of
@@ -39,12 +37,6 @@ def straight(tmp_path_factory) -> dict[str, Path]:
         made[kind] = tmp_path_factory.mktemp(kind)
         sequence(kind, made[kind]).run(asked)
     return made
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """What a run leaves, by name, but for the ledger and the model's card, which say when."""
-    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: content for name, content in found.items() if not name.startswith(("ledger.", "model/README"))}
 
 
 # ---- what is held ------------------------------------------------------------------------------
@@ -266,15 +258,28 @@ def whole(folder: Path) -> bytes:
 
 @pytest.mark.parametrize("kind", ["classes", "prompts"])
 def test_a_run_killed_in_the_middle_of_request_2_ends_in_the_same_bytes(straight, tmp_path, kind):
-    command = [sys.executable, str(Path(__file__).with_name("pictures.py")), kind, str(tmp_path), "2", "2"]
-    env = environment(HF_HUB_OFFLINE="1", ACCELERATE_USE_CPU="true")
-    env["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
-    assert subprocess.run(command, env=env, capture_output=True).returncode == -signal.SIGKILL
+    assert launched("pictures.py", kind, tmp_path, 2, 2) == -signal.SIGKILL
     assert [entry.state for entry in Book(tmp_path).read().entries] == ["done", "running", "queued"]
     assert list(tmp_path.glob("request-0002/clu/checkpoint-2"))
     sequence(kind, tmp_path).run(ASKED[kind])
     assert files(tmp_path) == files(straight[kind])
     assert Book(tmp_path).read().substance() == Book(straight[kind]).read().substance()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["classes", "prompts"])
+def test_two_processes_are_one(tmp_path, kind):
+    """The batch of four is two of two each: the weights agree to rounding, and the same pictures are kept."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for processes, folder in ((1, one), (2, two)):
+        assert launched("pictures.py", kind, folder, processes=processes) == 0
+    assert files(one).keys() == files(two).keys()
+    memory = "memory-0003.safetensors"
+    ours, theirs = (load_file(folder / memory) for folder in (one, two))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(value.float(), theirs[name].float(), atol=1e-4) for name, value in ours.items())
+    ours, theirs = (load_file(folder / "model/unet/diffusion_pytorch_model.safetensors") for folder in (one, two))
+    assert all(torch.allclose(value, theirs[name], atol=1e-5) for name, value in ours.items())
 
 
 def test_requests_one_by_one_are_the_same_run(straight, tmp_path):

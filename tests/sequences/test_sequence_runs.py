@@ -1,17 +1,13 @@
 """A sequence of requests on a tiny classifier: what is on disk, and what becomes of it where a run is killed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
 from safetensors.torch import load_file
-from stream import REQUESTS, sequence, tasks
+from stream import REQUESTS, files, launched, sequence, tasks
 from transformers import AutoModelForImageClassification
 
 from hf_unlearn.common.errors import DivergenceError
@@ -29,20 +25,6 @@ def straight(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("straight")
     sequence(folder).run(REQUESTS)
     return folder
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """What a run leaves, by name, but for the ledger and the model's card, which say when."""
-    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: content for name, content in found.items() if not name.startswith(("ledger.", "model/README"))}
-
-
-def launched(folder: Path, *words: object, processes: int = 0) -> int:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
-    command = [sys.executable, *launch, str(Path(__file__).with_name("stream.py")), str(folder), *map(str, words)]
-    env = environment(HF_HUB_OFFLINE="1", ACCELERATE_USE_CPU="true")
-    env["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
-    return subprocess.run(command, env=env, capture_output=True).returncode
 
 
 def test_a_run_leaves_the_ledger_and_what_is_needed_to_go_on(straight):
@@ -73,7 +55,7 @@ def test_the_ledger_holds_no_data(straight):
 
 @pytest.mark.parametrize("step", [0, 3])
 def test_a_run_killed_in_the_middle_of_request_3_ends_in_the_same_bytes(straight, tmp_path, step):
-    assert launched(tmp_path, 3, step) == -signal.SIGKILL
+    assert launched("stream.py", tmp_path, 3, step) == -signal.SIGKILL
     assert [entry.state for entry in Book(tmp_path).read().entries] == ["done", "done", "running"]
     checkpoints = sorted(path.name for path in tmp_path.glob("request-0003/forget/checkpoint-*"))
     assert checkpoints == (["checkpoint-2"] if step else [])
@@ -120,7 +102,7 @@ def test_a_finished_run_changes_nothing(straight):
 def test_two_processes_are_one(tmp_path):
     """The batch of four is two of two each: the weights agree to rounding, and the same samples are kept."""
     one, two = tmp_path / "one", tmp_path / "two"
-    assert launched(one, processes=1) == 0 and launched(two, processes=2) == 0
+    assert launched("stream.py", one, processes=1) == 0 and launched("stream.py", two, processes=2) == 0
     assert files(one).keys() == files(two).keys()
     assert (one / "memory-0003.safetensors").read_bytes() == (two / "memory-0003.safetensors").read_bytes()
     ours, theirs = (load_file(folder / "model/model.safetensors") for folder in (one, two))
