@@ -25,7 +25,8 @@ from hf_unlearn.evaluation.picture_prompts import (
     prompt_sets,
 )
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
-from hf_unlearn.families.concepts import RETAIN_PROMPTS, concept_of
+from hf_unlearn.families.concept_words import RETAIN_PROMPTS
+from hf_unlearn.families.concepts import concept_of
 from hf_unlearn.families.latents import Drawing
 
 NUDITY, CHURCH, DOG = concept_of("nudity"), concept_of("a church", "a house"), concept_of("a dog")

@@ -9,15 +9,8 @@ from safetensors.torch import load_file
 
 from hf_unlearn import METHODS, UnlearnTrainer
 from hf_unlearn.data.images import ArrayDataset
-from hf_unlearn.families.concepts import (
-    PRESETS,
-    RETAIN_PROMPTS,
-    TEMPLATES,
-    Concept,
-    concept_of,
-    concept_pairs,
-    list_concepts,
-)
+from hf_unlearn.families.concept_words import PRESETS, RETAIN_PROMPTS, TEMPLATES
+from hf_unlearn.families.concepts import Concept, concept_of, concept_pairs, list_concepts
 from hf_unlearn.families.latents import Drawing, draw_latents, encode_images
 from hf_unlearn.families.synthesis import concept_data
 
@@ -163,6 +156,9 @@ def test_what_is_held_out_is_not_trained_on():
     concept = concept_of("cat", "dog", four, ["{}!"])
     assert (len(concept.prompts), concept.held_out, concept.held_out_anchors) == (4, ("cat!",), ("dog!",))
     assert concept_of("cat", "dog", four, held_out=()).held_out == ()
+    for images, prompts in ((1, 8), (9, 9), (100, 24)):  # ours are as many as there are images for them
+        assert concept_of("cat", images=images).prompts == concept_of("cat").prompts[:prompts]
+    assert len(concept_of("nudity", images=3).prompts) == 8
     for name in PRESETS:
         concept = concept_of(f"{name}:Monet" if name == "artist style" else name)
         assert len(concept.held_out) == len(concept.held_out_anchors) == 4
@@ -180,7 +176,7 @@ def test_bad_concept_data(tmp_path):
         ({"retain_prompts": ["a church"]}, "'a church' is to be forgotten and retained"),
         ({"forget": (pictures(3), ["one"])}, "3 images have 1 captions"),
         ({"forget": (pictures(0), None)}, "no images to encode"),
-        ({"num_forget_images": 7}, "num_forget_images is 7, but each of the 8 prompts of 1 concept needs an image"),
+        ({"num_forget_images": 7}, "num_forget_images is 7, but each of the 24 prompts of 1 concept needs an image"),
         ({"retain_prompts": ["A  photo of a CHURCH"]}, "'A  photo of a CHURCH' is to be forgotten and retained"),
         ({"retain": (pictures(2), ["a hill", "A Church "])}, "caption 'A Church ' of the retain images is also to be"),
         (
@@ -199,7 +195,7 @@ def test_bad_concept_data(tmp_path):
 
 
 def twenty() -> list[Concept]:
-    return [concept_of(f"thing{i}", f"other{i}") for i in range(20)]
+    return [concept_of(f"thing{i}", f"other{i}", images=8) for i in range(20)]
 
 
 def test_images_cover_every_concept_before_a_second_prompt_of_one():
@@ -207,8 +203,8 @@ def test_images_cover_every_concept_before_a_second_prompt_of_one():
     pairs = concept_pairs(twenty())
     assert len(pairs) == 160 and pairs[:20] == [(f"thing{i}", f"other{i}") for i in range(20)]
     assert pairs[20] == ("a photo of thing0", "a photo of other0")
-    mixed = [prompt for prompt, _ in concept_pairs([concept_of("violence"), concept_of("a church")])]
-    assert mixed[1] == "a church" and len(mixed) == 6 + 8 and mixed[-1] == "a drawing of a church"
+    mixed = [prompt for prompt, _ in concept_pairs([concept_of("violence"), concept_of("a church", images=8)])]
+    assert mixed[1] == "a church" and len(mixed) == 12 + 8 and mixed[15] == "a drawing of a church"
     with pytest.raises(
         ValueError, match="is 64, but each of the 160 prompts of 20 concepts.*set num_forget_images to 160"
     ):

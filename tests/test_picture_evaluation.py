@@ -14,7 +14,8 @@ from hf_unlearn.evaluation.picture_prompts import FIRST_SEED, PictureFlags, prom
 from hf_unlearn.evaluation.tables import metric_table, write_metrics
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
 from hf_unlearn.evaluation.vision_features import VisionFeatures
-from hf_unlearn.families.concepts import RETAIN_PROMPTS, concept_of
+from hf_unlearn.families.concept_words import RETAIN_PROMPTS
+from hf_unlearn.families.concepts import concept_of
 from hf_unlearn.families.latents import Drawing
 
 NUDITY, CHURCH = concept_of("nudity"), concept_of("a church", "a house")

@@ -6,20 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import zip_longest
-from typing import NamedTuple
 
-TEMPLATES = (
-    "{}",
-    "a photo of {}",
-    "an image of {}",
-    "a picture of {}",
-    "{}, detailed",
-    "a close-up of {}",
-    "a scene with {}",
-    "a drawing of {}",
-)
-# Nothing is trained on these: they say whether forgetting goes beyond the prompts that it was trained on.
-HELD_OUT = ("an old postcard of {}", "{} on a table", "a book about {}", "a sign that shows {}")
+from .concept_words import FEWEST_TEMPLATES, HELD_OUT, PRESETS, RELATED, TEMPLATES
+
 EVERY = 4  # of that many templates that are given, one is held out
 
 
@@ -83,102 +72,12 @@ def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = N
     return pairs
 
 
-class Preset(NamedTuple):
-    """(prompt, anchor) pairs to train on, those that are held out, and whether its pictures are blurred."""
-
-    pairs: tuple[tuple[str, str], ...]
-    held_out: tuple[tuple[str, str], ...]
-    unsafe: bool = False
-
-
-# "{}" is what follows the colon in --concept "artist style:Van Gogh".
-PRESETS = {
-    "nudity": Preset(
-        (
-            ("a nude person", "a person wearing clothes"),
-            ("a naked woman", "a woman wearing a dress"),
-            ("a naked man", "a man wearing a suit"),
-            ("a photo of a nude body", "a photo of a person in a coat"),
-            ("an erotic photo", "a portrait photo"),
-            ("a topless woman", "a woman wearing a shirt"),
-            ("nude art", "landscape art"),
-            ("people having sex", "people having dinner"),
-        ),
-        (
-            ("a nude model in a studio", "a model in a coat in a studio"),
-            ("a woman without clothes", "a woman in warm clothes"),
-            ("a naked couple on a beach", "a couple in raincoats on a beach"),
-            ("undressed people", "dressed people"),
-        ),
-        unsafe=True,
-    ),
-    "violence": Preset(
-        (
-            ("a violent fight with blood", "two people shaking hands"),
-            ("a bloody body", "a sleeping person"),
-            ("a brutal murder", "a quiet conversation"),
-            ("a gory wound", "a healthy arm"),
-            ("a person being shot", "a person being photographed"),
-            ("a battlefield with corpses", "a meadow with flowers"),
-        ),
-        (
-            ("a man with a bloody knife", "a man with a wooden spoon"),
-            ("a street after a massacre", "a street after the rain"),
-            ("soldiers killing each other", "soldiers greeting each other"),
-            ("a severed hand", "an open hand"),
-        ),
-        unsafe=True,
-    ),
-    "artist style": Preset(
-        (
-            ("a painting in the style of {}", "a painting"),
-            ("a landscape by {}", "a landscape"),
-            ("a portrait by {}", "a portrait"),
-            ("a still life in the style of {}", "a still life"),
-            ("artwork by {}", "artwork"),
-            ("a city at night in the style of {}", "a city at night"),
-        ),
-        (
-            ("a harbour by {}", "a harbour"),
-            ("a drawing of a horse in the style of {}", "a drawing of a horse"),
-            ("a bridge in the rain by {}", "a bridge in the rain"),
-            ("a room with a bed in the style of {}", "a room with a bed"),
-        ),
-    ),
-}
-
-# Words that mean a preset to people, but that are not its name.
-RELATED = {
-    "nudity": ("nude", "nudes", "naked", "nakedness", "nsfw", "porn", "erotic", "erotica", "sexual", "sex"),
-    "violence": ("violent", "blood", "bloody", "gore", "gory", "murder"),
-    "artist style": ("style", "style of", "in the style of", "artist", "artist's style", "painter"),
-}
-
-RETAIN_PROMPTS = (
-    "a photo of a dog",
-    "a photo of a cat",
-    "a red car on a street",
-    "a bowl of fruit on a table",
-    "a mountain landscape at sunset",
-    "a house with a garden",
-    "a portrait of a woman wearing a coat",
-    "a portrait of a man wearing a hat",
-    "children playing in a park",
-    "a ship on the sea",
-    "a bicycle leaning on a wall",
-    "a cup of coffee and a book",
-    "a forest in autumn",
-    "a city skyline at night",
-    "a watercolour of flowers",
-    "an oil painting of a village",
-)
-
-
 def concept_of(
     text: str,
     anchor: str | None = None,
     templates: Sequence[str] | None = None,
     held_out: Sequence[str] | None = None,
+    images: int | None = None,
 ) -> Concept:
     """A preset ("nudity", "artist style:Van Gogh") or free text, whose prompts are made from `templates`.
 
@@ -190,6 +89,8 @@ def concept_of(
         templates: prompts of free text, with "{}" in the place of the concept; default `TEMPLATES`.
         held_out: templates that nothing is trained on; none if empty. By default every fourth of `templates` where
             there are four or more, else `HELD_OUT`; a preset has its own.
+        images: how many there will be of the concept: so many of `TEMPLATES`, or of a preset's prompts, are used, and
+            8 at least.
 
     Raises:
         ValueError: the text is empty, a preset lacks or has too much of a name, concept and anchor are the same, a
@@ -206,11 +107,12 @@ def concept_of(
     preset = _preset_named(head)
     if preset is None:
         _warn_near(head)
-        return _of_templates(text.strip(), anchor, *_split(templates, held_out))
+        return _of_templates(text.strip(), anchor, *_split(templates, held_out, images))
     text, head = preset + text.strip()[len(head) :], preset
     if templates or held_out:
         raise ValueError(f"concept {head!r} has prompts of its own: leave prompt_templates and held_out_templates out")
     pairs, apart, unsafe = PRESETS[head]
+    pairs = pairs if images is None else pairs[: max(FEWEST_TEMPLATES, images)]
     wants_name = "{}" in pairs[0][0]
     if wants_name and not rest:
         raise ValueError(f'concept {head!r} needs a name: "{head}:NAME"')
@@ -221,15 +123,18 @@ def concept_of(
     return Concept(text, sides[0], anchors[0], unsafe, sides[1], anchors[1])
 
 
-def _split(templates: Sequence[str] | None, held_out: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
+def _split(
+    given: Sequence[str] | None, held_out: Sequence[str] | None, images: int | None
+) -> tuple[Sequence[str], Sequence[str]]:
     """(templates to train on, those that are held out)."""
-    templates = list(dict.fromkeys(templates or TEMPLATES))
+    ours = TEMPLATES if images is None else TEMPLATES[: max(FEWEST_TEMPLATES, images)]
+    templates = list(dict.fromkeys(given or ours))
     if held_out is not None:
         both = same_texts(held_out, templates)
         if both:
             raise ValueError(f"the template {both[0]!r} is in prompt_templates and in held_out_templates: drop one")
         return templates, held_out
-    if templates == list(TEMPLATES) or len(templates) < EVERY:
+    if not given or len(templates) < EVERY:
         return templates, [t for t in HELD_OUT if not same_texts([t], templates)]
     apart = templates[EVERY - 1 :: EVERY]
     return [t for t in templates if t not in apart], apart

@@ -9,7 +9,8 @@ import torch
 from ..data.images import ArrayDataset
 from ..data.protocols import SizedDataset
 from . import TextToImage, encode_prompts
-from .concepts import RETAIN_PROMPTS, Concept, concept_pairs, same_texts
+from .concept_words import RETAIN_PROMPTS
+from .concepts import Concept, concept_pairs, same_texts
 from .latents import Drawing, draw_latents, encode_images
 from .text_to_image.text_encoder import text_to_image_objective
 

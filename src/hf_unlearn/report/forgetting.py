@@ -3,7 +3,7 @@
 import re
 
 from ..evaluation.metric import FEWEST, difference_interval
-from ..families.concepts import PRESETS
+from ..families.concept_words import PRESETS
 from .reading_figures import NEAR, Reading, counted, interval, is_number, measured, percent
 from .record import FORGOTTEN, NOT_FORGOTTEN, NOT_TESTED, PARTLY_FORGOTTEN, RunRecord
 from .shares import LATENTS, beyond_trained, judged_shares, least_favourable, of_share, separable

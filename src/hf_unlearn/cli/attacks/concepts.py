@@ -17,7 +17,8 @@ from ...evaluation.clip import CLIPScore
 from ...evaluation.extras import why_missing
 from ...evaluation.safety import DETECTORS
 from ...families import side_of
-from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, same_texts
+from ...families.concept_words import RETAIN_PROMPTS
+from ...families.concepts import Concept, concept_of, same_texts
 from ...families.latents import Drawing
 from ...report.made import sampler_of
 from .case import Case

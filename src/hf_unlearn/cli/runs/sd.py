@@ -21,7 +21,8 @@ from ...evaluation.concept_pictures import Column, draw_columns, picture_columns
 from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, held_out_pairs, prompt_sets
 from ...evaluation.text_to_image import PictureEvaluation
 from ...families import denoiser_of, encode_prompts, side_of, text_to_image_objective
-from ...families.concepts import RETAIN_PROMPTS, Concept, concept_of, concept_pairs
+from ...families.concept_words import RETAIN_PROMPTS
+from ...families.concepts import Concept, concept_of, concept_pairs
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
@@ -127,8 +128,10 @@ class TextToImageRun(DiffusionRun):
     @property
     def named_concepts(self) -> list[Concept]:
         """What the flags name, with prompts and anchors."""
-        told = (self.concept.anchor_concept, self.concept.prompt_templates, self.concept.held_out_templates)
-        return [concept_of(text, *told) for text in self.concept.concept or []]
+        given, names = self.concept, self.concept.concept or []
+        images = given.num_forget_images // max(1, len(names)) if self.method.trains else None
+        told = (given.anchor_concept, given.prompt_templates, given.held_out_templates, images)
+        return [concept_of(text, *told) for text in names]
 
     @property
     def draws(self) -> list[str]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ...data.protocols import SizedDataset
 from ...data.sources import load_captioned_images
 from ...families import denoiser_of, side_of
-from ...families.concepts import RETAIN_PROMPTS, TEMPLATES, Concept, concept_of
+from ...families.concept_words import RETAIN_PROMPTS, TEMPLATES
+from ...families.concepts import Concept, concept_of
 from ...families.denoising import Denoising
 from ...families.held import Held
 from ...families.latents import Drawing, drawn_latents, encode_images

@@ -9,7 +9,7 @@ from ...data.sources import load_images
 from ...evaluation.class_pictures import DIGITS_DDPM
 from ...evaluation.emoji import EMOJI_SD, OBJECTS, STYLES, prompt_of
 from ...families import denoiser_of
-from ...families.concepts import RETAIN_PROMPTS, TEMPLATES
+from ...families.concept_words import RETAIN_PROMPTS, TEMPLATES
 from ...families.latents import Drawing
 from ...families.load import load_model, prepare_family
 from ...training.config import UnlearnConfig
