@@ -75,7 +75,7 @@ class ValidationPictures(TrainerCallback):
     @torch.no_grad()
     def _draw(self) -> dict[str, list[Any]]:
         """{prompt: PIL images}."""
-        objective = self.trainer.objective
+        objective: Any = self.trainer.objective
         pipeline: Any = objective.exported
         network, scheduler = objective.network, pipeline.scheduler
         training = network.training

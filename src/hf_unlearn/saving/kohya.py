@@ -74,7 +74,7 @@ def kohya_state(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[
     for name, value in state.items():
         if name.endswith(DOWN):
             layer = name.removesuffix(DOWN)
-            alpha = given.get(get_pattern_key(given.keys(), layer.removeprefix(PREFIX)), whole)
+            alpha = given.get(get_pattern_key(list(given), layer.removeprefix(PREFIX)), whole)
             alphas[layer] = float(len(value) if alpha is None else alpha)
     [(common, _)] = Counter(alphas.values()).most_common(1)
     scaled = dict(state)

@@ -32,7 +32,7 @@ def load_text_to_image_pipeline(
             raise ValueError(f"{folder} is a single file, which has no {given}: leave --{given} out")
     elif config is not None:
         raise ValueError(f"--model_config is for a model in a single file, and {folder} is none: leave it out")
-    pipeline = load_single_file(folder, config) if is_single_file(folder) else _load_folder(folder, kwargs)
+    pipeline: Any = load_single_file(folder, config) if is_single_file(folder) else _load_folder(folder, kwargs)
     if xformers:
         try:
             import_module("xformers.ops")

@@ -54,7 +54,7 @@ def load_single_file(path: str | Path, config: str | None = None) -> DiffusionPi
     if not hasattr(cls, "from_single_file"):
         raise ValueError(f"{folder} is a {kind}, which diffusers reads from no single file: {in_a_folder(name)}")
     with loading(name):
-        pipeline: DiffusionPipeline = cls.from_single_file(name, config=folder, local_files_only=True)
+        pipeline: Any = cls.from_single_file(name, config=folder, local_files_only=True)
     check_filled(pipeline, name)
     pipeline.register_to_config(_name_or_path=name)
     return pipeline
