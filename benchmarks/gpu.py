@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     started = time.perf_counter()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several, Trainer would split every batch
     if options.wheels is not None:
         unpacked(options.wheels)
     if options.only != []:

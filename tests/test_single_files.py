@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_sd, tiny_sdxl, tiny_text_encoder
+from records import run_record
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from hf_unlearn.cli.commands.t2i import flag_classes
+from hf_unlearn.cli.parsing import parse
+from hf_unlearn.cli.runs.sd import TextToImageRun
 from hf_unlearn.families.load import load_model
 from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
+from hf_unlearn.report.loading import loading
 from hf_unlearn.saving.single_file import RESNET, single_file_state, write_single_file
 
 
@@ -208,3 +213,24 @@ def test_single_files_that_cannot_be_read(tmp_path, capsys):
         load_text_to_image_pipeline(str(tmp_path / "whole.safetensors"), variant="fp16")
     with pytest.raises(ValueError, match="--model_config is for a model in a single file"):
         load_text_to_image_pipeline(whole, config=whole)
+
+
+def test_an_attack_at_the_end_of_a_run_has_its_original(tmp_path):
+    """Whose configuration only the command knows; and without --model_config what it finds by name."""
+    pipeline = tiny_sd(3)
+    pipeline.save_pretrained(tmp_path / "elsewhere")
+    path = str(tmp_path / "church.safetensors")
+    write_single_file(pipeline, path)
+    words = ["--concept", "a church", "--pretrained_model_name_or_path", path]
+    config = ["--model_config", str(tmp_path / "elsewhere")]
+    known = TextToImageRun(parse(flag_classes(), [*words, *config])).known()
+    assert known.place is None and same_weights(known.original, pipeline)
+    assert TextToImageRun(parse(flag_classes(), words)).known().place == (path, None)
+
+
+@pytest.mark.parametrize(("base", "reader"), [("church.safetensors", "single_file"), ("user/church", "pretrained")])
+def test_the_snippet_of_an_adapter_reads_its_base(base, reader):
+    origin = {"name": base, "revision": None, "on_hub": "/" in base, "licence": {}}
+    kind = dict(pipeline_tag="text-to-image", library_name="peft", loads_with=["StableDiffusionPipeline"])
+    text = loading(run_record(base_model=origin, per_class=[], **kind), "run")
+    assert f'StableDiffusionPipeline.from_{reader}("{base}")' in text and 'load_lora_weights("run")' in text

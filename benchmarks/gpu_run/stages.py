@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed.gpu_cases import CASES, FISHERS, Case, emptied, fisher_pass, measured, needed_bytes
+from speed.gpu_cases import FIRST, FISHERS, LAST, Case, emptied, fisher_pass, measured, needed_bytes
 
 from hf_unlearn.evaluation.emoji import EMOJI_SD
 from hf_unlearn.evaluation.tables import stamp
@@ -29,14 +29,8 @@ EARLY = 5  # cases before the first Fisher pass
 # A concept, its neighbour, and how the shipped model draws: the command of docs/quickstart.md, with attacks.
 EMOJI = ("--concept", "a rocket", "--anchor_concept", "a sailboat", "--guidance_scale", "3", "--train_method", "full")
 QUICK = (
-    "--num_forget_images",
-    "8",
-    "--num_retain_images",
-    "4",
-    "--max_train_steps",
-    "1",
-    "--num_inference_steps",
-    "2",
+    *("--num_forget_images", "8", "--num_retain_images", "4", "--max_train_steps", "1"),
+    *("--train_batch_size", "2", "--eval_profile", "quick"),
 )
 TESTS, RESULT = "tests that need a GPU", "the emoji model forgets a rocket, all weights"
 
@@ -60,22 +54,18 @@ def stages(device: str, tiny: bool) -> list[Stage]:
     """All stages, the most telling first."""
 
     def case_stage(case: Case) -> Stage:
-        return Stage(
-            case.name, case.seconds, lambda left: measured(case, device, tiny), lambda: needed_bytes(case, tiny)
-        )
+        def needs() -> int:
+            return needed_bytes(case, tiny)
 
-    steps = [case_stage(case) for case in CASES]
-    fishers = [
-        Stage(f"Fisher pass, {size}", seconds, lambda left, s=size: fisher_pass(s, device, tiny))
-        for size, seconds in FISHERS
-    ]
-    ends = [
-        Stage(TESTS, 20, lambda left: gpu_tests(left)),
-        Stage(RESULT, 60, lambda left: emoji_result(left, device, tiny)),
-    ]
-    slow = [stage for stage in steps if "compiled" in stage.name]
-    rest = [stage for stage in steps[EARLY:] if stage not in slow]
-    return [*steps[:EARLY], fishers[0], *rest[:-1], *ends, fishers[1], rest[-1], *slow]
+        return Stage(case.name, case.seconds, lambda left: measured(case, device, tiny), needs)
+
+    def fisher_stage(size: str, seconds: float) -> Stage:
+        return Stage(f"Fisher pass, {size}", seconds, lambda left: fisher_pass(size, device, tiny))
+
+    first, last = ([case_stage(case) for case in cases] for cases in (FIRST, LAST))
+    fishers = [fisher_stage(*one) for one in FISHERS]
+    ends = [Stage(TESTS, 20, gpu_tests), Stage(RESULT, 60, lambda left: emoji_result(left, device, tiny))]
+    return [*first[:EARLY], fishers[0], *first[EARLY:], *ends, fishers[1], *last]
 
 
 def run(options: Any, started: float) -> None:
@@ -197,7 +187,9 @@ def emoji_result(left: float, device: str, tiny: bool) -> dict[str, Any]:
             raise RuntimeError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
         record = read_record(folder)
         after = {name: metric.number for name, metric in record.figures["after"].items() if metric.number is not None}
-    return {"seconds": seconds, "outcome": outcome(record).line, "verdict": verdict(record), "after": after}
+    came_to = outcome(record)
+    said = f"{came_to.state}: {came_to.evidence}."
+    return {"seconds": seconds, "outcome": said, "verdict": verdict(record), "after": after}
 
 
 def called(command: list[str], left: float, more: dict[str, str] | None = None) -> Any:
