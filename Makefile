@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Threads that wait asleep: on a machine with other work, spinning ones make a run many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint bench cards docs env clean
+.PHONY: demo test test-all lint bench gpu cards docs env clean
 
 env: $(VENV)/.ready
 
@@ -32,6 +32,10 @@ lint: env
 
 bench: env
 	$(BIN)/python benchmarks/bench.py --profile quick
+
+# Builds no environment, since that takes a network: the one that is there, or $(PYTHON) with what it has.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py
 
 cards: env
 	$(BIN)/python tools/model_cards.py

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import tiny_pipeline
+from conftest import tiny_pipeline, tiny_sd
 from records import run_record
 
 from hf_unlearn.__main__ import COMMANDS, main
@@ -130,6 +130,7 @@ def test_the_commands_of_the_docs(tmp_path, monkeypatch, capsys):
     }  # they have sections and tests
     monkeypatch.chdir(tmp_path)
     tiny_pipeline().save_pretrained("without-7")
+    tiny_sd().save_pretrained("without-churches")
     base, loads = {"name": "digits_ddpm", "revision": None, "on_hub": False}, ["ClassConditionalDDPMPipeline"]
     run_record(base_model=base, loads_with=loads).write("without-7")
     launched = {}
@@ -142,4 +143,5 @@ def test_the_commands_of_the_docs(tmp_path, monkeypatch, capsys):
         code, out, error = call(monkeypatch, capsys, *line, *quick)
         assert code == 0, error
     assert (tmp_path / "without-7/report.html").exists() and (tmp_path / "masks.safetensors").exists()
+    assert (tmp_path / "without-churches/without-churches.safetensors").exists()
     assert launched["server_name"] == "127.0.0.1"

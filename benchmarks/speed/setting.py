@@ -123,6 +123,9 @@ class Span:
 
     @staticmethod
     def now() -> "Span":
+        """What was begun on a GPU is over by then."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return Span(time.perf_counter(), time.process_time())
 
     def __sub__(self, other: "Span") -> "Span":

@@ -1,6 +1,6 @@
-"""A run in the form that two benchmarks read: the images of UnlearnCanvas, and a configuration of eval-unlearn.
+"""A text-to-image run in forms that others read: one file, and what two benchmarks ask for.
 
-Both are about text-to-image models. The forms were read off these files of theirs:
+The forms of the two benchmarks were read off these files of theirs:
 - OPTML-Group/UnlearnCanvas, machine_unlearning/evaluation: quantitative/accuracy.py opens the images by name,
   sampling_unlearned_models/*.py have prompts, steps and guidance, constants/const.py the styles and objects.
 - REAL-Lab-Imperial/Eval-Unlearn: docs/docs/cli.md and running-experiments/ have the configuration,
@@ -26,6 +26,9 @@ from ..report.made import sampler_of
 from ..report.reading import read_record
 from ..report.record import RunRecord
 from ..saving.adapters import holds_adapter, load_adapter, merged_copy, network_of
+from ..saving.export import ADAPTER_FOLDER
+from ..saving.kohya import write_kohya
+from ..saving.single_file import write_single_file
 from .side_by_side import original_of
 
 KINDS = ("unlearncanvas", "eval-unlearn")
@@ -86,6 +89,41 @@ def pipeline_of(record: RunRecord, run_dir: str | Path, original: str | None = N
     pipeline = load_model(name, revision)[0]
     load_adapter(pipeline, run_dir)
     return pipeline
+
+
+def merged_pipeline(run_dir: str | Path, original: str | None = None) -> Any:
+    """The unlearned pipeline of a run with its adapter, if it is one, merged into its weights.
+
+    A folder of full weights needs no record.
+    """
+    if not holds_adapter(run_dir):
+        return load_model(str(run_dir))[0]
+    pipeline = pipeline_of(read_record(run_dir), run_dir, original)
+    pipeline.register_modules(**{denoiser_of(pipeline).part: merged_copy(network_of(pipeline))})
+    return pipeline
+
+
+def export_file(
+    kind: str, run_dir: str | Path, path: Path, original: str | None = None, dtype: str | None = None
+) -> str:
+    """Write a result to the .safetensors file `path` as a "single_file" or in the form of "kohya".
+
+    Args:
+        original: folder or Hub id of an adapter's base; default what the record names.
+        dtype: name in torch of the precision of a single file; None keeps the stored one.
+
+    Raises:
+        ValueError: what `write_single_file` and `write_kohya` raise.
+    """
+    if kind == "kohya":
+        within = Path(run_dir) / ADAPTER_FOLDER  # beside merged weights
+        write_kohya(within if holds_adapter(within) else run_dir, path)
+        return f"{path}: the adapter in kohya's form, for A1111, ComfyUI and load_lora_weights"
+    pipeline = merged_pipeline(run_dir, original)
+    write_single_file(pipeline, path, None if dtype is None else getattr(torch, dtype))
+    target = pipeline.scheduler.config.get("prediction_type", "epsilon")
+    note = "" if target == "epsilon" else f"; it predicts {target}, which no name in the file says: choose it there"
+    return f"{path}: the whole model, for A1111, ComfyUI and from_single_file{note}"
 
 
 # ---- UnlearnCanvas ---------------------------------------------------------------------------
@@ -159,9 +197,7 @@ def eval_unlearn(record: RunRecord, run_dir: str | Path, out: Path, original: st
     model = Path(run_dir)
     if holds_adapter(run_dir):
         model = out / "model"
-        pipeline = pipeline_of(record, run_dir, original)
-        pipeline.register_modules(**{denoiser_of(pipeline).part: merged_copy(network_of(pipeline))})
-        pipeline.save_pretrained(model)
+        merged_pipeline(run_dir, original).save_pretrained(model)
     _prompts(out / "target_prompts.csv", [prompt for prompt, _ in pairs])
     _prompts(out / "retain_prompts.csv", kept)
     sampler = sampler_of(record)

@@ -7,8 +7,8 @@ from typing import Any
 # Where each flag of the training commands stands; the fields of a method stand under "Method".
 GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
-        *("pretrained_model_name_or_path", "revision", "variant", "retrained_model", "train_method", "null_class"),
-        *("use_lora", "rank", "lora_alpha", "lora_select", "rank_budget", "merge"),
+        *("pretrained_model_name_or_path", "model_config", "revision", "variant", "retrained_model", "train_method"),
+        *("null_class", "use_lora", "rank", "lora_alpha", "lora_select", "rank_budget", "merge"),
     ),
     "Concept": (
         *("concept", "anchor_concept", "prompt_templates", "held_out_templates", "list_concepts", "retain_prompts"),
@@ -55,6 +55,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Evaluation": (
         *("classifier_model_name_or_path", "classifier_revision", "eval_classes", "eval_samples_per_class"),
         *("eval_profile", "eval_prompts", "eval_retain_prompts", "num_eval_images", "safety_detector", "clip_model"),
+        *("validation_prompts", "num_validation_images"),
         *("feature_model", "inception_weights", "lpips_weights", "eval_batch_size", "max_eval_samples", "attack"),
     ),
     "Hub": ("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "push_masks"),

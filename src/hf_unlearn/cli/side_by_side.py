@@ -14,6 +14,7 @@ from ..evaluation import DIGITS_DDPM
 from ..families.classifier.inputs import pixels_for
 from ..families.classifier.load import check_same_build
 from ..families.load import CLASSIFIER, DIT, TEXT_TO_IMAGE, load_model, prepare_family
+from ..families.text_to_image.single_file import is_single_file
 from ..report.forgetting import is_unsafe
 from ..report.reading import read_record
 from ..report.record import RunRecord
@@ -163,7 +164,7 @@ def side_by_side(run_dir: str | Path, original: str | None = None, drawing: Draw
 def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None]:
     """(folder or Hub id, revision) of the model that a run started from.
 
-    Folders are recorded by name only: one of that name is looked for here and beside the run.
+    Folders and single files are recorded by name only: one of that name is looked for here and beside the run.
     """
     name = record.base_model.name
     if record.base_model.on_hub:
@@ -173,7 +174,7 @@ def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None
     if name and Path(name).name != name:
         raise ValueError(f"base_model {name!r} of the record is a path, not a name: give a folder with --original")
     for folder in (Path(name), Path(run_dir).resolve().parent / name) if name else ():
-        if folder.is_dir():
+        if folder.is_dir() or is_single_file(folder):
             return str(folder), None
     if name in (None, DIGITS_DDPM.name) and record.family == "NoisePrediction":
         return str(DIGITS_DDPM), None

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ NO_SAFETENSORS = ("`safetensors` weights", "no file named model.safetensors", "m
 def cause_of(name: str | Path, error: BaseException) -> str | None:
     """Say what keeps `name`, a folder or Hub id, from loading and what to set; None for any other error."""
     chain = list(_chain(error))
-    for say in (_access, _offline, _cache, _format):
+    for say in (_access, _offline, _cache, _format, _code):
         for each in chain:
             found = say(str(name), each)
             if found:
@@ -101,6 +102,15 @@ def _format(name: str, error: BaseException) -> str | None:
     )
 
 
+def _code(name: str, error: BaseException) -> str | None:
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    return (
+        f"{name} is a pickle that is torn or holds more than tensors and could run code, so it is not loaded: give "
+        "the model as .safetensors"
+    )
+
+
 def how_to_convert(name: Any, kind: str = "DiffusionPipeline") -> str:
     """How weights in pickles become safetensors: by a user who trusts them."""
     return (
@@ -110,9 +120,13 @@ def how_to_convert(name: Any, kind: str = "DiffusionPipeline") -> str:
 
 
 def single_file(path: Any) -> str:
-    """What to say of a checkpoint in one file."""
+    """What to say of a checkpoint in one file where only a model's folder is taken."""
+    return f"{path} is a checkpoint in a single file, which only `hf-unlearn t2i` takes: {in_a_folder(path)}"
+
+
+def in_a_folder(path: Any) -> str:
+    """How a single file becomes a model's folder."""
     return (
-        f"{path} is a checkpoint in a single file, not a model's folder: convert it once with diffusers, "
-        f"StableDiffusionPipeline.from_single_file({str(path)!r}).save_pretrained(FOLDER) "
-        "(StableDiffusionXLPipeline for SDXL), and give FOLDER"
+        f"convert it once with diffusers, StableDiffusionPipeline.from_single_file({str(path)!r})"
+        ".save_pretrained(FOLDER) (StableDiffusionXLPipeline for SDXL), and give FOLDER"
     )

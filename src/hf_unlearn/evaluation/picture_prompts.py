@@ -59,6 +59,14 @@ class PictureFlags:
     lpips_weights: str | None = field(
         default=None, metadata={"help": "AlexNet's file of weights, or download; adds LPIPS."}
     )
+    validation_prompts: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts that are drawn at every evaluation (--eval_steps) and sent to the trackers of "
+            "--report_to; blurred where an unsafe concept is forgotten."
+        },
+    )
+    num_validation_images: int = field(default=4, metadata={"help": "Images of each validation prompt."})
 
     def __post_init__(self):
         if self.eval_profile not in ("full", "quick"):
@@ -69,6 +77,8 @@ class PictureFlags:
             )
         if self.num_eval_images is not None and self.num_eval_images < 1:
             raise ValueError(f"num_eval_images must be at least 1, got {self.num_eval_images}")
+        if self.num_validation_images < 1:
+            raise ValueError(f"num_validation_images must be at least 1, got {self.num_validation_images}")
 
     @property
     def quick(self) -> bool:

@@ -13,6 +13,7 @@ from .dit.load import load_dit_pipeline
 from .dit.objective import DiTPrediction
 from .text_to_image.load import load_text_to_image_pipeline
 from .text_to_image.pipelines import PIPELINES, listed
+from .text_to_image.single_file import is_single_file
 
 
 def _which_prompts(pipeline: Any) -> Objective:
@@ -88,10 +89,14 @@ def objective_for(model: Any) -> Objective:
 def load_model(name_or_path: str, revision: str | None = None) -> tuple[Any, Any]:
     """(model, processor): a UNet2D, DiT or Stable Diffusion pipeline with None, or a transformers image classifier.
 
+    A single file is a text-to-image pipeline, or none.
+
     Raises:
         ValueError: the folder does not exist, or holds something else.
         OSError: the Hub has no such model, or cannot be reached.
     """
+    if is_single_file(name_or_path):
+        return TEXT_TO_IMAGE.load(name_or_path, revision)
     kind = pipeline_class(name_or_path, revision)
     if kind is None:
         return CLASSIFIER.load(name_or_path, revision)

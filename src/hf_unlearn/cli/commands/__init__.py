@@ -31,6 +31,7 @@ COMMANDS = {
         Command("augment", "Draw variants of the images that a classifier learns slowly, and train it on them."),
         Command("requests", "Carry out requests to learn and to forget, one after another, on one model."),
         Command("report", "Write the record of a run as one HTML page."),
+        Command("export", "Write a result as one file for A1111, ComfyUI and others."),
         Command("attack", "Try to bring back what a run forgot, and say how much came back."),
         Command("check", "Compare a run with limits: exit code 0 if it keeps them, 1 if not."),
         Command("demo", "Show the original and the unlearned model side by side in a browser."),

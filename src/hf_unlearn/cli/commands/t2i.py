@@ -24,7 +24,13 @@ class ModelFlags:
     pretrained_model_name_or_path: str | None = flag(
         None,
         "Stable Diffusion (1.x, 2.x, XL, 3, 3.5), Flux, Flux 2 klein, Sana, Qwen-Image or PixArt-Sigma: "
-        "folder or Hub id.",
+        "folder or Hub id; of Stable Diffusion and Flux a single .safetensors or .ckpt file too.",
+    )
+    model_config: str | None = flag(
+        None,
+        "Of a single file: folder or Hub id of a pipeline of the same architecture, of which only configurations and "
+        "tokenizers are read. The default is the folder beside the file that has its name, else the published model "
+        "that diffusers takes it for.",
     )
     revision: str | None = flag(None, "Hub revision of the model.")
     variant: str | None = flag(None, "Variant of the weight files, such as fp16.")

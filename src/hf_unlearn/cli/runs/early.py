@@ -22,7 +22,7 @@ UNLISTED = {"flyte", "kubeflow", "neptune"}  # transformers does not say whether
 # Flags that name what is read, and whether the output folder must not hold it either.
 READ = {
     **dict.fromkeys(("pretrained_model_name_or_path", "classifier_model_name_or_path"), True),
-    **dict.fromkeys(("retrained_model", "clip_model"), True),
+    **dict.fromkeys(("retrained_model", "clip_model", "model_config"), True),
     **dict.fromkeys(("train_data_dir", "validation_data_dir", "forget_data_dir", "retain_data_dir"), False),
 }
 

@@ -20,6 +20,7 @@ from ...evaluation import concept_picture, loss_metrics, strength_pictures, writ
 from ...evaluation.concept_pictures import Column, draw_columns, picture_columns
 from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, held_out_pairs, prompt_sets
 from ...evaluation.text_to_image import PictureEvaluation
+from ...evaluation.validation import ValidationPictures, check_validation
 from ...families import denoiser_of, encode_prompts, side_of, text_to_image_objective
 from ...families.concept_words import RETAIN_PROMPTS
 from ...families.concepts import Concept, concept_of, concept_pairs
@@ -27,11 +28,13 @@ from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
 from ...families.text_to_image.pipelines import trained_names
+from ...families.text_to_image.single_file import beside, is_single_file
 from ...training.checks import method_for
 from ...training.trainer import UnlearnTrainer
+from ..attacks.flags import Known
 from ..flags import LoraFlags
 from ..parsing import values_of
-from ..plan import ALL_LAYERS_RANK, Room, adapter_instead
+from ..plan import ALL_LAYERS_RANK, Room, adapter_instead, outlined
 from ..stages import Stages
 from .sampling import say_few
 from .skeleton import DiffusionRun, need_modules
@@ -99,6 +102,8 @@ class TextToImageRun(DiffusionRun):
     def check(self) -> None:
         if self.base_model is None:
             raise ValueError("no model: set --pretrained_model_name_or_path to a text-to-image pipeline")
+        if self.model.model_config is not None and not is_single_file(self.base_model):
+            raise ValueError(f"--model_config is for a model in a single file, and {self.base_model} is none")
         if not self.concept.concept:
             raise ValueError("no concept: set --concept (--list_concepts shows the presets)")
         for part in ("forget", "retain"):
@@ -115,6 +120,7 @@ class TextToImageRun(DiffusionRun):
         if self.method.trains and not (self.concept.forget_data_dir or self.concept.forget_dataset_name):
             concept_pairs(self.concepts, self.concept.num_forget_images)
         need_modules("report", "the picture of the result", "matplotlib")
+        check_validation(self.measuring, self.training.report_to, self.training.eval_steps)
 
     def check_attack(self) -> None:
         forgotten = {prompt for concept in self.concepts for prompt in concept.prompts}
@@ -124,6 +130,13 @@ class TextToImageRun(DiffusionRun):
     def digest(self) -> str | None:
         parts = {name: part for name, part in self.loaded.items() if isinstance(part, dict) and "weights" in part}
         return content_key({name: part["weights"] for name, part in parts.items()})  # as `model_digest` says it
+
+    def known(self) -> Known:
+        """With the original itself where its name alone does not say how it is loaded."""
+        if self.model.model_config is None:
+            return super().known()
+        original = load_text_to_image_pipeline(str(self.base_model), config=self.model.model_config)
+        return replace(super().known(), place=None, original=original)
 
     @property
     def named_concepts(self) -> list[Concept]:
@@ -154,7 +167,10 @@ class TextToImageRun(DiffusionRun):
     def outlined(self) -> nn.Module | str:
         if self.model.train_method == "text_encoder":
             return "those of the text encoder are not looked at before they are loaded"
-        network = super().outlined()
+        if self.base_model is not None and is_single_file(self.base_model):
+            network = outlined(self.model.model_config or beside(self.base_model) or self.base_model, None)
+        else:
+            network = super().outlined()
         if isinstance(network, nn.Module) and self.model.train_method is not None:
             chosen = trained_names(network, self.model.train_method)
             for name, p in network.named_parameters():
@@ -194,6 +210,7 @@ class TextToImageRun(DiffusionRun):
         self.pipeline = load_text_to_image_pipeline(
             str(self.base_model),
             xformers=self.model.enable_xformers_memory_efficient_attention,
+            config=self.model.model_config,
             revision=self.revision,
             variant=self.model.variant,
         )
@@ -262,6 +279,12 @@ class TextToImageRun(DiffusionRun):
             per_prompt = 1 if self.measuring.quick else 4
             self.pictures[name] = draw_columns(self.pipeline, self.shown, self.drawing, per_prompt)
             self.evaluation.draw(name, self.pipeline, self.drawing, self.cache)
+
+    def before(self, trainer: UnlearnTrainer) -> None:
+        if self.measuring.validation_prompts:
+            unsafe = any(concept.unsafe for concept in self.concepts)
+            trainer.add_callback(ValidationPictures.of(self.measuring, trainer, self.drawing, unsafe))
+        super().before(trainer)
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         if self.evaluation is None:
