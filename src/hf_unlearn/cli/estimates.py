@@ -13,15 +13,15 @@ import psutil
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
+from ..common.kept import kept_bytes as kept_by
 from ..common.untrusted import loading, pipeline_index
 from ..families.classifier.inputs import input_channels, input_sides
 from ..families.load import DIT, pipeline_class
 from ..families.text_to_image.pipelines import NETWORKS, denoiser_of_network
 from ..methods import SFRon
-from ..saliency.fisher import sample_chunk
-from ..saliency.ranks import lora_layers, lora_size
+from ..saliency.ranks import lora_layers, lora_size, room_of
+from ..saliency.squares import sample_chunk
 
 FP32 = 4
 MODES = ("full", "masked", "lora")
@@ -88,22 +88,8 @@ def loss_of(network: nn.Module, given: dict[str, Any]) -> Tensor:
 
 
 def kept_bytes(network: nn.Module, batch: int, size: int | None = None) -> int:
-    """Bytes that a forward of `batch` keeps for the backward, and the largest of them once more for the gradient in
-    flight; on the meta device, where nothing is allocated."""
-    own = {p.untyped_storage()._cdata for p in network.parameters()}
-    kept: dict[int, Any] = {}  # the storages themselves: a freed one's address may come again
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = loss_of(network, arguments(network, batch, "meta", size))
-    sizes = [storage.nbytes() for storage in kept.values()]
-    del loss
-    return sum(sizes) + max(sizes, default=0)
+    """Bytes that a forward of `batch` keeps for the backward, on the meta device, where nothing is allocated."""
+    return kept_by(lambda: loss_of(network, arguments(network, batch, "meta", size)), network)
 
 
 # ---- memory ----------------------------------------------------------------------------------
@@ -150,7 +136,6 @@ def memory(
     """
     every = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    base = every if mode != "lora" else every - trained
     masked, separate = mode == "masked", method.forget_optim == "separate"
     lasting = {
         "weights": FP32 * every,
@@ -168,10 +153,18 @@ def memory(
     preparing: dict[str, int] = {}
     if mode != "full" and fishers:
         samples = min(method.fisher_batch_size, method.fisher_samples or method.fisher_batch_size)
-        chunk = sample_chunk(dict(network.named_parameters()), samples, device_at_hand())
-        copies, together = (chunk, chunk) if method.fisher == "sample" else (1, samples)
-        preparing = {"Fishers": 2 * FP32 * base, "gradients of a chunk": copies * FP32 * base}
-        preparing["activations of a chunk"] = passes["activations"] * together // batch
+        kept = passes["activations"] // batch
+        weights = {name: p for name, p in network.named_parameters() if mode != "lora" or not p.requires_grad}
+        chunk = sample_chunk(weights, samples, device_at_hand(), kept)
+        summed = {name: p.numel() for name, p in weights.items() if mode == "lora" or p.requires_grad}
+        sums = 2 * FP32 * sum(summed.values())
+        if mode == "lora":  # scores of every k-th weight, where all take more than the training
+            room = room_of([p.numel() for p in weights.values()], trained, (batch - 1) * kept)
+            sums = min(sums, sums if room is None else room)
+        # One sample after the other, a gradient is squared and freed as soon as it is whole.
+        held = chunk * sum(summed.values()) if chunk > 1 else max(summed.values())
+        together = chunk if method.fisher == "sample" else samples
+        preparing = {"Fishers": sums, "gradients": FP32 * held, "activations of a chunk": kept * together}
     return Memory(trained, lasting, passes, stepping, preparing)
 
 

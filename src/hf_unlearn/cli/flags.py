@@ -131,7 +131,9 @@ class LoraFlags:
             raise ValueError(f"--{others[0]} is for adapters: add --use_lora")
         check_limits(self, rank="[1, inf)", lora_alpha="(0, inf)", rank_budget="(0, 1]")
 
-    def apply(self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", seed: int) -> None:
+    def apply(
+        self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", training: "TrainingFlags"
+    ) -> None:
         """Give the objective its adapter, if the flags say so.
 
         Raises:
@@ -140,8 +142,12 @@ class LoraFlags:
         if self.use_lora:
             from ..saliency.ranks import add_lora, choose_lora
 
+            if training.gradient_checkpointing and objective.checkpointable:  # the Fisher pass too
+                objective.activation_checkpointing_enable()
             sizes = (self.lora_select, self.rank, self.lora_alpha, self.rank_budget)
-            add_lora(objective, choose_lora(objective, forget, retain, *sizes, seed=seed), self.merge, seed)
+            trained = {"seed": training.seed, "train_batch_size": training.train_batch_size}
+            config = choose_lora(objective, forget, retain, *sizes, **trained)
+            add_lora(objective, config, self.merge, training.seed)
 
 
 @dataclass

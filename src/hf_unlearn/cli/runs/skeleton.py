@@ -240,7 +240,7 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     stages.begin("data")
     run.sets()
     made_from = run.made_from
-    run.lora.apply(run.objective, run.forget, run.retain, training.seed)
+    run.lora.apply(run.objective, run.forget, run.retain, training)
     data = (run.forget, run.retain)
     options = {"masks": training.mask_path, "forgotten": run.forgotten, "eval_retain_dataset": run.eval_retain}
     trainer = UnlearnTrainer(run.objective, run.config(), run.method, *data, **options, holdout_dataset=run.holdout)
