@@ -154,7 +154,9 @@ def memory(
     if mode != "full" and fishers:
         samples = min(method.fisher_batch_size, method.fisher_samples or method.fisher_batch_size)
         kept = passes["activations"] // batch
-        weights = {name: p for name, p in network.named_parameters() if mode != "lora" or not p.requires_grad}
+        weights: dict[str, Tensor] = {
+            name: p for name, p in network.named_parameters() if mode != "lora" or not p.requires_grad
+        }
         chunk = sample_chunk(weights, samples, device_at_hand(), kept)
         summed = {name: p.numel() for name, p in weights.items() if mode == "lora" or p.requires_grad}
         sums = 2 * FP32 * sum(summed.values())

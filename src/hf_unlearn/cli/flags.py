@@ -124,30 +124,33 @@ class LoraFlags:
         0.5, "With --lora_select saliency: the adapter's size, as a share of that of --rank on all layers."
     )
     merge: bool = flag(False, "Save merged weights; the adapter stays beside them.")
+    base_precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] = flag(
+        "fp32", "Precision of the frozen weights; nf4 and int8 are bitsandbytes' (hf-unlearn[quantised])."
+    )
 
     def __post_init__(self):
         others = [f.name for f in fields(self) if f.name != "use_lora" and getattr(self, f.name) != f.default]
         if others and not self.use_lora:
             raise ValueError(f"--{others[0]} is for adapters: add --use_lora")
         check_limits(self, rank="[1, inf)", lora_alpha="(0, inf)", rank_budget="(0, 1]")
+        if self.base_precision != "fp32":
+            from ..saliency.bases import check_base
+
+            check_base(self.base_precision, self.merge)
 
     def apply(
         self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", training: "TrainingFlags"
     ) -> None:
-        """Give the objective its adapter, if the flags say so.
-
-        Raises:
-            ValueError: what `choose_lora` raises.
-        """
+        """Give the objective its adapter, if the flags say so. Raises what `choose_lora` and `add_lora` raise."""
         if self.use_lora:
             from ..saliency.ranks import add_lora, choose_lora
 
             if training.gradient_checkpointing and objective.checkpointable:  # the Fisher pass too
                 objective.activation_checkpointing_enable()
             sizes = (self.lora_select, self.rank, self.lora_alpha, self.rank_budget)
-            trained = {"seed": training.seed, "train_batch_size": training.train_batch_size}
-            config = choose_lora(objective, forget, retain, *sizes, **trained)
-            add_lora(objective, config, self.merge, training.seed)
+            batch, seed = training.train_batch_size, training.seed
+            config = choose_lora(objective, forget, retain, *sizes, seed=seed, train_batch_size=batch)
+            add_lora(objective, config, self.merge, seed, self.base_precision)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
         *("pretrained_model_name_or_path", "revision", "variant", "retrained_model", "train_method", "null_class"),
-        *("use_lora", "rank", "lora_alpha", "lora_select", "rank_budget", "merge"),
+        *("use_lora", "rank", "lora_alpha", "lora_select", "rank_budget", "merge", "base_precision"),
     ),
     "Concept": (
         *("concept", "anchor_concept", "prompt_templates", "list_concepts", "retain_prompts", "num_forget_images"),

@@ -112,11 +112,8 @@ class Objective(nn.Module):
     def measuring(self, keep_activations: bool = True) -> Iterator[None]:
         """Compute in eval mode and in the precision of the weights, whatever was done with the objective before.
 
-        accelerate leaves autocast around the `forward` of a module that it has prepared: it is off inside, and back
-        afterwards.
-
-        Args:
-            keep_activations: switch activation checkpointing off, through which torch.func cannot differentiate.
+        accelerate leaves autocast around the `forward` of a module that it has prepared: it is off inside. With
+        `keep_activations` activation checkpointing is too, through which torch.func cannot differentiate.
         """
         training, hidden = self.training, vars(self).get("forward")
         device = next(self.network.parameters()).device.type

@@ -16,6 +16,7 @@ from torch import nn
 from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
 from ..families import Adapter, Objective, text_side
+from .bases import BasePrecision, check_base, lower_base
 from .fisher import drawn_batch, fisher
 from .masks import Fisher, ratio_masks
 from .squares import kept_by_sample
@@ -178,12 +179,19 @@ def room_of(weights: list[int], factors: float, further: int) -> int | None:
     return max(LEAST_ROOM, further + int(TRAINED_BYTES * factors) - 4 * max(weights))
 
 
-def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed: int = 0) -> None:
+def add_lora(
+    objective: Objective,
+    config: LoraConfig,
+    merge: bool = False,
+    seed: int = 0,
+    base_precision: BasePrecision = "fp32",
+) -> None:
     """Put an untrained adapter into the objective's network and train nothing else from then on.
 
     Args:
         merge: whether saving exports merged weights instead of the adapter alone.
         seed: random seed of the factors A. B is 0, so the output does not change.
+        base_precision: of the weights below it: bf16, fp16, or nf4 and int8 by bitsandbytes (`bases.lower_base`).
 
     Raises:
         ValueError: the model has an adapter already, or the names in `config` match other layers than intended.
@@ -192,6 +200,7 @@ def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed
         raise ValueError("the model has an adapter already: merge or remove it first")
     if not objective.adaptable:
         raise ValueError("adapters are for the UNet: choose another train_method, or do without LoRA")
+    check_base(base_precision, merge)
     network = objective.network
     wanted = None if isinstance(config.target_modules, str | None) else set(config.target_modules)
     network.requires_grad_(False)
@@ -201,6 +210,7 @@ def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed
     met = {name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
     if wanted is not None and config.rank_pattern and met != wanted:
         raise ValueError(f"target_modules met {len(met)} layers, not {len(wanted)}: {sorted(met ^ wanted)[:3]}")
+    lower_base(network, base_precision)
     objective.adapter = Adapter(config, merge)
 
 
