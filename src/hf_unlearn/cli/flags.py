@@ -21,6 +21,7 @@ LIMITS = {
     **dict.fromkeys(("adam_beta1", "adam_beta2"), "[0, 1)"),
     **dict.fromkeys(("adam_epsilon", "max_loss_ratio"), "(0, inf)"),
     "target_forget": "[0, 1]",
+    "low_memory": "[0, inf)",
     "seed": SEEDS,
 }
 
@@ -154,37 +155,6 @@ class LoraFlags:
 
 
 @dataclass
-class SampleFlags:
-    """The classifier that recognises what a class-conditional model generates, before and after."""
-
-    classifier_model_name_or_path: str | None = flag(
-        None,
-        "Image classifier with the model's class numbers, which counts the generated samples that it recognises: "
-        "folder or Hub id.",
-        "judge_model_name_or_path",
-    )
-    classifier_revision: str | None = flag(None, "Hub revision of that classifier.", "judge_revision")
-    eval_classes: list[str] | None = flag(
-        None, "Classes, by name or number, to generate beside the forgotten ones; the default is nine of the data."
-    )
-    eval_samples_per_class: int = flag(100, "Samples per class that are generated for the table; 0 skips it.")
-
-    def __post_init__(self):
-        check_limits(self, eval_samples_per_class="[0, inf)")
-        if self.eval_classes and not self.classifier_model_name_or_path:
-            raise ValueError("--eval_classes are read by a classifier: set --classifier_model_name_or_path")
-
-    def classifies(self, data: ImageDataFlags, conditional: bool) -> bool:
-        """Whether a classifier is named. Raises ValueError if there is nothing that it could read."""
-        if self.classifier_model_name_or_path is None or not self.eval_samples_per_class:
-            return False
-        if not data.forget_class or not conditional or data.streaming:
-            why = "a model with classes" if not conditional else "data without --streaming and --forget_class"
-            raise ValueError(f"--classifier_model_name_or_path reads generated classes: it needs {why}")
-        return True
-
-
-@dataclass
 class TrainingFlags:
     """diffusers' names for what UnlearnConfig (transformers' TrainingArguments) calls otherwise."""
 
@@ -211,6 +181,14 @@ class TrainingFlags:
     use_8bit_adam: bool = flag(False, "Keep Adam's states of the retain steps in 8 bits (hf-unlearn[adam8bit]).")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = flag(
         None, "Precision of the forward pass; the default is accelerate's."
+    )
+    low_memory: float | None = field(
+        default=None,
+        metadata={
+            "help": "Pick what saves memory until the run fits what is free, or so many GB, and say what was picked.",
+            "nargs": "?",
+            "const": 0.0,
+        },
     )
     dataloader_num_workers: int = flag(0, "Processes that load images.")
     seed: int = flag(0, "Random seed.")

@@ -67,16 +67,30 @@ def _leave(network: nn.Module, args: tuple, output: Any) -> Any:
     return convert_to_fp32(output)
 
 
+def base_bytes(network: nn.Module, precision: str) -> int:
+    """Bytes of the frozen weights of a network that `lower_base` was not called on yet."""
+    each = {"fp32": 4.0, "nf4": 0.52, "int8": 1.01}  # with a scale for each 64 weights, or for each row
+    low = {id(layer.weight) for _, layer in _blocks(network)} if precision in QUANTISED else set()
+    frozen = [p for p in network.parameters() if not p.requires_grad]
+    return int(sum(p.numel() * each.get(precision if id(p) in low or precision == "fp32" else "", 2) for p in frozen))
+
+
+def _blocks(network: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """The frozen linear layers of the network's blocks, with their names."""
+    linear = [(name, module) for name, module in network.named_modules() if type(module) is nn.Linear]
+    named = [(name, layer) for name, layer in linear if any(part.isdigit() for part in name.split("."))]
+    return [(name, layer) for name, layer in named if not layer.weight.requires_grad]
+
+
 def _is_quantised(module: nn.Module) -> bool:
     return type(module).__module__.startswith("bitsandbytes.")
 
 
 def _quantise(network: nn.Module, precision: str, half: torch.dtype) -> None:
     """Replace the linear layers of the network's blocks."""
-    for name, module in list(network.named_modules()):
-        if type(module) is nn.Linear and not module.weight.requires_grad and any(s.isdigit() for s in name.split(".")):
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, _quantised(module, precision, half))
+    for name, module in _blocks(network):
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, _quantised(module, precision, half))
 
 
 def _quantised(layer: nn.Linear, precision: str, half: torch.dtype) -> nn.Module:
