@@ -25,6 +25,7 @@ SECTIONS = {
     "fisher": "fishers",
     "published": "published",
     "memory": "memory",
+    "peaks": "peaks",
     "scale": "scale",
     "caching": "caching",
     "options": "options",

@@ -8,9 +8,10 @@ import pytest
 from conftest import save_classifier, tiny_vit
 from PIL import Image
 
-from hf_unlearn.cli.flags import ImageDataFlags, SampleFlags
+from hf_unlearn.cli.flags import ImageDataFlags
 from hf_unlearn.cli.image_sets import image_sets
 from hf_unlearn.cli.sample_classifier import sample_classifier
+from hf_unlearn.cli.sample_flags import SampleFlags
 from hf_unlearn.data.pairs import labels_of
 
 TWELVE = [str(i) for i in range(12)]

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from hf_unlearn import ClassConditionalDDPMPipeline, SFRon, UnlearnTrainer, add_lora, split_by_label
 from hf_unlearn.__main__ import main
 from hf_unlearn.cli.estimates import (
-    Times,
+    Saving,
     adapted,
     arguments,
     device_at_hand,
@@ -23,6 +23,7 @@ from hf_unlearn.cli.estimates import (
     memory,
     outline,
 )
+from hf_unlearn.cli.times import Times
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.families import NoisePrediction
 from hf_unlearn.saliency.ranks import choose_lora, lora_layers, lora_size
@@ -76,7 +77,8 @@ def test_the_parts_by_hand():
         "slow weights": 4 * count,
     }
     assert found.stepping == {"gradients": 4 * count, "weights kept outside the mask": 4 * count}
-    assert found.preparing["gradients of a chunk"] == 16 * 4 * count
+    assert found.preparing["gradients"] == 16 * 4 * count  # of a small model, by torch.func
+    assert found.preparing["Fishers"] == 8 * count
     assert found.peak == 29 * count + max(8 * count, found.passes["activations"])
     plain = memory(network, "full", SFRon(forget_optim="shared", retain_loss="data"), 4)
     assert sum(plain.lasting.values()) == 12 * count and plain.preparation == 0
@@ -224,3 +226,70 @@ def test_no_model_is_one_line(tmp_path, estimate):
     for name in (tmp_path / "nothing", tmp_path):
         code, _, error = estimate(name)
         assert code == 2 and error.count("\n") == 1 and "error: " in error
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("mode", ["masked", "lora"])
+def test_the_fisher_pass_of_a_large_model_needs_no_more_than_training(mode, batch):
+    """Gradients are freed one by one, and layer scores keep the sums that training has room for."""
+    with torch.device("meta"):
+        unet = UNet2DModel(sample_size=8, block_out_channels=(64, 128, 256, 256), norm_num_groups=8)
+        if mode == "lora":
+            unet = adapted(unet, 4, 0.5)
+        found = memory(unet, mode, SFRon(), batch)
+    assert found.preparation <= found.peak + 2**21  # of one sample and a tiny adapter the least is looked at
+    layer = max(p.numel() for p in unet.parameters())
+    assert found.preparing["gradients"] == 4 * layer
+    sums = found.preparing["Fishers"]
+    assert sums == 8 * found.trained if mode == "masked" else 2**21 <= sums < found.lasting["weights"] / 4
+
+
+def test_what_saves_memory_is_counted(tmp_path):
+    """Half of the activations, those that are not computed again, states of a byte, frozen weights of two or one."""
+    network, method = middling().unet.to("meta"), SFRon()
+    batch = 16
+
+    def full(**saving):
+        return memory(network, "full", method, batch, saving=Saving(**saving))
+
+    plain, again, half = full(), full(gradient_checkpointing=True), full(mixed_precision="bf16")
+    assert again.passes["activations"] < 0.7 * plain.passes["activations"]
+    assert 0.4 * plain.passes["activations"] < half.passes["activations"] < 0.95 * plain.passes["activations"]
+    byte = full(use_8bit_adam=True)
+    assert plain.lasting["retain optimizer"] - byte.lasting["retain optimizer"] == 6 * plain.trained
+    lean = adapted(network, 2)
+    sizes = {
+        name: memory(lean, "lora", method, batch, saving=Saving(base_precision=name)) for name in ("fp32", "bf16")
+    }
+    frozen = sum(p.numel() for p in lean.parameters() if not p.requires_grad)
+    assert sizes["fp32"].lasting["weights"] - sizes["bf16"].lasting["weights"] == 2 * frozen
+    assert sizes["bf16"].passes["activations"] < 0.8 * sizes["fp32"].passes["activations"]
+    # Ranks by saliency are chosen on the weights in full.
+    assert sizes["bf16"].preparing["frozen weights in full"] == 2 * frozen
+
+
+def test_checkpointed_activations_are_what_a_run_takes(tmp_path):
+    """Within 15 % of the measured peak, as without."""
+    outlined, pipeline, method = middling().unet.to("meta"), middling(), SFRon(use_mask=False)
+    expected = memory(outlined, "full", method, 16, saving=Saving(gradient_checkpointing=True))
+    images = ArrayDataset(torch.rand(40, 1, 16, 16) * 2 - 1, torch.arange(40) % 4)
+    values = config(
+        tmp_path, per_device_train_batch_size=16, max_steps=2, guard_steps=0, activation_checkpointing=True
+    )
+    trainer = UnlearnTrainer(NoisePrediction(pipeline), values, method, *split_by_label(images, 1))
+    measured = measured_peak(trainer, expected.lasting["weights"])
+    assert abs(expected.peak / measured - 1) <= TOLERANCE, (expected.peak, measured)
+
+
+def test_the_command_that_fits_is_printed(tmp_path, estimate):
+    """The one that changes least: as it is, with activations computed again, with an adapter; or that none does."""
+    tiny_sd().save_pretrained(tmp_path)
+    words = (tmp_path, "--no_time", "--batch_size", 8)
+    found = json.loads(estimate(*words, "--memory_gb", 4, "--json")[1])
+    assert found["fitting"]["command"].endswith("--train_batch_size 8") and "t2i" in found["fitting"]["command"]
+    small = found["modes"]["masked"]["peak_bytes"] / 2**30
+    leaner = json.loads(estimate(*words, "--memory_gb", small / 2, "--json")[1])["fitting"]
+    assert "--use_lora" in leaner["command"] and leaner["peak_bytes"] <= small / 2 * 2**30
+    assert "Nothing known here fits" in estimate(*words, "--memory_gb", 1e-5)[1]
+    part = json.loads(estimate(*words, "--train_method", "xattn", "--json")[1])["modes"]["full"]
+    assert part["trained"] < found["modes"]["full"]["trained"] / 5

@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_unlearn import NoisePrediction, split_by_label
 from hf_unlearn.data.pairs import collate
-from hf_unlearn.saliency import fisher as saliency
+from hf_unlearn.saliency import squares
 from hf_unlearn.saliency.fisher import fisher
 from hf_unlearn.saliency.masks import Masks, density_masks, load_masks, ratio_masks
 
@@ -58,12 +58,12 @@ def test_the_chunk_changes_rounding_only(pipeline, images):
         assert same == metadata  # a mask is found again whatever machine chose the chunk
 
 
-@pytest.mark.parametrize(("room", "chunk"), [(2.9, 1), (4, 4), (6.5, 6), (100, 32)])
+@pytest.mark.parametrize(("room", "chunk"), [(2.9, 1), (7.9, 1), (8, 8), (9.5, 9), (100, 32)])
 def test_the_chunk_is_what_the_memory_holds(pipeline, monkeypatch, room, chunk):
     parameters = dict(pipeline.unet.named_parameters())
     size = sum(4 * p.numel() for p in parameters.values())
-    monkeypatch.setitem(saliency.CHUNK_BYTES, "cpu", int(room * size))
-    assert saliency.sample_chunk(parameters, 32) == chunk
+    monkeypatch.setitem(squares.CHUNK_BYTES, "cpu", int(room * size))
+    assert squares.sample_chunk(parameters, 32) == chunk
 
 
 def test_the_two_estimators_differ_and_the_batch_one_depends_on_the_batch_size(pipeline, images):

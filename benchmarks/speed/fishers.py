@@ -8,7 +8,8 @@ import torch
 from hf_unlearn import NoisePrediction
 from hf_unlearn.data.pairs import collate
 from hf_unlearn.evaluation import markdown_table
-from hf_unlearn.saliency.fisher import CHUNK_BYTES, fisher, sample_chunk
+from hf_unlearn.saliency.fisher import fisher
+from hf_unlearn.saliency.squares import CHUNK_BYTES, sample_chunk
 
 from .page import RATIO, Goal, ratio
 from .setting import Profile, Span, build, compared, forget_peak, fresh, images, peak_megabytes, spent
@@ -108,7 +109,7 @@ through torch.func; 1 is plain autograd, one sample after the other:
 {markdown_table(["weights", *map(str, CHUNKS), "chosen", "chosen / best"], rows)}
 
 The chunk follows from the model's size alone, never from a stopwatch, so that a mask has the same bits in every run:
-as many samples as {memory["bound"]:.0f} MB of gradients hold, and 1 if that is under four. Peak memory of a pass at
+as many samples as {memory["bound"]:.0f} MB of gradients hold, and 1 if that is under eight. Peak memory of a pass at
 {memory["parameters"] / 1e6:.1f}M weights, besides weights and sums: {memory["0"]:.0f} MB as chosen, \
 {memory["1"]:.0f} MB at 1, {memory["8"]:.0f} MB at 8."""
 

@@ -47,7 +47,7 @@ def measure(profile: Profile) -> dict[str, Any]:
 def peak(profile: Profile, mode: str, batch: int) -> dict[str, float]:
     """Two steps of one mode; every step measures the drift outside the mask and takes the guard's snapshot."""
     width, size = profile.memory_width, profile.size
-    _warm_up()
+    warm_up()
     if mode == PLAIN:
         bare = Bare(width, size, batch, forget=False)
         forget_peak()
@@ -68,7 +68,7 @@ def peak(profile: Profile, mode: str, batch: int) -> dict[str, float]:
         return {"mb": peak_megabytes()}
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Train a tiny model: code and caches take the same room for any model, so every process has them before."""
     with scratch() as folder:
         options = {"guard_steps": 1, "verify_mask_steps": 1}

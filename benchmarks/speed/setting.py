@@ -37,11 +37,12 @@ class Profile:
     memory_modes: tuple[str, ...] = ()  # all
     fisher_widths: tuple[int, ...] = (32, 64, 128)
     scale_widths: tuple[int, ...] = (24, 40, 72, 128, 224, 384)
+    peak_widths: tuple[int, ...] = (128, 384)
     options_left_out: tuple[str, ...] = ()
     threads: int = 1
 
 
-TINY = Profile("tiny", 8, 8, 2, 2, 8, (2,), ("stable",), (8,), (8, 16))
+TINY = Profile("tiny", 8, 8, 2, 2, 8, (2,), ("stable",), (8,), (8, 16), (8,))
 QUICK = Profile(
     "quick",
     size=16,
@@ -98,9 +99,9 @@ def trainer_for(
     """A trainer of random images, or of `data`, with masks of density one half given, so that none are computed."""
     config = {"learning_rate": 1e-4, "disable_tqdm": True, **config}
     args = UnlearnConfig(output_dir=folder, per_device_train_batch_size=batch, max_steps=steps, **config)
-    masks = None
+    masks, network = None, getattr(model, "network", None) or model.unet
     if getattr(method, "use_mask", False) is not False and not getattr(model, "adapter", None):
-        masks = {name: torch.rand_like(p) < 0.5 for name, p in model.unet.named_parameters()}
+        masks = {name: torch.rand_like(p) < 0.5 for name, p in network.named_parameters() if p.requires_grad}
     forget, retain = data or (images(64, size, 3), images(256, size, 5))
     trainer = UnlearnTrainer(model, args, method, forget, retain, masks=masks)
     trainer.remove_callback(PrinterCallback)

@@ -1,31 +1,31 @@
 """What a run will take, before it starts: memory from the shapes of the weights and of what a forward keeps for its
-backward, both on torch's meta device, where nothing is allocated; time from a few real passes.
+backward, both on torch's meta device, where nothing is allocated.
 
 The counts are those of sfron's outer step, whose parts are those of the other methods too.
 """
 
+import copy
 import os
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
+from ..common import kept
 from ..common.untrusted import loading, pipeline_index
 from ..families.classifier.inputs import input_channels, input_sides
 from ..families.load import DIT, pipeline_class
 from ..families.text_to_image.pipelines import NETWORKS, denoiser_of_network
 from ..methods import SFRon
-from ..saliency.fisher import sample_chunk
-from ..saliency.ranks import lora_layers, lora_size
+from ..saliency.bases import base_bytes, lower_base
+from ..saliency.ranks import lora_layers, lora_size, room_of
+from ..saliency.squares import sample_chunk
 
 FP32 = 4
 MODES = ("full", "masked", "lora")
-CHUNKS = (16, 4, 1)  # batches to time at, if the whole one takes too long or does not fit
 
 
 # ---- the network, without its weights --------------------------------------------------------
@@ -88,25 +88,37 @@ def loss_of(network: nn.Module, given: dict[str, Any]) -> Tensor:
 
 
 def kept_bytes(network: nn.Module, batch: int, size: int | None = None) -> int:
-    """Bytes that a forward of `batch` keeps for the backward, and the largest of them once more for the gradient in
-    flight; on the meta device, where nothing is allocated."""
-    own = {p.untyped_storage()._cdata for p in network.parameters()}
-    kept: dict[int, Any] = {}  # the storages themselves: a freed one's address may come again
+    """Bytes that a forward of `batch` keeps for the backward, on the meta device, where nothing is allocated."""
+    return kept.kept_bytes(lambda: loss_of(network, arguments(network, batch, "meta", size)), network)
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = loss_of(network, arguments(network, batch, "meta", size))
-    sizes = [storage.nbytes() for storage in kept.values()]
-    del loss
-    return sum(sizes) + max(sizes, default=0)
+def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving") -> int:
+    """Bytes that a forward and backward of `batch` take beside weights and gradients, with what `saving` says."""
+    network = copy.deepcopy(network)
+    if saving.base_precision != "fp32":  # what is quantised computes in bf16
+        lower_base(network, "fp16" if saving.base_precision == "fp16" else "bf16")
+    if saving.gradient_checkpointing:
+        enable = getattr(network, "enable_gradient_checkpointing", None)
+        (enable or network.gradient_checkpointing_enable)()  # of diffusers, of transformers
+    counted = kept.passing_bytes if saving.gradient_checkpointing else kept.kept_bytes
+    if saving.mixed_precision == "no":
+        return counted(lambda: loss_of(network, arguments(network, batch, "meta", size)), network)
+    network, half = kept.stand_in(network), {"bf16": torch.bfloat16, "fp16": torch.float16}[saving.mixed_precision]
+    with kept.FAKE, torch.autocast("cpu", half):
+        return counted(lambda: loss_of(network, arguments(network, batch, "cpu", size)), network)
 
 
 # ---- memory ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Saving:
+    """What a run does to take less memory; named as the flags are."""
+
+    gradient_checkpointing: bool = False
+    mixed_precision: str = "no"
+    base_precision: str = "fp32"
+    use_8bit_adam: bool = False
+
+
 @dataclass
 class Memory:
     """Bytes of one way to train. `lasting` is there all the time; of the other two the larger one counts."""
@@ -127,6 +139,11 @@ class Memory:
         first = self.lasting["weights"] + self.lasting["copy of the original"]
         return first + sum(self.preparing.values()) if self.preparing else 0
 
+    @property
+    def most(self) -> int:
+        """The larger peak of the two."""
+        return max(self.peak, self.preparation)
+
     def too_large(self, free: int) -> list[str]:
         """The parts of a run that take more than `free` bytes, in words."""
         parts = {"the Fisher pass": self.preparation, "the training": self.peak}
@@ -141,6 +158,7 @@ def memory(
     size: int | None = None,
     offload: bool = False,
     fishers: bool = True,
+    saving: Saving = Saving(),  # noqa: B008
 ) -> Memory:
     """What `mode` takes at `batch` samples. Of "lora" the network must have its adapter (see `adapted`).
 
@@ -148,13 +166,11 @@ def memory(
         offload: the copy of the original and the slow weights are elsewhere.
         fishers: whether masks or ranks come from the two Fishers.
     """
-    every = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    base = every if mode != "lora" else every - trained
     masked, separate = mode == "masked", method.forget_optim == "separate"
     lasting = {
-        "weights": FP32 * every,
-        "retain optimizer": 2 * FP32 * trained,
+        "weights": FP32 * trained + base_bytes(network, saving.base_precision),
+        "retain optimizer": 2 * (1 if saving.use_8bit_adam else FP32) * trained,
         "forget optimizer": 2 * FP32 * trained * separate,
         "copy of the original": FP32 * trained * (method.needs_original and mode != "lora"),
         "masks": trained * masked,
@@ -164,14 +180,29 @@ def memory(
         lasting["copy of the original"] = lasting["slow weights"] = 0
     # Masked-out weights are kept aside where they could move, and where it is measured that they did not.
     stepping = {"gradients": FP32 * trained, "weights kept outside the mask": FP32 * trained * masked}
-    passes = {"activations": kept_bytes(network, batch, size)}
+    passes = {"activations": pass_bytes(network, batch, size, saving)}
     preparing: dict[str, int] = {}
     if mode != "full" and fishers:
         samples = min(method.fisher_batch_size, method.fisher_samples or method.fisher_batch_size)
-        chunk = sample_chunk(dict(network.named_parameters()), samples, device_at_hand())
-        copies, together = (chunk, chunk) if method.fisher == "sample" else (1, samples)
-        preparing = {"Fishers": 2 * FP32 * base, "gradients of a chunk": copies * FP32 * base}
-        preparing["activations of a chunk"] = passes["activations"] * together // batch
+        plain = replace(saving, mixed_precision="no", base_precision="fp32")  # as the Fisher pass computes
+        one = passes["activations"] // batch if saving == plain else pass_bytes(network, 1, size, plain)
+        weights: dict[str, Tensor] = {
+            name: p for name, p in network.named_parameters() if mode != "lora" or not p.requires_grad
+        }
+        chunk = sample_chunk(weights, samples, device_at_hand(), one)
+        summed = {name: p.numel() for name, p in weights.items() if mode == "lora" or p.requires_grad}
+        sums = 2 * FP32 * sum(summed.values())
+        if mode == "lora":  # scores of every k-th weight, where all take more than the training
+            room = room_of([p.numel() for p in weights.values()], trained, (batch - 1) * one)
+            sums = min(sums, sums if room is None else room)
+        # One sample after the other, a gradient is squared and freed as soon as it is whole.
+        held = chunk * sum(summed.values()) if chunk > 1 else max(summed.values())
+        together = chunk if method.fisher == "sample" else samples
+        preparing = {"Fishers": sums, "gradients": FP32 * held, "activations of a chunk": one * together}
+        if saving.base_precision != "fp32":  # which ranks are chosen before
+            preparing["frozen weights in full"] = base_bytes(network, "fp32") - base_bytes(
+                network, saving.base_precision
+            )
     return Memory(trained, lasting, passes, stepping, preparing)
 
 
@@ -187,67 +218,6 @@ def adapted(network: nn.Module, rank: int, share: float = 1.0, select: str = "al
     network.requires_grad_(False)
     on_meta = next(network.parameters()).is_meta
     return inject_adapter_in_model(LoraConfig(r=rank, target_modules=chosen), network, low_cpu_mem_usage=on_meta)
-
-
-# ---- time ------------------------------------------------------------------------------------
-@dataclass
-class Times:
-    """Seconds of one forward, one forward with backward, and one optimizer step, at `batch` samples."""
-
-    batch: int
-    forward: float
-    both: float
-    step: float
-
-    def outer_step(self, method: SFRon, batch: int) -> float:
-        """Of sfron: the forget step and K retain steps, each with a forward for its target if it matches one."""
-        passes = 1 + method.retain_steps
-        targets = 1 + method.retain_steps * (method.retain_loss == "match")
-        return (passes * self.both + targets * self.forward) * batch / self.batch + passes * self.step
-
-
-def measure(network: nn.Module, batch: int, device: Any, size: int | None = None, repeats: int = 3) -> Times:
-    """Times of a real network, the fastest of `repeats` after one to warm up."""
-    network.train()
-    trained = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
-    given = arguments(network, batch, device, size)
-
-    def forward() -> None:
-        with torch.no_grad():
-            loss_of(network, given)
-
-    def both() -> None:
-        loss_of(network, given).backward()
-
-    seconds = []
-    for work in (forward, both, optimizer.step):
-        times = []
-        for _ in range(repeats + 1):
-            _wait(device)
-            start = time.perf_counter()
-            work()
-            _wait(device)
-            times.append(time.perf_counter() - start)
-        seconds.append(min(times[1:]))
-    return Times(batch, *seconds)
-
-
-def _wait(device: Any) -> None:
-    kind = torch.device(device).type
-    if kind != "cpu":
-        getattr(torch, kind).synchronize()
-
-
-def filled(network: nn.Module, device: Any) -> nn.Module:
-    """The meta network with small random weights on `device`: for time, values do not matter."""
-    real = network.to_empty(device=device)
-    with torch.no_grad():
-        for tensor in (*real.parameters(), *real.buffers()):
-            tensor.zero_()
-        for p in real.parameters():
-            p.uniform_(-0.02, 0.02)
-    return real
 
 
 # ---- the device ------------------------------------------------------------------------------

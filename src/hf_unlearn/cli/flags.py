@@ -21,6 +21,7 @@ LIMITS = {
     **dict.fromkeys(("adam_beta1", "adam_beta2"), "[0, 1)"),
     **dict.fromkeys(("adam_epsilon", "max_loss_ratio"), "(0, inf)"),
     "target_forget": "[0, 1]",
+    "low_memory": "[0, inf)",
     "seed": SEEDS,
 }
 
@@ -124,55 +125,33 @@ class LoraFlags:
         0.5, "With --lora_select saliency: the adapter's size, as a share of that of --rank on all layers."
     )
     merge: bool = flag(False, "Save merged weights; the adapter stays beside them.")
+    base_precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] = flag(
+        "fp32", "Precision of the frozen weights; nf4 and int8 are bitsandbytes' (hf-unlearn[quantised])."
+    )
 
     def __post_init__(self):
         others = [f.name for f in fields(self) if f.name != "use_lora" and getattr(self, f.name) != f.default]
         if others and not self.use_lora:
             raise ValueError(f"--{others[0]} is for adapters: add --use_lora")
         check_limits(self, rank="[1, inf)", lora_alpha="(0, inf)", rank_budget="(0, 1]")
+        if self.base_precision != "fp32":
+            from ..saliency.bases import check_base
 
-    def apply(self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", seed: int) -> None:
-        """Give the objective its adapter, if the flags say so.
+            check_base(self.base_precision, self.merge)
 
-        Raises:
-            ValueError: what `choose_lora` raises.
-        """
+    def apply(
+        self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", training: "TrainingFlags"
+    ) -> None:
+        """Give the objective its adapter, if the flags say so. Raises what `choose_lora` and `add_lora` raise."""
         if self.use_lora:
             from ..saliency.ranks import add_lora, choose_lora
 
+            if training.gradient_checkpointing and objective.checkpointable:  # the Fisher pass too
+                objective.activation_checkpointing_enable()
             sizes = (self.lora_select, self.rank, self.lora_alpha, self.rank_budget)
-            add_lora(objective, choose_lora(objective, forget, retain, *sizes, seed=seed), self.merge, seed)
-
-
-@dataclass
-class SampleFlags:
-    """The classifier that recognises what a class-conditional model generates, before and after."""
-
-    classifier_model_name_or_path: str | None = flag(
-        None,
-        "Image classifier with the model's class numbers, which counts the generated samples that it recognises: "
-        "folder or Hub id.",
-        "judge_model_name_or_path",
-    )
-    classifier_revision: str | None = flag(None, "Hub revision of that classifier.", "judge_revision")
-    eval_classes: list[str] | None = flag(
-        None, "Classes, by name or number, to generate beside the forgotten ones; the default is nine of the data."
-    )
-    eval_samples_per_class: int = flag(100, "Samples per class that are generated for the table; 0 skips it.")
-
-    def __post_init__(self):
-        check_limits(self, eval_samples_per_class="[0, inf)")
-        if self.eval_classes and not self.classifier_model_name_or_path:
-            raise ValueError("--eval_classes are read by a classifier: set --classifier_model_name_or_path")
-
-    def classifies(self, data: ImageDataFlags, conditional: bool) -> bool:
-        """Whether a classifier is named. Raises ValueError if there is nothing that it could read."""
-        if self.classifier_model_name_or_path is None or not self.eval_samples_per_class:
-            return False
-        if not data.forget_class or not conditional or data.streaming:
-            why = "a model with classes" if not conditional else "data without --streaming and --forget_class"
-            raise ValueError(f"--classifier_model_name_or_path reads generated classes: it needs {why}")
-        return True
+            batch, seed = training.train_batch_size, training.seed
+            config = choose_lora(objective, forget, retain, *sizes, seed=seed, train_batch_size=batch)
+            add_lora(objective, config, self.merge, seed, self.base_precision)
 
 
 @dataclass
@@ -202,6 +181,14 @@ class TrainingFlags:
     use_8bit_adam: bool = flag(False, "Keep Adam's states of the retain steps in 8 bits (hf-unlearn[adam8bit]).")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = flag(
         None, "Precision of the forward pass; the default is accelerate's."
+    )
+    low_memory: float | None = field(
+        default=None,
+        metadata={
+            "help": "Pick what saves memory until the run fits what is free, or so many GB, and say what was picked.",
+            "nargs": "?",
+            "const": 0.0,
+        },
     )
     dataloader_num_workers: int = flag(0, "Processes that load images.")
     seed: int = flag(0, "Random seed.")

@@ -8,7 +8,7 @@ from typing import Any
 GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
         *("pretrained_model_name_or_path", "model_config", "revision", "variant", "retrained_model", "train_method"),
-        *("null_class", "use_lora", "rank", "lora_alpha", "lora_select", "rank_budget", "merge"),
+        *("null_class", "use_lora", "rank", "lora_alpha", "lora_select", "rank_budget", "merge", "base_precision"),
     ),
     "Concept": (
         *("concept", "anchor_concept", "prompt_templates", "held_out_templates", "list_concepts", "retain_prompts"),
@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Memory": (
         *("mixed_precision", "gradient_accumulation_steps", "gradient_checkpointing", "offload", "use_8bit_adam"),
+        "low_memory",
         *("enable_xformers_memory_efficient_attention", "drawing_batch_size"),
     ),
     "Evaluation": (

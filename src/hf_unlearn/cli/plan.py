@@ -4,7 +4,7 @@ images are generated, how long the stages took last time, and whether it fits th
 
 import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import nn
 
 from ..common.devices import launched_processes
 from ..methods import Method, SFRon
-from .estimates import Memory, adapted, device_at_hand, free_bytes, memory, outline, size_text
+from .estimates import Memory, Saving, adapted, device_at_hand, free_bytes, memory, outline, size_text
+from .lean import choose
+from .stages import Stages
 
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 ALL_LAYERS_RANK = 8  # of an adapter in place of all weights: the rank that docs/emoji.md measures
@@ -39,6 +41,10 @@ class Room:
         shared = processes if device == "cpu" else 1
         why = f"the weights are cut over {processes} processes" if sharded else ""
         return cls(device, free_bytes(device) // shared, why)
+
+    def of(self, gigabytes: float) -> "Room":
+        """The same device with so many GB; as it is for 0."""
+        return replace(self, free=int(gigabytes * 2**30)) if gigabytes else self
 
 
 def sketch(network: nn.Module) -> nn.Module:
@@ -91,7 +97,10 @@ def need(
         adapted(network, lora.rank, share, "xattn" if lora.lora_select == "xattn" else "all")
         fishers = lora.lora_select == "saliency"
     elsewhere = training.offload and device != "cpu"
-    return memory(network, mode, stand_in(method), training.train_batch_size, side, elsewhere, fishers)
+    saving = Saving(
+        training.gradient_checkpointing, training.mixed_precision or "no", lora.base_precision, training.use_8bit_adam
+    )
+    return memory(network, mode, stand_in(method), training.train_batch_size, side, elsewhere, fishers, saving)
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,7 @@ def _memory(run: Any, found: Outlook) -> str:
         why = found.why_not or f"{run.method.name} takes little more than the model"
         return f"{why}; {at_hand}"
     needed, parts = found.needed, found.needed.too_large(room.free)
-    peak = size_text(max(needed.peak, needed.preparation))
+    peak = size_text(needed.most)
     if room.unknown:
         return f"one process alone would take about {peak}, but {room.unknown}; {at_hand}"
     fits = f"does not fit: {' and '.join(parts)}. Try --use_lora or a smaller --train_batch_size" if parts else "fits"
@@ -204,6 +213,21 @@ def _memory(run: Any, found: Outlook) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value >= 90 else f"{value:.3g} s"
+
+
+def planned(run: Any, network: nn.Module | str, room: Room, stages: Stages) -> list[str]:
+    """Settle what is open, and return the lines that say so and what the run will do.
+
+    Args:
+        network: a sketch of what will be trained, or why there is none.
+    """
+    if run.training.low_memory is None:
+        chosen = run.settle(network, room, stages)
+    else:
+        room = room.of(run.training.low_memory)
+        mode = "masked" if run.has_masks else "full"
+        chosen = choose(run, network, stand_in(run.method), mode, room.free)
+    return [*([chosen] if chosen else []), *lines(run, outlook(network, run, room), stages.took)]
 
 
 # ---- all weights, or an adapter on all layers -----------------------------------------------------
@@ -216,7 +240,7 @@ def adapter_instead(network: nn.Module, run: Any, room: Room) -> str:
     needed = outlook(network, run, room).needed
     if needed is None or room.unknown or not needed.too_large(room.free):
         return ""
-    peak = size_text(max(needed.peak, needed.preparation))
+    peak = size_text(needed.most)
     return (
         f"all weights need {peak}, {size_text(room.free)} are free: an adapter on all layers is trained; "
         "--train_method full --use_lora false insists on the weights"

@@ -3,7 +3,8 @@
 from ..data.class_names import check_same_numbers, class_numbers
 from ..data.protocols import SizedDataset
 from ..evaluation.class_judge import ClassifierJudge, class_judge, drawn_classes
-from .flags import ImageDataFlags, SampleFlags
+from .flags import ImageDataFlags
+from .sample_flags import SampleFlags
 
 
 def sample_classifier(

@@ -109,11 +109,11 @@ class Objective(nn.Module):
         return dtype_of(self.network)
 
     @contextmanager
-    def measuring(self) -> Iterator[None]:
+    def measuring(self, keep_activations: bool = True) -> Iterator[None]:
         """Compute in eval mode and in the precision of the weights, whatever was done with the objective before.
 
-        accelerate leaves autocast around the `forward` of a module that it has prepared, and a network that
-        checkpoints its activations cannot be differentiated by torch.func: both are off inside, and back afterwards.
+        accelerate leaves autocast around the `forward` of a module that it has prepared: it is off inside. With
+        `keep_activations` activation checkpointing is too, through which torch.func cannot differentiate.
         """
         training, hidden = self.training, vars(self).get("forward")
         device = next(self.network.parameters()).device.type
@@ -122,7 +122,7 @@ class Objective(nn.Module):
         self.eval()
         try:
             autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-            with autocast, self.keeping_activations():
+            with autocast, self.keeping_activations() if keep_activations else nullcontext():
                 yield
         finally:
             self.train(training)

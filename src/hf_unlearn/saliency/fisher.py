@@ -9,9 +9,6 @@ from itertools import islice
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
-from torch.func import functional_call, grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import ConcatDataset
 
 from ..common.bars import bar
@@ -24,12 +21,7 @@ from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
 from ..families import Objective
 from .masks import Fisher
-
-# Bytes for the per-sample gradients of one chunk, by device type. On CPUs larger chunks are slower: leaving the
-# caches costs more than another pass through Python (`benchmarks/bench.py --only fisher`).
-CHUNK_BYTES = {"cpu": 2**29}
-CHUNK_BYTES_ELSEWHERE = 2**31
-MIN_CHUNK = 4  # below this, plain autograd sample by sample is faster than vmap
+from .squares import Squares
 
 
 def fisher(
@@ -43,6 +35,7 @@ def fisher(
     chunk: int | None = None,
     *,
     name: str | None = None,
+    room: int | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
     """Compute the diagonal empirical Fisher of the training loss, without clipping or guidance, in eval mode.
 
@@ -60,13 +53,15 @@ def fisher(
         chunk: number of per-sample gradients computed together, by default `sample_chunk`. It changes memory and
             time, and the result only by rounding.
         name: of the set, for messages; by default forget or retain.
+        room: bytes that two Fishers may take. Where they take more, only every k-th weight of the larger tensors has
+            a value, (n,) in place of the weight's shape; `squares.strides` says which. None for all weights.
 
     Returns:
         The fp32 Fisher by parameter name, summed over processes, and metadata for the mask file.
     """
     if estimator not in ("sample", "batch"):
         raise ValueError(f"fisher estimator must be 'sample' or 'batch', got {estimator!r}")
-    options = (max_samples, batch_size, seed, chunk, name)
+    options = (max_samples, batch_size, seed, chunk, name, room)
     sums, metadata = _gradient_pass(objective, dataset, forget, estimator, *options)
     samples = int(metadata["samples"])
     count = samples if estimator == "sample" else -(-samples // batch_size)
@@ -110,39 +105,24 @@ def forget_gradient(
     return sums, metadata
 
 
-def sample_chunk(parameters: Fisher, batch_size: int, device: str | None = None) -> int:
-    """Return how many per-sample gradients fit `CHUNK_BYTES`: at most a batch, and 1 if fewer than MIN_CHUNK fit.
-
-    The result depends on the model's size and device alone. A chunk chosen by timing would change the last bits of a
-    Fisher, and so single weights of a mask, from run to run.
-
-    Args:
-        device: the device type, if it is not that of the parameters.
-    """
-    values = list(parameters.values())
-    room = CHUNK_BYTES.get(device or values[0].device.type, CHUNK_BYTES_ELSEWHERE)
-    fitting = room // sum(p.numel() * p.element_size() for p in values)
-    return min(fitting, batch_size) if fitting >= MIN_CHUNK else 1
-
-
 def _gradient_pass(
     objective: Objective,
     dataset: SizedDataset | RetainStream,
     forget: bool,
-    estimator: str,
+    estimator: Literal["sample", "batch", "sum"],
     max_samples: int,
     batch_size: int,
     seed: int,
     chunk: int | None = None,
     name: str | None = None,
+    room: int | None = None,
 ) -> tuple[Fisher, dict[str, str]]:
-    """Sum what `_accumulate` makes of the gradients at the current weights, over the data and over processes."""
+    """Sum what `Squares` makes of the gradients at the current weights, over the data and over processes."""
     if batch_size < 1 or max_samples < 0:
         raise ValueError(
             f"fisher_batch_size must be at least 1 and fisher_samples 0 (all), got {batch_size} and {max_samples}"
         )
-    parameters: Fisher = {n: p for n, p in objective.network.named_parameters() if p.requires_grad}
-    sums: Fisher = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
+    squares = Squares(objective, estimator, room)
     samples = 0
     count = None if isinstance(dataset, RetainStream) else min(max_samples or len(dataset), len(dataset))
     chunks = bar(
@@ -154,15 +134,9 @@ def _gradient_pass(
         samples += size
         if not items:
             continue
-        batch = collate(items)
-        draws = objective.draw(batch, torch.Generator().manual_seed(seed * 1_000_003 + number))
-        batch.update(objective.forget_draw(draws) if forget else draws)
-        batch = {k: v.to(next(iter(parameters.values())).device) for k, v in batch.items()}
-        with spare_memory("in the Fisher pass", SPARE_FISHER), objective.measuring():
-            if estimator == "sample":
-                _accumulate_samples(sums, objective, parameters, batch, chunk or sample_chunk(parameters, batch_size))
-            else:
-                _accumulate(sums, objective, parameters, batch, square=estimator == "batch")
+        batch = drawn_batch(objective, items, forget, seed * 1_000_003 + number, squares.device)
+        with spare_memory("in the Fisher pass", SPARE_FISHER):
+            squares.add(batch, batch_size, chunk)
     metadata = {
         "estimator": estimator,
         "samples": str(samples),
@@ -171,9 +145,17 @@ def _gradient_pass(
     }
     if isinstance(dataset, RetainStream):
         metadata["chosen"] = "the first of a stream"
-    sums = {n: global_sum(s) for n, s in sums.items()}
+    sums = {n: global_sum(s) for n, s in squares.sums.items()}
     _check_finite(sums, dataset, name or ("forget" if forget else "retain"), max_samples)
     return sums, metadata
+
+
+def drawn_batch(objective: Objective, items: list[Any], forget: bool, seed: int, device: torch.device) -> dict:
+    """A batch of items with its draws, on a device. `forget`: the draws are those of forget batches."""
+    batch = collate(items)
+    draws = objective.draw(batch, torch.Generator().manual_seed(seed))
+    batch.update(objective.forget_draw(draws) if forget else draws)
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def _check_finite(sums: Fisher, dataset: SizedDataset | RetainStream, name: str, max_samples: int) -> None:
@@ -204,37 +186,3 @@ def _chunks(
     for number, start in enumerate(range(0, len(indices), batch_size)):
         chunk = indices[start : start + batch_size]
         yield len(chunk), [dataset[i] for i in chunk] if number % world == rank else []
-
-
-def _accumulate(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, square: bool) -> None:
-    """Add the squared gradient of the batch's mean loss to `sums`, or the gradient of its summed loss."""
-    losses = objective(**batch)
-    loss = losses.mean() if square else losses.sum()
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    pairs = [(sums[name], g.float()) for name, g in zip(parameters, gradients) if g is not None]
-    totals, added = [s for s, _ in pairs], [g for _, g in pairs]
-    if square:
-        torch._foreach_addcmul_(totals, added, added)
-    else:
-        torch._foreach_add_(totals, added)
-
-
-def _accumulate_samples(sums: Fisher, objective: Objective, parameters: Fisher, batch: dict, chunk: int) -> None:
-    """Add squared per-sample gradients to `sums`, `chunk` samples at a time."""
-    count = len(next(iter(batch.values())))
-    for start in range(0, count, chunk):
-        part = {k: v[start : start + chunk] for k, v in batch.items()}
-        if chunk == 1:
-            _accumulate(sums, objective, parameters, part, square=True)
-            continue
-
-        # One backward pass for the chunk. SDPA's fused kernels have no batching rule, but its math form has one.
-        def sample_loss(values: Fisher, one: dict) -> Tensor:
-            single = {k: v.unsqueeze(0) for k, v in one.items()}
-            return functional_call(objective, {f"network.{n}": v for n, v in values.items()}, kwargs=single).sum()
-
-        values = {n: p.detach() for n, p in parameters.items()}
-        with sdpa_kernel(SDPBackend.MATH):
-            gradients = vmap(grad(sample_loss), in_dims=(None, 0))(values, part)
-        for name, gradient in gradients.items():  # (chunk, *shape)
-            sums[name].add_(gradient.float().pow(2).sum(0))  # not in place: gradients may share memory

@@ -16,14 +16,19 @@ from torch import nn
 from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
 from ..families import Adapter, Objective, text_side
-from .fisher import fisher
+from .bases import BasePrecision, check_base, lower_base
+from .fisher import drawn_batch, fisher
 from .masks import Fisher, ratio_masks
+from .squares import kept_by_sample
 
 Layer = nn.Linear | nn.Conv2d  # what a LoRA can be put on
 
 NAME = "default"  # name of the adapter that is trained
 SELECTIONS = ("saliency", "all", "xattn")
 MAX_RANKS = 4  # a layer gets at most this many times `rank`
+SMALL = 2**25  # bytes of two Fishers that nobody runs short of: those of four million weights
+LEAST_ROOM = 2**21  # bytes that the two Fishers of layer scores take at least
+TRAINED_BYTES = 20  # that training keeps of a factor's weight beside the weight: a gradient and two Adams
 
 
 def lora_layers(network: nn.Module, select: str = "all") -> dict[str, Layer]:
@@ -114,6 +119,7 @@ def find_salient_target_modules(
     max_samples: int = 512,
     batch_size: int = 32,
     seed: int = 0,
+    train_batch_size: int = 1,
 ) -> dict[str, Any]:
     """Compute `target_modules`, `rank_pattern` and `alpha_pattern` of a peft `LoraConfig` from the two Fishers.
 
@@ -125,10 +131,13 @@ def find_salient_target_modules(
         rank_budget: the share of that adapter's weights that the ranks may use.
         threshold: gamma of SFR-on's mask.
         max_samples, batch_size, seed: passed to `fisher`.
+        train_batch_size: of the training, which the Fishers take no more memory than (`score_room`).
     """
     layers = lora_layers(objective.network)
-    forgotten, _ = fisher(objective, forget, True, max_samples=max_samples, batch_size=batch_size, seed=seed)
-    retained, _ = fisher(objective, retain, False, max_samples=max_samples, batch_size=batch_size, seed=seed)
+    room = score_room(objective, forget, layers, rank, rank_budget, train_batch_size)
+    options: dict[str, Any] = {"max_samples": max_samples, "batch_size": batch_size, "seed": seed, "room": room}
+    forgotten, _ = fisher(objective, forget, True, **options)
+    retained, _ = fisher(objective, retain, False, **options)
     ranks = allot_ranks(layers, layer_scores(layers, forgotten, retained, threshold), rank, rank_budget)
     scale = (rank if lora_alpha is None else lora_alpha) / rank
     return {
@@ -138,12 +147,51 @@ def find_salient_target_modules(
     }
 
 
-def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed: int = 0) -> None:
+def score_room(
+    objective: Objective,
+    forget: SizedDataset,
+    layers: dict[str, Layer],
+    rank: int,
+    rank_budget: float,
+    train_batch_size: int,
+) -> int | None:
+    """Return how many bytes the two Fishers of layer scores may take, so that their pass needs no more than training;
+    None for those of all weights.
+
+    Training keeps what the forwards of a batch keep, and 20 bytes of a factor's weight; the Fisher pass what the
+    forward of a sample keeps, and the gradient of a layer. Where the Fishers of all weights take more than the
+    difference, both sums of a score are over every k-th weight of a layer.
+    """
+    weights = [p.numel() for p in objective.network.parameters()]
+    factors = rank_budget * sum(lora_size(layer, rank) for layer in layers.values())
+    if room_of(weights, factors, 0) is None:
+        return None
+    device = next(objective.network.parameters()).device
+    kept = kept_by_sample(objective, drawn_batch(objective, [forget[0]], True, 0, device))
+    return room_of(weights, factors, (train_batch_size - 1) * kept)
+
+
+def room_of(weights: list[int], factors: float, further: int) -> int | None:
+    """The bytes of `score_room` for tensors of so many weights and so many weights of factors, where training keeps
+    `further` bytes more of its forwards than the Fisher pass."""
+    if 8 * sum(weights) <= SMALL:
+        return None
+    return max(LEAST_ROOM, further + int(TRAINED_BYTES * factors) - 4 * max(weights))
+
+
+def add_lora(
+    objective: Objective,
+    config: LoraConfig,
+    merge: bool = False,
+    seed: int = 0,
+    base_precision: BasePrecision = "fp32",
+) -> None:
     """Put an untrained adapter into the objective's network and train nothing else from then on.
 
     Args:
         merge: whether saving exports merged weights instead of the adapter alone.
         seed: random seed of the factors A. B is 0, so the output does not change.
+        base_precision: of the weights below it: bf16, fp16, or nf4 and int8 by bitsandbytes (`bases.lower_base`).
 
     Raises:
         ValueError: the model has an adapter already, or the names in `config` match other layers than intended.
@@ -152,6 +200,7 @@ def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed
         raise ValueError("the model has an adapter already: merge or remove it first")
     if not objective.adaptable:
         raise ValueError("adapters are for the UNet: choose another train_method, or do without LoRA")
+    check_base(base_precision, merge)
     network = objective.network
     wanted = None if isinstance(config.target_modules, str | None) else set(config.target_modules)
     network.requires_grad_(False)
@@ -161,6 +210,7 @@ def add_lora(objective: Objective, config: LoraConfig, merge: bool = False, seed
     met = {name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
     if wanted is not None and config.rank_pattern and met != wanted:
         raise ValueError(f"target_modules met {len(met)} layers, not {len(wanted)}: {sorted(met ^ wanted)[:3]}")
+    lower_base(network, base_precision)
     objective.adapter = Adapter(config, merge)
 
 
@@ -174,6 +224,7 @@ def choose_lora(
     rank_budget: float = 0.5,
     max_samples: int = 512,
     seed: int = 0,
+    train_batch_size: int = 1,
 ) -> LoraConfig:
     """Build the LoRA configuration of the command line's flags.
 
@@ -181,6 +232,7 @@ def choose_lora(
         select: "all" layers or cross attention ("xattn") with one `rank`, or ranks by "saliency".
         rank: LoRA rank; with saliency, the average rank that the budget assumes.
         rank_budget: with saliency, the share of the weights of `rank` on all layers that the ranks may use.
+        train_batch_size: with saliency, that of the training, which the Fishers take no more memory than.
 
     Raises:
         ValueError: `select` is unknown, or what `lora_layers` and `allot_ranks` raise.
@@ -190,9 +242,8 @@ def choose_lora(
     alpha = rank if lora_alpha is None else lora_alpha
     chosen: dict[str, Any] = {"lora_alpha": alpha}
     if select == "saliency":
-        chosen |= find_salient_target_modules(
-            objective, forget, retain, rank, alpha, rank_budget, max_samples=max_samples, seed=seed
-        )
+        sizes: dict[str, Any] = dict(max_samples=max_samples, seed=seed, train_batch_size=train_batch_size)
+        chosen |= find_salient_target_modules(objective, forget, retain, rank, alpha, rank_budget, **sizes)
     else:
         chosen["target_modules"] = list(lora_layers(objective.network, select))
     return LoraConfig(r=rank, **chosen)

@@ -18,6 +18,7 @@ from ..common.files import atomic
 from ..common.names import is_hub_id
 from ..common.untrusted import loading
 from ..families import TEXT_TO_IMAGE, Objective, denoiser_of, family_of
+from ..saliency.bases import factors_in_full, shared_memo
 from ..saliency.ranks import NAME
 
 PREFIX = "base_model.model."  # peft's name for the network in a PeftModel
@@ -47,7 +48,7 @@ def strip(network: nn.Module) -> nn.Module:
 
 def base_copy(network: nn.Module) -> nn.Module:
     """Return a copy of the network without its adapters. It shares all weights, so it costs no memory."""
-    return strip(copy.deepcopy(network, {id(p): p for p in network.parameters()}))
+    return strip(copy.deepcopy(network, shared_memo(network)))
 
 
 def merged_copy(network: nn.Module) -> nn.Module:
@@ -177,13 +178,16 @@ def adapter_ranks(objective: Objective) -> dict[str, int]:
 # ---- inside a run ----------------------------------------------------------------------------
 def load_factors(objective: Objective, folder: str | Path) -> None:
     """Load the factors that `save_adapter` wrote to `folder` into the objective's adapter."""
-    folder = Path(folder)
+    _set_factors(objective, objective.network, Path(folder))
+
+
+def _set_factors(objective: Objective, network: nn.Module, folder: Path) -> None:
     if (folder / DIFFUSERS_FILE).is_file():
         path, prefix = folder / DIFFUSERS_FILE, f"{denoiser_of(objective.pipeline).part}."
     else:
         path, prefix = folder / PEFT_FILE, PREFIX
     state = {name.removeprefix(prefix): value for name, value in load_file(path).items()}
-    set_peft_model_state_dict(objective.network, state, adapter_name=NAME)
+    set_peft_model_state_dict(network, state, adapter_name=NAME)
 
 
 @contextmanager
@@ -214,4 +218,6 @@ def reloaded_adapter(objective: Objective, folder: str | Path) -> nn.Module:
     if _loads_lora(pipeline):
         model = type(pipeline)(**{**pipeline.components, denoiser_of(pipeline).part: base})
     load_adapter(model, folder)
+    if factors_in_full(base):  # those of a base in half precision were rounded to it
+        _set_factors(objective, base, Path(folder))
     return base

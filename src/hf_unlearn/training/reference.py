@@ -95,6 +95,8 @@ class Reference:
 
     def compute_masks(self) -> None:
         """Have the method compute its masks from the weights as they are."""
+        if self.args.checkpoints_activations:  # stock Trainer would later
+            self.objective.activation_checkpointing_enable()
         with self.objective.measuring():
             self.masks = self.method.masks_for(self.objective, self.sets, self.args.draws_seed)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...common.limits import check_limits
-from ..flags import ImageDataFlags, LoraFlags, SampleFlags, TrainingFlags, flag
+from ..flags import ImageDataFlags, LoraFlags, TrainingFlags, flag
+from ..sample_flags import SampleFlags
 
 KINDS = ("diffusion",)
 BASIC = (

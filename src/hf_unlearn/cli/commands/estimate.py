@@ -1,5 +1,6 @@
 """hf-unlearn estimate MODEL: memory and time of a run on this machine, before anything starts."""
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,8 @@ from ...common.limits import check_limits
 from ..terminal import CommandParser
 
 if TYPE_CHECKING:
-    from ..estimates import Memory, Times
+    from ..estimates import Memory
+    from ..times import Times
 
 PATIENCE = 20.0  # seconds that one forward and backward may take
 
@@ -16,7 +18,7 @@ def estimate_command(argv: list[str]) -> None:
     """hf-unlearn estimate MODEL"""
     flags = _parser().parse_args(argv)
     counts = dict.fromkeys(("batch_size", "size", "retain_steps", "fisher_batch_size", "rank"), "[1, inf)")
-    check_limits(flags, **counts, slow_rate="(0, 1]", rank_budget="(0, 1]")
+    check_limits(flags, **counts, slow_rate="(0, 1]", rank_budget="(0, 1]", memory_gb="(0, inf)")
     found = estimate(flags)
     print(json.dumps(found) if flags.json else table(found))
 
@@ -50,6 +52,24 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--rank_budget", type=float, default=0.5, help="Share of that rank on all layers; the default is 0.5."
     )
+    parser.add_argument(
+        "--train_method",
+        choices=("full", "xattn", "noxattn", "selfattn"),
+        help="Weights of a text-to-image model to train, as t2i takes them.",
+    )
+    parser.add_argument(
+        "--lora_select", choices=("saliency", "all", "xattn"), default="saliency", help="The default is saliency."
+    )
+    parser.add_argument(
+        "--base_precision",
+        choices=("fp32", "bf16", "fp16", "nf4", "int8"),
+        default="fp32",
+        help="Precision of the frozen weights under an adapter.",
+    )
+    parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help="The default is no.")
+    parser.add_argument("--gradient_checkpointing", action="store_true", help="Activations are computed twice.")
+    parser.add_argument("--use_8bit_adam", action="store_true", help="Adam's states of the retain steps in 8 bits.")
+    parser.add_argument("--memory_gb", type=float, help="Memory to fit, in GB; the default is what is free.")
     parser.add_argument("--no_time", action="store_true", help="Estimate memory only; nothing is run.")
     parser.add_argument("--json", action="store_true", help="Print it as JSON.")
     return parser
@@ -70,21 +90,28 @@ def usual_batch(name_or_path: str, revision: str | None = None) -> int:
 def estimate(flags: Any) -> dict[str, Any]:
     """{"model", "parameters", "batch_size", "device", "free_bytes", "modes": {mode: parts, peak, seconds, ...}}."""
     from ...methods import SFRon
-    from ..estimates import MODES, adapted, device_at_hand, free_bytes, memory, outline
+    from ..estimates import MODES, Saving, adapted, device_at_hand, free_bytes, memory, outline
+    from ..lean import first_fit, trained_by
 
     flags.batch_size = flags.batch_size or usual_batch(flags.model, flags.revision)
     options = ("retain_steps", "retain_loss", "forget_optim", "slow_rate", "fisher_batch_size")
     method = SFRon(**{name: getattr(flags, name) for name in options})
     device = device_at_hand()
     modes: dict[str, Any] = {}
-    free = free_bytes(device)
+    free = int(flags.memory_gb * 2**30) if flags.memory_gb else free_bytes(device)
+    plain = trained_by(outline(flags.model, flags.revision).train(), flags.train_method)
+    parameters = sum(p.numel() for p in plain.parameters())
+    by_scores = flags.lora_select == "saliency"
+    saved = (flags.gradient_checkpointing, flags.mixed_precision)
     for mode in MODES:
-        network = outline(flags.model, flags.revision)
-        parameters = sum(p.numel() for p in network.parameters())
+        network, base = copy.deepcopy(plain), "fp32"
         if mode == "lora":
-            network = adapted(network, flags.rank, flags.rank_budget)
+            share, base = flags.rank_budget if by_scores else 1.0, flags.base_precision
+            network = adapted(network, flags.rank, share, "xattn" if flags.lora_select == "xattn" else "all")
         elsewhere = flags.offload and device != "cpu"
-        needed = memory(network.train(), mode, method, flags.batch_size, flags.size, elsewhere)
+        saving = Saving(*saved, base, flags.use_8bit_adam)
+        sizes = (method, flags.batch_size, flags.size, elsewhere, mode != "lora" or by_scores, saving)
+        needed = memory(network, mode, *sizes)
         if mode == "masked":  # takes what `full` does, and one multiplication a weight
             times, why = modes["full"]["_times"], modes["full"]["not_timed"]
         else:
@@ -98,7 +125,21 @@ def estimate(flags: Any) -> dict[str, Any]:
     for values in modes.values():
         del values["_times"]
     whole = {"model": flags.model, "parameters": parameters, "batch_size": flags.batch_size}
-    return {**whole, "device": device, "free_bytes": free, "modes": modes}
+    found = first_fit(plain, method, "masked", flags.batch_size, flags.size, free)
+    told = None if found is None else {"command": _command(flags, found[0].flags), "peak_bytes": found[1].most}
+    return {**whole, "device": device, "free_bytes": free, "modes": modes, "fitting": told}
+
+
+def _command(flags: Any, words: str) -> str:
+    """The command that trains the model so."""
+    from ...families.load import DIT, TEXT_TO_IMAGE, pipeline_class
+
+    kind = pipeline_class(flags.model, flags.revision)
+    name = "dit" if kind in DIT.classes else "t2i" if kind in TEXT_TO_IMAGE.classes else "ddpm" if kind else "classify"
+    named = f"hf-unlearn {name} --pretrained_model_name_or_path {flags.model}"
+    method = f"--train_method {flags.train_method}" if flags.train_method and "--use_lora" not in words else ""
+    size = "" if "--train_batch_size" in words else f"--train_batch_size {flags.batch_size}"
+    return " ".join(filter(None, (named, method, size, words)))
 
 
 def _parts(needed: "Memory") -> dict[str, Any]:
@@ -109,7 +150,7 @@ def _parts(needed: "Memory") -> dict[str, Any]:
 
 def _times(network: Any, needed: "Memory", flags: Any, device: str, free: int) -> tuple["Times | None", str | None]:
     """(times, None) at the largest batch that is quick enough and fits, or (None, why not)."""
-    from ..estimates import CHUNKS, filled, measure
+    from ..times import CHUNKS, filled, measure
 
     fixed = needed.lasting["weights"] + needed.stepping["gradients"] + needed.lasting["retain optimizer"]
     activations = needed.passes["activations"]
@@ -149,13 +190,19 @@ def table(found: dict[str, Any]) -> str:
         if timed
         else "not timed"
     )
+    fitting = found["fitting"]
+    told = (
+        "Nothing known here fits that memory."
+        if fitting is None
+        else (f"Fits {size_text(found['free_bytes'])} with {size_text(fitting['peak_bytes'])}: `{fitting['command']}`")
+    )
     counts = ", ".join(f"{v['trained']:,} ({mode})" for mode, v in modes.items())
     return (
         f"{found['model']}: {found['parameters']:,} weights in fp32, batch {found['batch_size']}, {found['device']} "
         f"with {size_text(found['free_bytes'])} free; trained weights: {counts}\n\n"
         + markdown_table(["", *modes], rows)
         + f"\n\nThe peak is what lasts and the larger of activations and optimizer step; Python, libraries and what "
-        f"the allocator keeps come on top. Time: {how}, random weights."
+        f"the allocator keeps come on top. Time: {how}, random weights.\n\n{told}"
     )
 
 

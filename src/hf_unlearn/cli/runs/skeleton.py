@@ -21,7 +21,7 @@ from ...training.trainer import UnlearnTrainer
 from ..attacks.flags import Known
 from ..finish import finish, prepare_repo
 from ..parsing import resolved, without_secrets
-from ..plan import Room, lines, masked, outlined, outlook, sketch
+from ..plan import Room, masked, outlined, planned, sketch
 from ..stages import Stages
 from ..terminal import check_writable
 from .attack_stage import attacked, check_attack
@@ -240,7 +240,7 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     stages.begin("data")
     run.sets()
     made_from = run.made_from
-    run.lora.apply(run.objective, run.forget, run.retain, training.seed)
+    run.lora.apply(run.objective, run.forget, run.retain, training)
     data = (run.forget, run.retain)
     options = {"masks": training.mask_path, "forgotten": run.forgotten, "eval_retain_dataset": run.eval_retain}
     trainer = UnlearnTrainer(run.objective, run.config(), run.method, *data, **options, holdout_dataset=run.holdout)
@@ -281,16 +281,6 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
         record, table = attacked(run, record, table)
     stages.close()
     finish(training, repo, record, table, trainer, run.command)
-
-
-def planned(run: Run, network: nn.Module | str, room: Room, stages: Stages) -> list[str]:
-    """Settle what is open, and return the lines that say so and what the run will do.
-
-    Args:
-        network: a sketch of what will be trained, or why there is none.
-    """
-    chosen = run.settle(network, room, stages)
-    return [*([chosen] if chosen else []), *lines(run, outlook(network, run, room), stages.took)]
 
 
 def need_modules(extra: str, purpose: str, *modules: str) -> None:
