@@ -1,5 +1,7 @@
 """How many pictures still show a concept: by hand, for models whose answer is known, and on a pipeline."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -20,8 +22,7 @@ from hf_unlearn.evaluation.picture_prompts import (
     FIRST_SEED,
     PictureFlags,
     concept_pairs_to_draw,
-    drawing_plan,
-    held_out_pairs,
+    measuring_plan,
     prompt_sets,
 )
 from hf_unlearn.evaluation.text_to_image import PictureEvaluation
@@ -148,22 +149,16 @@ def test_no_share_is_of_fewer_than_thirty_by_default():
 
 def test_the_plan_counts_what_is_generated(tmp_path):
     def plan(concepts, **flags) -> str:
-        given = PictureFlags(**flags)
-        return drawing_plan(prompt_sets(given, concepts, ("x",)), concept_pairs_to_draw(given, concepts))
+        return measuring_plan(PictureFlags(**flags), concepts, ("x",), 0)
 
-    apart = held_out_pairs(PictureFlags(), [CHURCH])
-    sets, pairs = prompt_sets(PictureFlags(), [CHURCH], ("x",)), concept_pairs_to_draw(PictureFlags(), [CHURCH])
-    assert drawing_plan(sets, pairs, apart, held_out_pairs(PictureFlags(), [NUDITY], unsafe=True)) == (
-        "to measure, the original generates 32 forget images, 32 retain images, 32 images of held-out prompts, "
-        "48 anchor images, and the unlearned model 96 images"
-    )
     assert plan([CHURCH]) == (
-        "to measure, the original generates 32 forget images, 32 retain images, 32 anchor images, and the unlearned "
-        "model 64 images"
+        "to measure, the original generates 32 forget images, 32 retain images, 16 images of held-out prompts, "
+        "48 anchor images, and the unlearned model 80 images"
     )
-    assert plan([NUDITY]).endswith("32 retain images, and the unlearned model 64 images")
+    assert plan([NUDITY]).endswith("16 images of held-out prompts, and the unlearned model 80 images")
+    assert plan([NUDITY], safety_detector="none").endswith("32 retain images, and the unlearned model 64 images")
     (tmp_path / "p.txt").write_text("a\nb\n")
-    assert plan([CHURCH], eval_prompts=str(tmp_path / "p.txt")) == (
+    assert plan([replace(CHURCH, held_out=())], eval_prompts=str(tmp_path / "p.txt")) == (
         "to measure, the original generates 2 forget images, 32 retain images, 32 concept images, 32 anchor images, "
         "and the unlearned model 66 images"
     )

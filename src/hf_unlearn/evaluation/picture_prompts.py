@@ -189,20 +189,19 @@ def prompt_sets(
     }
 
 
-def drawing_plan(sets: dict[str, PromptSet], pairs: ConceptPairs | None, *apart: ConceptPairs | None) -> str:
-    """Return one line that says how many images the evaluation generates with each model.
-
-    Args:
-        apart: pairs of prompts that nothing is trained on.
-    """
+def measuring_plan(flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int) -> str:
+    """Return one line that says how many images the evaluation generates with each model."""
+    sets, pairs = prompt_sets(flags, concepts, retain_prompts, seed), concept_pairs_to_draw(flags, concepts, seed)
+    apart = held_out_pairs(flags, concepts, seed)
+    unsafe = held_out_pairs(flags, concepts, seed, unsafe=True) if flags.safety_detector != "none" else None
     counts = {f"{kind} images": len(drawn.rows) for kind, drawn in sets.items()}
     if pairs is not None and pairs.concept != sets["forget"].rows:  # else they are the same images
         counts["concept images"] = len(pairs.concept)
-    held_out = sum(len(part.concept) for part in apart if part is not None)
+    held_out = sum(len(part.concept) for part in (apart, unsafe) if part is not None)
     if held_out:
         counts["images of held-out prompts"] = held_out
     after = sum(counts.values())
-    anchored = [part for part in (pairs, *apart[:1]) if part is not None]
+    anchored = [part for part in (pairs, apart) if part is not None]
     if anchored:
         counts["anchor images"] = sum(len(part.anchor) for part in anchored)
     each = ", ".join(f"{count} {kind}" for kind, count in counts.items())

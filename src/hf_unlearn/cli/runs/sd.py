@@ -18,7 +18,7 @@ from ...data.fingerprint import whole_fingerprint
 from ...data.sources import load_captioned_images
 from ...evaluation import concept_picture, loss_metrics, strength_pictures, write_metrics
 from ...evaluation.concept_pictures import Column, draw_columns, picture_columns
-from ...evaluation.picture_prompts import concept_pairs_to_draw, drawing_plan, held_out_pairs, prompt_sets
+from ...evaluation.picture_prompts import measuring_plan
 from ...evaluation.text_to_image import PictureEvaluation
 from ...evaluation.validation import ValidationPictures, check_validation
 from ...families import denoiser_of, encode_prompts, side_of, text_to_image_objective
@@ -154,10 +154,7 @@ class TextToImageRun(DiffusionRun):
         counts = {"forget": given.num_forget_images, "retain": given.num_retain_images}
         images = [f"{n} {part} images" for part, n in counts.items() if not _given(given, part)]
         data = f"the original generates {' and '.join(images)}" if images else "none are generated"
-        measuring, seed = self.measuring, self.training.seed
-        sets = prompt_sets(measuring, concepts, self.retain_prompts, seed)
-        apart = (held_out_pairs(measuring, concepts, seed, unsafe) for unsafe in (False, True))
-        measured = drawing_plan(sets, concept_pairs_to_draw(measuring, concepts, seed), *apart)
+        measured = measuring_plan(self.measuring, concepts, self.retain_prompts, self.training.seed)
         return [f"as data, {data}; what the cache holds is not generated again", measured]
 
     @property
