@@ -40,7 +40,7 @@ def beyond_trained(record: RunRecord, read: Reading, shares: list[str]) -> Readi
         if before is None or after is None or before[0] < SHOWN or not separable(record, name):
             continue
         said.append(f"{counted(*after)} of {UNTRAINED}")
-        if _contradicts(record, name):
+        if read.state == FORGOTTEN and _contradicts(record, name):
             told = f"{counted(*after)} pictures of {UNTRAINED} still show it ({interval(*after)}), "
             told += f"{counted(*before)} before; of those that were trained on {read.said}"
             return Reading(PARTLY_FORGOTTEN, told, "prompts")
