@@ -98,6 +98,6 @@ def _check_reading(state: Mapping[str, Tensor], written: dict[str, Tensor]) -> N
     for name, value in state.items():
         if name not in found or not torch.equal(found[name], value):
             raise ValueError(
-                f"the layer of {name} has a name that diffusers {diffusers.__version__} does not read back from kohya's"
-                " form: 0.42 reads those of Stable Diffusion and SDXL"
+                f"the layer of {name} has a name that diffusers {diffusers.__version__} does not read back from"
+                " kohya's form: 0.42 reads those of Stable Diffusion and SDXL"
             )
