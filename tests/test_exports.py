@@ -6,11 +6,13 @@ import io
 import itertools
 import json
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_sd, tiny_sdxl
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from packaging.version import Version
 from peft import LoraConfig
 from pipeline_cases import tiny_sd3
 from records import run_record
@@ -158,6 +160,7 @@ def test_a_run_as_a_single_file(tmp_path, capsys):
     assert "it predicts v_prediction, which no name in the file says" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(Version(diffusers.__version__) < Version("0.42"), reason="0.37 does not read all layers' names")
 @pytest.mark.parametrize("ranks", [(2,), (1, 3)])
 @pytest.mark.parametrize("tiny", [tiny_sd, tiny_sdxl])
 def test_an_adapter_in_kohya_s_form(tmp_path, tiny, ranks):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya, convert_unet_state_dict_to_peft
@@ -96,4 +97,7 @@ def _check_reading(state: Mapping[str, Tensor], written: dict[str, Tensor]) -> N
     found = convert_unet_state_dict_to_peft(found)
     for name, value in state.items():
         if name not in found or not torch.equal(found[name], value):
-            raise ValueError(f"the layer of {name} has a name that diffusers does not read back from kohya's form")
+            raise ValueError(
+                f"the layer of {name} has a name that diffusers {diffusers.__version__} does not read back from"
+                " kohya's form: 0.42 reads those of Stable Diffusion and SDXL"
+            )
