@@ -301,7 +301,9 @@ def test_low_memory_changes_the_flags_and_says_how():
     network, method = middling().unet.to("meta"), SFRon()
 
     def run(**training):
-        values = SimpleNamespace(**{"train_batch_size": 16, "gradient_checkpointing": False, **training})
+        values = SimpleNamespace(
+            **{"train_batch_size": 16, "gradient_checkpointing": False, "mask_path": None, **training}
+        )
         return SimpleNamespace(lora=LoraFlags(), training=values, method=method, side=None, parts=[LoraFlags()])
 
     plain = run()
