@@ -239,11 +239,11 @@ def test_the_fisher_pass_of_a_large_model_needs_no_more_than_training(mode, batc
         if mode == "lora":
             unet = adapted(unet, 4, 0.5)
         found = memory(unet, mode, SFRon(), batch)
-    assert found.preparation <= found.peak + 2**21  # of one sample and a tiny adapter the least is looked at
+    assert found.preparation <= found.peak + 2**23  # of one sample and a tiny adapter the least is looked at
     layer = max(p.numel() for p in unet.parameters())
     assert found.preparing["gradients"] == 4 * layer
     sums = found.preparing["Fishers"]
-    assert sums == 8 * found.trained if mode == "masked" else 2**21 <= sums < found.lasting["weights"] / 4
+    assert sums == 8 * found.trained if mode == "masked" else 2**23 <= sums < found.lasting["weights"] / 4
 
 
 def test_what_saves_memory_is_counted(tmp_path):
