@@ -98,8 +98,8 @@ def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving
     if saving.base_precision != "fp32":  # what is quantised computes in bf16
         lower_base(network, "fp16" if saving.base_precision == "fp16" else "bf16")
     if saving.gradient_checkpointing:
-        switches = ("enable_gradient_checkpointing", "gradient_checkpointing_enable")  # of diffusers, of transformers
-        getattr(network, next(name for name in switches if hasattr(network, name)))()
+        names = ("enable_gradient_checkpointing", "gradient_checkpointing_enable")  # of diffusers, of transformers
+        next(getattr(network, name) for name in names if hasattr(network, name))()
     counted = kept.passing_bytes if saving.gradient_checkpointing else kept.kept_bytes
     if saving.mixed_precision == "no":
         return counted(lambda: loss_of(network, arguments(network, batch, "meta", size)), network)

@@ -116,6 +116,8 @@ def choose(run: Any, network: nn.Module | str, method: SFRon, mode: str, free: i
         raise ValueError(f"--low_memory chooses --{named} itself: leave one of them out")
     if isinstance(network, str):
         return f"low memory: {network}"
+    if not run.method.trains:
+        return f"low memory: {run.method.name} edits the weights, which takes little more than the model"
     found = first_fit(network, method, mode, training.train_batch_size, run.side, free)
     state = getattr(run, "state", None)
     if state is not None and state.num_processes > 1:
@@ -124,8 +126,9 @@ def choose(run: Any, network: nn.Module | str, method: SFRon, mode: str, free: i
         raise ValueError(f"nothing that --low_memory knows fits {size_text(free)}: train on a larger device")
     setting, needed = found
     if setting.lora:
-        if run.method.masks_every_step or not run.method.trains:
-            raise ValueError(f"{run.method.name} takes no adapter, and its weights do not fit {size_text(free)}")
+        if run.method.masks_every_step or training.mask_path:
+            what = "--mask_path is for weights" if training.mask_path else f"{run.method.name} takes no adapter"
+            raise ValueError(f"{what}, and all weights do not fit {size_text(free)}: leave it out")
         base: Any = setting.saving.base_precision
         run.lora = LoraFlags(use_lora=True, lora_select="all", rank=RANK, base_precision=base)
         run.parts = [run.lora if isinstance(part, LoraFlags) else part for part in run.parts]

@@ -27,7 +27,7 @@ NAME = "default"  # name of the adapter that is trained
 SELECTIONS = ("saliency", "all", "xattn")
 MAX_RANKS = 4  # a layer gets at most this many times `rank`
 SMALL = 2**25  # bytes of two Fishers that nobody runs short of: those of four million weights
-LEAST_ROOM = 2**21  # bytes that the two Fishers of layer scores take at least
+LEAST_ROOM = 2**23  # bytes that the two Fishers of layer scores take at least
 TRAINED_BYTES = 20  # that training keeps of a factor's weight beside the weight: a gradient and two Adams
 
 
