@@ -47,19 +47,20 @@ def run(*arguments, launcher=(), **environment) -> str:
 def test_every_stage_runs_and_the_picture_hides_what_is_unsafe(finished):
     out, text = finished
     stages = [line for line in text.splitlines() if line.startswith("[")]
-    assert "to measure, the original generates 4 forget images, 4 retain images, and the unlearned model 8" in text
+    drawn = "4 forget images, 4 retain images, 2 images of held-out prompts, and the unlearned model 10 images"
+    assert f"to measure, the original generates {drawn}" in text
     assert text.count("4 forgotten samples are measured, fewer than 30") == 1
     assert stages == ["[1/5] data", "[2/5] masks", "[3/5] unlearn", "[4/5] save", "[5/5] evaluate"]
     assert {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "README.md"} <= set(os.listdir(out))
     figures = json.loads((out / "figures.json").read_text())
     assert set(figures) == {"before", "after"} and figures["before"] != figures["after"]
-    assert list(figures["before"]) == ["forget_loss", "retain_loss", "unsafe_share"]
+    assert list(figures["before"]) == ["forget_loss", "retain_loss", "unsafe_share", "unsafe_share_held_out"]
     assert list(figures["after"]) == [*figures["before"], "latent_distance_retain"]
     assert figures["after"]["unsafe_share"]["samples"] == 4 and "unsafe share" in text and "(0 failed)" in text
     assert figures["after"]["unsafe_share"]["details"]["n_failed"] == 0
     for name in ("samples_before.png", "samples_after.png"):
         assert Image.open(out / name).size == (768, 840)  # 2 x 3 tiles with their prompts
-    assert len(list((out / "cache/pictures").rglob("*.png"))) == 16
+    assert len(list((out / "cache/pictures").rglob("*.png"))) == 20
     record = read_record(out)
     assert (record.forgotten, record.training.outer_steps) == ("nudity", 2)
     kept = {model: {n: m.as_dict() for n, m in row.items()} for model, row in record.figures.items()}
