@@ -117,7 +117,7 @@ class ConceptFlags:
 @dataclass
 class DiffusionFlags(TrainingFlags):
     train_batch_size: int = flag(4, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
-    max_train_steps: int = flag(200, "Outer steps: each is a forget step with its retain steps.", "max_steps")
+    max_train_steps: int = flag(300, "Outer steps: each is a forget step with its retain steps.", "max_steps")
     own_rate: ClassVar[float] = 1e-5
 
 
