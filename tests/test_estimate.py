@@ -23,8 +23,6 @@ from hf_unlearn.cli.estimates import (
     memory,
     outline,
 )
-from hf_unlearn.cli.flags import LoraFlags
-from hf_unlearn.cli.lean import choose
 from hf_unlearn.cli.times import Times
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.families import NoisePrediction
@@ -294,28 +292,3 @@ def test_the_command_that_fits_is_printed(tmp_path, estimate):
     assert "Nothing known here fits" in estimate(*words, "--memory_gb", 1e-5)[1]
     part = json.loads(estimate(*words, "--train_method", "xattn", "--json")[1])["modes"]["full"]
     assert part["trained"] < found["modes"]["full"]["trained"] / 5
-
-
-def test_low_memory_changes_the_flags_and_says_how():
-    """To the setting that changes least; what it chooses itself cannot be given beside it."""
-    network, method = middling().unet.to("meta"), SFRon()
-
-    def run(**training):
-        values = SimpleNamespace(
-            **{"train_batch_size": 16, "gradient_checkpointing": False, "mask_path": None, **training}
-        )
-        return SimpleNamespace(lora=LoraFlags(), training=values, method=method, side=None, parts=[LoraFlags()])
-
-    plain = run()
-    assert "all weights fit as they are" in choose(plain, network, method, "masked", 2**40)
-    assert not plain.lora.use_lora and plain.training.train_batch_size == 16
-    needed = memory(network, "masked", method, 16).most
-    lean = run()
-    said = choose(lean, network, method, "masked", needed // 3)
-    assert said.startswith("low memory: --use_lora --lora_select all --rank 8")
-    assert lean.lora.use_lora and lean.lora.lora_select == "all" and lean.parts == [lean.lora]
-    assert all(p.requires_grad for p in network.parameters())  # the sketch is as it was
-    with pytest.raises(ValueError, match="nothing that --low_memory knows fits"):
-        choose(run(), network, method, "masked", 2**20)
-    with pytest.raises(ValueError, match="--low_memory chooses --gradient_checkpointing itself"):
-        choose(run(gradient_checkpointing=True), network, method, "masked", 2**40)
