@@ -41,15 +41,20 @@ class _Live(TorchDispatchMode):
         super().__init__()
         self.known = {t.untyped_storage()._cdata for t in known}
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.total = 0  # of `alive`, in which dead ones are looked for only where it is more than the most
         self.most = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        self.alive = {key: held for key, held in self.alive.items() if not held[0].expired()}
         for value in tree_leaves(result):
             if isinstance(value, Tensor) and (storage := value.untyped_storage())._cdata not in self.known:
+                _, old = self.alive.get(storage._cdata, (None, 0))  # the same storage, or a dead one at its address
                 self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.most = max(self.most, sum(size for _, size in self.alive.values()))
+                self.total += storage.nbytes() - old
+        if self.total > self.most:
+            self.alive = {key: held for key, held in self.alive.items() if not held[0].expired()}
+            self.total = sum(size for _, size in self.alive.values())
+            self.most = max(self.most, self.total)
         return result
 
 
