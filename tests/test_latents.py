@@ -159,6 +159,8 @@ def test_what_is_held_out_is_not_trained_on():
     for images, prompts in ((1, 8), (9, 9), (100, 24)):  # ours are as many as there are images for them
         assert concept_of("cat", images=images).prompts == concept_of("cat").prompts[:prompts]
     assert len(concept_of("nudity", images=3).prompts) == 8
+    two = [concept_of("cat"), concept_of("dog")]
+    assert len(concept_pairs(two, 48)) == 48 and len(concept_pairs(two, 16)) == 16 == len(concept_pairs(two, 17))
     for name in PRESETS:
         concept = concept_of(f"{name}:Monet" if name == "artist style" else name)
         assert len(concept.held_out) == len(concept.held_out_anchors) == 4
@@ -176,7 +178,7 @@ def test_bad_concept_data(tmp_path):
         ({"retain_prompts": ["a church"]}, "'a church' is to be forgotten and retained"),
         ({"forget": (pictures(3), ["one"])}, "3 images have 1 captions"),
         ({"forget": (pictures(0), None)}, "no images to encode"),
-        ({"num_forget_images": 7}, "num_forget_images is 7, but each of the 24 prompts of 1 concept needs an image"),
+        ({"num_forget_images": 7}, "num_forget_images is 7, but each of the 8 prompts of 1 concept needs an image"),
         ({"retain_prompts": ["A  photo of a CHURCH"]}, "'A  photo of a CHURCH' is to be forgotten and retained"),
         ({"retain": (pictures(2), ["a hill", "A Church "])}, "caption 'A Church ' of the retain images is also to be"),
         (

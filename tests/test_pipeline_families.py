@@ -316,7 +316,7 @@ for family in ("sd3", "qwen"):
     trainer = UnlearnTrainer(objective, args, SFRon(use_mask=False, adversary=True), *parts)
     trainer.train()
     trainer.save_model()
-print("world size", args.world_size)
+print(f"world size {args.world_size}\\n", end="", flush=True)
 """
 
 

@@ -76,7 +76,7 @@ def test_a_dry_run_says_the_plan_in_comments(sd, folder, free):
     lines = plan_of(text)
     assert lines[0].startswith(f"plan: sfron trains {trained:,} of {every:,} weights ({trained / every:.0%})")
     assert lines[1] == "  strength: learning rate 0.001"
-    assert "64 forget images and 128 retain images" in lines[2] and "the unlearned model 64 images" in lines[3]
+    assert "64 forget images and 128 retain images" in lines[2] and "the unlearned model 80 images" in lines[3]
     assert "at most 300 outer steps, each of 3 batches of 4" in lines[4]
     assert "16.00 GiB are free (cpu): fits" in lines[5]
 

@@ -24,7 +24,7 @@ from hf_unlearn.common import files
 from hf_unlearn.data.pairs import subset
 from hf_unlearn.families import latents
 from hf_unlearn.report.record import RunRecord
-from hf_unlearn.saliency import fisher as saliency
+from hf_unlearn.saliency.squares import Squares
 from hf_unlearn.saving import export as storage
 from hf_unlearn.training import step as loop
 
@@ -116,7 +116,7 @@ class Events:
 def watch(kill: list | None, report: int) -> Events:
     events = Events(kill, report)
     events.at(latents.Cache, "write", "draw")
-    events.at(saliency, "_accumulate_samples", "fisher")
+    events.at(Squares, "add", "fisher")
     events.at(loop.Step, "fast_step", "step")
     events.at(loop.Step, "learn_step", "step")
     events.at(UnlearnTrainer, "compute_loss", "step")

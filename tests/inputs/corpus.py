@@ -24,6 +24,7 @@ CALLS = {
     "demo": "hf-unlearn demo",
     "saliency": "hf-unlearn saliency --fisher_samples 4 --output {out}/masks.safetensors",
     "env": "hf-unlearn env",
+    "export": "hf-unlearn export",
     "attack": "hf-unlearn attack",
     "augment": "hf-unlearn augment --output_dir {out}",
     "estimate": "hf-unlearn estimate",

@@ -131,15 +131,20 @@ class Objective(nn.Module):
 
     @contextmanager
     def keeping_activations(self) -> Iterator[None]:
-        """Switch activation checkpointing off inside."""
+        """Switch activation checkpointing off inside, with what transformers hooks into the embeddings for it."""
         on = [module for module in self.network.modules() if getattr(module, "gradient_checkpointing", False) is True]
+        hooked = bool(on) and bool(getattr(self.network, "_require_grads_hooks", None))
         for module in on:
             module.gradient_checkpointing = False
+        if hooked:
+            self.network.disable_input_require_grads()
         try:
             yield
         finally:
             for module in on:
                 module.gradient_checkpointing = True
+            if hooked:
+                self.network.enable_input_require_grads()
 
     def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
         """Random inputs of `forward` for this process's part of a global batch (CPU tensors).

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 
@@ -19,6 +19,7 @@ class Concept:
     unsafe: pictures of it are blurred wherever they are shown.
     held_out, held_out_anchors: further prompts and their anchors' that nothing is trained on. What they show tells
         whether the concept was forgotten, or a few prompts of it.
+    least: how many of the prompts need an image; by default all. Fewer may do of those that nobody asked for.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Concept:
     unsafe: bool = False
     held_out: tuple[str, ...] = ()
     held_out_anchors: tuple[str, ...] = ()
+    least: int | None = None
 
     @property
     def trained(self) -> tuple[str, tuple[str, ...], tuple[str, ...], bool]:
@@ -56,12 +58,17 @@ def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = N
     """Return the (prompt, anchor) pairs of all concepts: the first of each, then the second of each, and so on.
 
     Args:
-        num_forget_images: images that will be generated for them, one a pair; None does not compare.
+        num_forget_images: images that will be generated for them, one a pair; None does not compare. Prompts beyond
+            a concept's `least` are left out where there are too few.
 
     Raises:
         ValueError: there are fewer images than pairs.
     """
-    rounds = zip_longest(*(zip(concept.prompts, concept.anchors) for concept in concepts))
+    counts = [len(c.prompts) for c in concepts]
+    if num_forget_images is not None and num_forget_images < sum(counts):
+        share = num_forget_images // max(1, len(concepts))
+        counts = [min(n, max(c.least or n, share)) for n, c in zip(counts, concepts)]
+    rounds = zip_longest(*(list(zip(c.prompts, c.anchors))[:n] for n, c in zip(counts, concepts)))
     pairs = list(dict.fromkeys(pair for turn in rounds for pair in turn if pair is not None))
     if num_forget_images is not None and num_forget_images < len(pairs):
         raise ValueError(
@@ -107,7 +114,8 @@ def concept_of(
     preset = _preset_named(head)
     if preset is None:
         _warn_near(head)
-        return _of_templates(text.strip(), anchor, *_split(templates, held_out, images))
+        made = _of_templates(text.strip(), anchor, *_split(templates, held_out, images))
+        return made if templates else replace(made, least=FEWEST_TEMPLATES)
     text, head = preset + text.strip()[len(head) :], preset
     if templates or held_out:
         raise ValueError(f"concept {head!r} has prompts of its own: leave prompt_templates and held_out_templates out")
@@ -120,7 +128,7 @@ def concept_of(
         raise ValueError(f"concept {head!r} takes no name, got {rest!r}")
     sides = [tuple(prompt.format(rest) for prompt, _ in part) for part in (pairs, apart)]
     anchors = [tuple(anchor or other for _, other in part) for part in (pairs, apart)]
-    return Concept(text, sides[0], anchors[0], unsafe, sides[1], anchors[1])
+    return Concept(text, sides[0], anchors[0], unsafe, sides[1], anchors[1], FEWEST_TEMPLATES)
 
 
 def _split(
