@@ -184,6 +184,8 @@ CASES = [
     publish("index model of empty parts", "model_index.json", edit("ddpm/model_index.json", unet=[]), "ddpm"),
     Case("attack of nothing", "attack {work}/nowhere", "nowhere"),
     Case("attack of a folder without a record", "attack {work}/vit", "unlearning_report.json"),
+    Case("export of nothing", "export {work}/nowhere --format kohya", "nowhere"),
+    Case("export of a classifier", "export {work}/vit --format single_file", "has no layout in a single file"),
     Case("attack from one seed", "attack {work}/vit --seeds 3", "at least two different ones"),
     Case("estimate of nothing", "estimate {work}/nowhere --no_time", "nowhere"),
     Case("estimate of a torn configuration", "estimate {work}/vit --no_time", "config.json", cut("vit/config.json")),
