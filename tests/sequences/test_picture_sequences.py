@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from conftest import tiny_pipeline
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoModel, StableDiffusionPipeline
 from pictures import CLASSES, PROMPTS, class_painter, prompt_painter, sequence
 from pipeline_cases import tiny_sd3
 from safetensors.torch import load_file
@@ -269,7 +269,10 @@ def test_a_run_killed_in_the_middle_of_request_2_ends_in_the_same_bytes(straight
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["classes", "prompts"])
 def test_two_processes_are_one(tmp_path, kind):
-    """The batch of four is two of two each: the weights agree to rounding, and the same pictures are kept."""
+    """The batch of four is two of two each: what is predicted agrees to rounding, and the same pictures are kept.
+
+    A bias whose gradient is nothing but rounding may differ by a step.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
     for processes, folder in ((1, one), (2, two)):
         assert launched("pictures.py", kind, folder, processes=processes) == 0
@@ -278,8 +281,19 @@ def test_two_processes_are_one(tmp_path, kind):
     ours, theirs = (load_file(folder / memory) for folder in (one, two))
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(value.float(), theirs[name].float(), atol=1e-4) for name, value in ours.items())
-    ours, theirs = (load_file(folder / "model/unet/diffusion_pytorch_model.safetensors") for folder in (one, two))
-    assert all(torch.allclose(value, theirs[name], atol=1e-5) for name, value in ours.items())
+    networks = [AutoModel.from_pretrained(str(folder / "model"), subfolder="unet") for folder in (one, two)]
+    ours, theirs = (prediction(network) for network in networks)
+    assert torch.allclose(ours, theirs, atol=1e-4) and ours.std() > 0.01
+
+
+@torch.no_grad()
+def prediction(unet) -> torch.Tensor:
+    """What a network makes of noise, for four of its classes or four prompts of noise."""
+    draw, config = torch.Generator().manual_seed(0), unet.config
+    noisy = torch.randn(4, config.in_channels, config.sample_size, config.sample_size, generator=draw)
+    width = config.get("cross_attention_dim")
+    told = (torch.arange(4),) if width is None else (torch.randn(4, 5, width, generator=draw),)
+    return unet(noisy, torch.tensor([10, 300, 600, 900]), *told).sample
 
 
 def test_requests_one_by_one_are_the_same_run(straight, tmp_path):
