@@ -163,7 +163,7 @@ def test_sdxl_given_images_and_other_methods(tmp_path, run_script):
 def test_dry_run_and_list_concepts_need_no_model(run_script):
     started = time.time()
     code, text, _ = run_script(SCRIPT, "--concept", "nudity", "--train_method", "xattn", "--dry_run")
-    assert code == 0 and "train_method: xattn" in text and "max_train_steps: 200" in text
+    assert code == 0 and "train_method: xattn" in text and "max_train_steps: 300" in text
     code, text, _ = run_script(SCRIPT, "--list_concepts")
     assert code == 0 and "nudity  (pictures are blurred)" in text and "artist style:NAME" in text
     assert time.time() - started < 30
