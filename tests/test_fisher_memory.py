@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_pipeline
+from conftest import config, tiny_pipeline
 from diffusers import DDIMScheduler, UNet2DModel
 from families import family_case
 from torch.profiler import ProfilerActivity, profile
 
-from hf_unlearn import ClassConditionalDDPMPipeline, NoisePrediction
+from hf_unlearn import ClassConditionalDDPMPipeline, NoisePrediction, SFRon, UnlearnTrainer
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.data.pairs import collate
 from hf_unlearn.saliency import ranks
@@ -87,6 +87,21 @@ def test_checkpointed_activations_save_memory_in_the_pass():
     plain = peak(lambda: fisher(objective, data, True, chunk=1))
     objective.activation_checkpointing_enable()
     assert peak(lambda: fisher(objective, data, True, chunk=1)) < plain
+
+
+def test_the_masks_of_a_training_are_computed_with_checkpointed_activations(tmp_path, monkeypatch):
+    """What the training switches on for its steps holds for the Fisher pass before them."""
+    objective, *data = family_case("unet")
+    seen, add = [], Squares.add
+
+    def look(self, *args):
+        seen.append(any(getattr(module, "gradient_checkpointing", False) for module in objective.network.modules()))
+        return add(self, *args)
+
+    monkeypatch.setattr(Squares, "add", look)
+    method = SFRon(use_mask=True, fisher_samples=4)
+    UnlearnTrainer(objective, config(tmp_path, activation_checkpointing=True), method, *data).train()
+    assert seen and all(seen)
 
 
 def test_a_chunk_also_holds_what_forwards_keep():

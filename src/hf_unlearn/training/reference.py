@@ -97,7 +97,7 @@ class Reference:
         """Have the method compute its masks from the weights as they are."""
         if self.args.checkpoints_activations:  # stock Trainer would later
             self.objective.activation_checkpointing_enable()
-        with self.objective.measuring():
+        with self.objective.measuring(keep_activations=False):
             self.masks = self.method.masks_for(self.objective, self.sets, self.args.draws_seed)
 
     @property
