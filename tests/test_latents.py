@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from hf_unlearn import METHODS, UnlearnTrainer
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.families.concept_words import PRESETS, RETAIN_PROMPTS, TEMPLATES
-from hf_unlearn.families.concepts import Concept, concept_of, concept_pairs, list_concepts
+from hf_unlearn.families.concepts import Concept, concept_of, concept_pairs, fitting, list_concepts
 from hf_unlearn.families.latents import Drawing, draw_latents, encode_images
 from hf_unlearn.families.synthesis import concept_data
 
@@ -157,8 +157,8 @@ def test_what_is_held_out_is_not_trained_on():
     assert (len(concept.prompts), concept.held_out, concept.held_out_anchors) == (4, ("cat!",), ("dog!",))
     assert concept_of("cat", "dog", four, held_out=()).held_out == ()
     for images, prompts in ((1, 8), (9, 9), (100, 24)):  # ours are as many as there are images for them
-        assert concept_of("cat", images=images).prompts == concept_of("cat").prompts[:prompts]
-    assert len(concept_of("nudity", images=3).prompts) == 8
+        assert fitting([concept_of("cat")], images)[0].prompts == concept_of("cat").prompts[:prompts]
+    assert len(fitting([concept_of("nudity")], 3)[0].prompts) == 8
     two = [concept_of("cat"), concept_of("dog")]
     assert len(concept_pairs(two, 48)) == 48 and len(concept_pairs(two, 16)) == 16 == len(concept_pairs(two, 17))
     for name in PRESETS:
@@ -197,7 +197,7 @@ def test_bad_concept_data(tmp_path):
 
 
 def twenty() -> list[Concept]:
-    return [concept_of(f"thing{i}", f"other{i}", images=8) for i in range(20)]
+    return fitting([concept_of(f"thing{i}", f"other{i}") for i in range(20)], 160)
 
 
 def test_images_cover_every_concept_before_a_second_prompt_of_one():
@@ -205,7 +205,7 @@ def test_images_cover_every_concept_before_a_second_prompt_of_one():
     pairs = concept_pairs(twenty())
     assert len(pairs) == 160 and pairs[:20] == [(f"thing{i}", f"other{i}") for i in range(20)]
     assert pairs[20] == ("a photo of thing0", "a photo of other0")
-    mixed = [prompt for prompt, _ in concept_pairs([concept_of("violence"), concept_of("a church", images=8)])]
+    mixed = [prompt for prompt, _ in concept_pairs([concept_of("violence"), *fitting([concept_of("a church")], 8)])]
     assert mixed[1] == "a church" and len(mixed) == 12 + 8 and mixed[15] == "a drawing of a church"
     with pytest.raises(
         ValueError, match="is 64, but each of the 160 prompts of 20 concepts.*set num_forget_images to 160"

@@ -15,6 +15,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from ..common import kept
+from ..common.checkpointing import enable_checkpointing
 from ..common.untrusted import loading, pipeline_index
 from ..families.classifier.inputs import input_channels, input_sides
 from ..families.load import DIT, pipeline_class
@@ -87,19 +88,14 @@ def loss_of(network: nn.Module, given: dict[str, Any]) -> Tensor:
     return network(**given, return_dict=False)[0].float().pow(2).mean()
 
 
-def kept_bytes(network: nn.Module, batch: int, size: int | None = None) -> int:
-    """Bytes that a forward of `batch` keeps for the backward, on the meta device, where nothing is allocated."""
-    return kept.kept_bytes(lambda: loss_of(network, arguments(network, batch, "meta", size)), network)
-
-
 def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving") -> int:
-    """Bytes that a forward and backward of `batch` take beside weights and gradients, with what `saving` says."""
+    """Bytes that a forward and backward of `batch` take beside weights and gradients, with what `saving` says. Without
+    it they are what the forward keeps. All is counted on the meta device, where nothing is allocated."""
     network = copy.deepcopy(network)
     if saving.base_precision != "fp32":  # what is quantised computes in bf16
         lower_base(network, "fp16" if saving.base_precision == "fp16" else "bf16")
     if saving.gradient_checkpointing:
-        names = ("enable_gradient_checkpointing", "gradient_checkpointing_enable")  # of diffusers, of transformers
-        next(getattr(network, name) for name in names if hasattr(network, name))()
+        enable_checkpointing(network)
     counted = kept.passing_bytes if saving.gradient_checkpointing else kept.kept_bytes
     if saving.mixed_precision == "no":
         return counted(lambda: loss_of(network, arguments(network, batch, "meta", size)), network)

@@ -9,12 +9,13 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
+from ..common.checkpointing import checkpointable
 from ..families.text_to_image.pipelines import NETWORKS, trained_names
 from ..methods import SFRon
 from .estimates import Memory, Saving, adapted, memory, size_text
 from .flags import LoraFlags
 
-RANK = 8  # of an adapter on all layers
+ALL_LAYERS_RANK = 8  # of an adapter in place of all weights: the rank that docs/emoji.md measures
 SHARE = 0.9  # of the memory that may be planned with; the allocator's gaps and kernels take some
 
 
@@ -37,7 +38,7 @@ class Setting:
         """The words of a command; "" where nothing is changed."""
         base = self.saving.base_precision
         words = [
-            f"--use_lora --lora_select all --rank {RANK}" * self.lora,
+            f"--use_lora --lora_select all --rank {ALL_LAYERS_RANK}" * self.lora,
             "--train_batch_size 1" * self.one,
             "--gradient_checkpointing" * self.saving.gradient_checkpointing,
             f"--base_precision {base}" * (base != "fp32"),
@@ -47,8 +48,7 @@ class Setting:
 
 def settings(network: nn.Module) -> Iterator[Setting]:
     """All settings for a network, the leanest last. NF4 is one where bitsandbytes is installed."""
-    names = ("supports_gradient_checkpointing", "_supports_gradient_checkpointing")  # transformers, diffusers
-    again = Saving(gradient_checkpointing=any(getattr(network, name, False) for name in names))
+    again = Saving(gradient_checkpointing=checkpointable(network))
     yield Setting()
     if again.gradient_checkpointing:
         yield Setting(saving=again)
@@ -69,7 +69,7 @@ def taken(network: nn.Module, setting: Setting, method: SFRon, mode: str, batch:
     """
     network = copy.deepcopy(network)
     if setting.lora:
-        network, mode = adapted(network, RANK), "lora"
+        network, mode = adapted(network, ALL_LAYERS_RANK), "lora"
     options: dict[str, Any] = {"fishers": not setting.lora, "saving": setting.saving}
     return memory(network, mode, method, 1 if setting.one else batch, side, **options)
 
@@ -129,11 +129,15 @@ def choose(run: Any, network: nn.Module | str, method: SFRon, mode: str, free: i
         if run.method.masks_every_step or training.mask_path:
             what = "--mask_path is for weights" if training.mask_path else f"{run.method.name} takes no adapter"
             raise ValueError(f"{what}, and all weights do not fit {size_text(free)}: leave it out")
-        base: Any = setting.saving.base_precision
-        run.lora = LoraFlags(use_lora=True, lora_select="all", rank=RANK, base_precision=base)
-        run.parts = [run.lora if isinstance(part, LoraFlags) else part for part in run.parts]
+        take_adapter(run, setting.saving.base_precision)
     if setting.one:
         training.train_batch_size = 1
     training.gradient_checkpointing = setting.saving.gradient_checkpointing
     peak = size_text(needed.most)
     return f"low memory: {setting.flags or 'all weights fit as they are'} ({peak} of {size_text(free)})"
+
+
+def take_adapter(run: Any, base_precision: Any = "fp32") -> None:
+    """Have a run train an adapter on all layers in place of all weights."""
+    run.lora = LoraFlags(use_lora=True, lora_select="all", rank=ALL_LAYERS_RANK, base_precision=base_precision)
+    run.parts = [run.lora if isinstance(part, LoraFlags) else part for part in run.parts]

@@ -18,7 +18,6 @@ from .lean import choose
 from .stages import Stages
 
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-ALL_LAYERS_RANK = 8  # of an adapter in place of all weights: the rank that docs/emoji.md measures
 
 
 @dataclass(frozen=True)

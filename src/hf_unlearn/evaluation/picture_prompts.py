@@ -1,7 +1,7 @@
 """The prompts and seeds that a text-to-image model is measured on, and the flags that choose them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -119,8 +119,7 @@ def concept_pairs_to_draw(flags: PictureFlags, concepts: Sequence[Concept], seed
     Whether a picture is unsafe is a question for a detector. The pictures are those of the set "forget" of
     `prompt_sets`, unless that one comes from a file, which has no anchors, or holds unsafe concepts too.
     """
-    every = [(c.name, c.prompts, c.anchors) for c in concepts if not c.unsafe]
-    return _pairs(flags, every, FIRST_SEED + seed, FULL)
+    return _pairs(flags, [concept for concept in concepts if not concept.unsafe], FIRST_SEED + seed)
 
 
 def held_out_pairs(
@@ -131,23 +130,20 @@ def held_out_pairs(
     Args:
         unsafe: those of the unsafe concepts, which a detector reads, or of the others.
     """
-    every = [(c.name, c.held_out, c.held_out_anchors) for c in concepts if c.unsafe == unsafe and c.held_out]
-    found = _pairs(flags, every, FIRST_SEED + HELD_OUT_SEED + seed, FULL)
+    kept = [concept for concept in concepts if concept.unsafe == unsafe and concept.held_out]
+    apart = [replace(concept, prompts=concept.held_out, anchors=concept.held_out_anchors) for concept in kept]
+    found = _pairs(flags, apart, FIRST_SEED + HELD_OUT_SEED + seed)
     if found is None:
         return None
     count = max(1, len(found.names) // 2)
     return ConceptPairs(found.concept[:count], found.anchor[:count], found.names[:count])
 
 
-def _pairs(
-    flags: PictureFlags, every: Sequence[tuple[str, Sequence[str], Sequence[str]]], seed: int, full: int
-) -> ConceptPairs | None:
-    """Prompts and anchors of each (name, prompts, anchors) in turn."""
-    if not every:
+def _pairs(flags: PictureFlags, asked: Sequence[Concept], seed: int) -> ConceptPairs | None:
+    if not asked:
         return None
-    rounds = range(max(len(prompts) for _, prompts, _ in every))
-    turns = [(p[k % len(p)], a[k % len(p)], name) for k in rounds for name, p, a in every]
-    rows = flags.rows(None, [prompt for prompt, _, _ in turns], seed, full)
+    turns = [(c.prompts[k % len(c.prompts)], c.anchors[k % len(c.anchors)], c.name) for k, c in _turns(asked)]
+    rows = flags.rows(None, [prompt for prompt, _, _ in turns], seed)
     used = [turns[i % len(turns)] for i in range(len(rows))]
     anchors = [PromptRow(anchor, row.seed) for row, (_, anchor, _) in zip(rows, used)]
     return ConceptPairs(rows, anchors, [name for _, _, name in used])

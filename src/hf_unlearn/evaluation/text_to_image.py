@@ -167,11 +167,13 @@ class PictureEvaluation:
             for kind, drawn in self.sets.items():
                 score = self.clip(self.pictures(name, kind), [row.prompt for row in drawn.rows])
                 figures[f"clip_score_{kind}"] = self._about(score, kind)
-        figures |= self._concept_shares(name, self.pairs, "")
+        shares = self._concept_shares(name, self.pairs, "")
+        figures |= {known: self._told(share, "the prompts to forget") for known, share in shares.items()}
         apart = self._concept_shares(name, self.held_out, HELD_OUT)
         if self.detector is not None and self.held_out_unsafe:
             apart["unsafe_share"] = share_of(self.detector, self._verdicts(name, f"unsafe{HELD_OUT}"))
-        return figures | {f"{known}{HELD_OUT}": self._of_held_out(share) for known, share in apart.items()}
+        told = ("held-out prompts", " (prompts that nothing was trained on)")
+        return figures | {f"{known}{HELD_OUT}": self._told(share, *told) for known, share in apart.items()}
 
     def _concept_shares(self, name: str, pairs: ConceptPairs | None, which: str) -> dict[str, Metric]:
         """Return the shares of pictures that still show a concept; nothing for unsafe ones, which a detector reads.
@@ -199,14 +201,12 @@ class PictureEvaluation:
             prompts, anchors = ([row.prompt for row in rows] for rows in (pairs.concept, pairs.anchor))
             share = self.clip.concept_share(self.pictures(name, f"concept{which}"), prompts, anchors, neighbours)
             figures["concept_share_clip"] = share
-        for metric in figures.values():
-            metric.details |= {"prompts": "the prompts to forget", **self.sampler, "seed": self.seed}
         return figures
 
-    def _of_held_out(self, metric: Metric) -> Metric:
-        """Say that nothing was trained on the prompts of a metric."""
-        metric.definition += " (prompts that nothing was trained on)"
-        metric.details |= {"prompts": "held-out prompts", **self.sampler, "seed": self.seed}
+    def _told(self, metric: Metric, prompts: str, more: str = "") -> Metric:
+        """Add to the metric of which prompts it is."""
+        metric.definition += more
+        metric.details |= {"prompts": prompts, **self.sampler, "seed": self.seed}
         return metric
 
     def _from_before_to_after(self) -> dict[str, Metric]:

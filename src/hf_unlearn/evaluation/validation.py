@@ -46,13 +46,11 @@ class ValidationPictures(TrainerCallback):
         per_prompt: int = 4,
         blurred: bool = False,
     ):
-        report_to: Any = trainer.args.report_to
-        check_trackers(report_to)
+        self._names = named_trackers(trainer.args.report_to or ())
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError("one process draws validation prompts, and here none holds all weights: leave them out")
         self.trainer, self.prompts, self.drawing = trainer, list(prompts), drawing
         self.per_prompt, self.blurred = per_prompt, blurred
-        self._names: list[str] = [report_to] if isinstance(report_to, str) else list(report_to)
         self._trackers: dict[str, GeneralTracker] = {}
         self._shown: set[int] = set()
 
@@ -96,15 +94,15 @@ class ValidationPictures(TrainerCallback):
 def check_validation(flags: PictureFlags, report_to: Sequence[str], eval_steps: int | None) -> None:
     """Raise ValueError for validation prompts that are never drawn or that nobody would see."""
     if flags.validation_prompts:
-        check_trackers(report_to)
+        named_trackers(report_to)
         if not eval_steps:
             raise ValueError("--validation_prompts are drawn at every evaluation: set --eval_steps")
     elif flags.num_validation_images != PictureFlags.num_validation_images:
         raise ValueError("--num_validation_images is for --validation_prompts: set them too")
 
 
-def check_trackers(report_to: str | Sequence[str]) -> None:
-    """Raise ValueError unless every tracker that is named takes pictures, and one is."""
+def named_trackers(report_to: str | Sequence[str]) -> list[str]:
+    """The trackers that are named. Raises ValueError unless every one takes pictures, and there is one."""
     names = [report_to] if isinstance(report_to, str) else list(report_to)
     if not [name for name in names if name != "none"]:
         raise ValueError("--validation_prompts are drawn for trackers: set --report_to, to tensorboard for example")
@@ -112,6 +110,7 @@ def check_trackers(report_to: str | Sequence[str]) -> None:
     other = next((name for name in names if name not in takes), None)
     if other is not None:
         raise ValueError(f"report_to {other} takes no pictures through accelerate, these do: {', '.join(takes)}")
+    return names
 
 
 def _started(name: str, trainer: UnlearnTrainer) -> GeneralTracker:

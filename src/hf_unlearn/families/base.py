@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..common.checkpointing import checkpointable, enable_checkpointing, keeping_activations
 from .description import Description
 
 
@@ -131,20 +132,9 @@ class Objective(nn.Module):
 
     @contextmanager
     def keeping_activations(self) -> Iterator[None]:
-        """Switch activation checkpointing off inside, with what transformers hooks into the embeddings for it."""
-        on = [module for module in self.network.modules() if getattr(module, "gradient_checkpointing", False) is True]
-        hooked = bool(on) and bool(getattr(self.network, "_require_grads_hooks", None))
-        for module in on:
-            module.gradient_checkpointing = False
-        if hooked:
-            self.network.disable_input_require_grads()
-        try:
+        """Switch activation checkpointing off inside."""
+        with keeping_activations(self.network):
             yield
-        finally:
-            for module in on:
-                module.gradient_checkpointing = True
-            if hooked:
-                self.network.enable_input_require_grads()
 
     def draw(self, batch: dict[str, Tensor], generator: torch.Generator, rank: int = 0, world: int = 1) -> dict:
         """Random inputs of `forward` for this process's part of a global batch (CPU tensors).
@@ -283,21 +273,14 @@ class Objective(nn.Module):
     # Trainer calls these on the model when activation_checkpointing=True, under a name that depends on its version.
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Have the network keep few activations and compute them again. It must be `checkpointable`."""
-        given = {k: v for k, v in kwargs.items() if v is not None}
-        if hasattr(self.network, "enable_gradient_checkpointing"):
-            self.network.enable_gradient_checkpointing()  # of diffusers, which takes none of these arguments
-        elif hasattr(self.network, "activation_checkpointing_enable"):
-            self.network.activation_checkpointing_enable(**given)
-        else:
-            self.network.gradient_checkpointing_enable(**given)
+        enable_checkpointing(self.network, **kwargs)
 
     gradient_checkpointing_enable = activation_checkpointing_enable
 
     @property
     def checkpointable(self) -> bool:
         """Whether the network can checkpoint its activations."""
-        names = ("supports_gradient_checkpointing", "_supports_gradient_checkpointing")  # transformers, diffusers
-        return any(getattr(self.network, name, False) for name in names)
+        return checkpointable(self.network)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

@@ -19,7 +19,7 @@ class Concept:
     unsafe: pictures of it are blurred wherever they are shown.
     held_out, held_out_anchors: further prompts and their anchors' that nothing is trained on. What they show tells
         whether the concept was forgotten, or a few prompts of it.
-    least: how many of the prompts need an image; by default all. Fewer may do of those that nobody asked for.
+    least: how many of the prompts need an image; by default all. Fewer do of prompts of ours (`fitting`).
     """
 
     name: str
@@ -58,17 +58,15 @@ def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = N
     """Return the (prompt, anchor) pairs of all concepts: the first of each, then the second of each, and so on.
 
     Args:
-        num_forget_images: images that will be generated for them, one a pair; None does not compare. Prompts beyond
-            a concept's `least` are left out where there are too few.
+        num_forget_images: images that will be generated for them, one a pair; None does not compare. Where they are
+            few, prompts of ours are left out (`fitting`).
 
     Raises:
         ValueError: there are fewer images than pairs.
     """
-    counts = [len(c.prompts) for c in concepts]
-    if num_forget_images is not None and num_forget_images < sum(counts):
-        share = num_forget_images // max(1, len(concepts))
-        counts = [min(n, max(c.least or n, share)) for n, c in zip(counts, concepts)]
-    rounds = zip_longest(*(list(zip(c.prompts, c.anchors))[:n] for n, c in zip(counts, concepts)))
+    if num_forget_images is not None:
+        concepts = fitting(concepts, num_forget_images)
+    rounds = zip_longest(*(zip(concept.prompts, concept.anchors) for concept in concepts))
     pairs = list(dict.fromkeys(pair for turn in rounds for pair in turn if pair is not None))
     if num_forget_images is not None and num_forget_images < len(pairs):
         raise ValueError(
@@ -79,12 +77,18 @@ def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = N
     return pairs
 
 
+def fitting(concepts: Sequence[Concept], images: int) -> list[Concept]:
+    """The concepts with as many prompts as so many images cover, which they share evenly: of each `least` at least."""
+    share = images // max(1, len(concepts))
+    counts = [len(c.prompts) if c.least is None else max(c.least, share) for c in concepts]
+    return [replace(c, prompts=c.prompts[:n], anchors=c.anchors[:n]) for n, c in zip(counts, concepts)]
+
+
 def concept_of(
     text: str,
     anchor: str | None = None,
     templates: Sequence[str] | None = None,
     held_out: Sequence[str] | None = None,
-    images: int | None = None,
 ) -> Concept:
     """A preset ("nudity", "artist style:Van Gogh") or free text, whose prompts are made from `templates`.
 
@@ -96,8 +100,6 @@ def concept_of(
         templates: prompts of free text, with "{}" in the place of the concept; default `TEMPLATES`.
         held_out: templates that nothing is trained on; none if empty. By default every fourth of `templates` where
             there are four or more, else `HELD_OUT`; a preset has its own.
-        images: how many there will be of the concept: so many of `TEMPLATES`, or of a preset's prompts, are used, and
-            8 at least.
 
     Raises:
         ValueError: the text is empty, a preset lacks or has too much of a name, concept and anchor are the same, a
@@ -114,13 +116,12 @@ def concept_of(
     preset = _preset_named(head)
     if preset is None:
         _warn_near(head)
-        made = _of_templates(text.strip(), anchor, *_split(templates, held_out, images))
+        made = _of_templates(text.strip(), anchor, *_split(templates, held_out))
         return made if templates else replace(made, least=FEWEST_TEMPLATES)
     text, head = preset + text.strip()[len(head) :], preset
     if templates or held_out:
         raise ValueError(f"concept {head!r} has prompts of its own: leave prompt_templates and held_out_templates out")
     pairs, apart, unsafe = PRESETS[head]
-    pairs = pairs if images is None else pairs[: max(FEWEST_TEMPLATES, images)]
     wants_name = "{}" in pairs[0][0]
     if wants_name and not rest:
         raise ValueError(f'concept {head!r} needs a name: "{head}:NAME"')
@@ -131,12 +132,9 @@ def concept_of(
     return Concept(text, sides[0], anchors[0], unsafe, sides[1], anchors[1], FEWEST_TEMPLATES)
 
 
-def _split(
-    given: Sequence[str] | None, held_out: Sequence[str] | None, images: int | None
-) -> tuple[Sequence[str], Sequence[str]]:
+def _split(given: Sequence[str] | None, held_out: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
     """(templates to train on, those that are held out)."""
-    ours = TEMPLATES if images is None else TEMPLATES[: max(FEWEST_TEMPLATES, images)]
-    templates = list(dict.fromkeys(given or ours))
+    templates = list(dict.fromkeys(given or TEMPLATES))
     if held_out is not None:
         both = same_texts(held_out, templates)
         if both:

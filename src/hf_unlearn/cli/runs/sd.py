@@ -23,7 +23,7 @@ from ...evaluation.text_to_image import PictureEvaluation
 from ...evaluation.validation import ValidationPictures, check_validation
 from ...families import denoiser_of, encode_prompts, side_of, text_to_image_objective
 from ...families.concept_words import RETAIN_PROMPTS
-from ...families.concepts import Concept, concept_of, concept_pairs
+from ...families.concepts import Concept, concept_of, concept_pairs, fitting
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
@@ -32,9 +32,9 @@ from ...families.text_to_image.single_file import beside, is_single_file
 from ...training.checks import method_for
 from ...training.trainer import UnlearnTrainer
 from ..attacks.flags import Known
-from ..flags import LoraFlags
+from ..lean import take_adapter
 from ..parsing import values_of
-from ..plan import ALL_LAYERS_RANK, Room, adapter_instead, outlined
+from ..plan import Room, adapter_instead, outlined
 from ..stages import Stages
 from .sampling import say_few
 from .skeleton import DiffusionRun, need_modules
@@ -141,10 +141,10 @@ class TextToImageRun(DiffusionRun):
     @property
     def named_concepts(self) -> list[Concept]:
         """What the flags name, with prompts and anchors."""
-        given, names = self.concept, self.concept.concept or []
-        images = given.num_forget_images // max(1, len(names)) if self.method.trains else None
-        told = (given.anchor_concept, given.prompt_templates, given.held_out_templates, images)
-        return [concept_of(text, *told) for text in names]
+        given = self.concept
+        told = (given.anchor_concept, given.prompt_templates, given.held_out_templates)
+        named = [concept_of(text, *told) for text in given.concept or []]
+        return fitting(named, given.num_forget_images) if self.method.trains else named
 
     @property
     def draws(self) -> list[str]:
@@ -188,8 +188,7 @@ class TextToImageRun(DiffusionRun):
         if not self.training.dry_run:
             stages.choose("weights", question, why)
         if why:
-            self.lora = LoraFlags(use_lora=True, lora_select="all", rank=ALL_LAYERS_RANK)
-            self.parts = [self.lora if isinstance(part, LoraFlags) else part for part in self.parts]
+            take_adapter(self)
         return why or ""
 
     def begin(self) -> None:

@@ -26,13 +26,16 @@ def load_text_to_image_pipeline(
     Raises:
         ValueError: another kind of pipeline, or xformers does not import.
     """
+    pipeline: Any
     if is_single_file(folder):
         given = next((name for name, value in kwargs.items() if value is not None), None)
         if given is not None:
             raise ValueError(f"{folder} is a single file, which has no {given}: leave --{given} out")
+        pipeline = load_single_file(folder, config)
     elif config is not None:
         raise ValueError(f"--model_config is for a model in a single file, and {folder} is none: leave it out")
-    pipeline: Any = load_single_file(folder, config) if is_single_file(folder) else _load_folder(folder, kwargs)
+    else:
+        pipeline = _load_folder(folder, kwargs)
     if xformers:
         try:
             import_module("xformers.ops")
