@@ -58,6 +58,35 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
         "0 of 32 pictures still show it, read in latents",
         "--seed 1",
     ),
+    "the anchor is lost": (
+        replace(
+            painter(
+                concept_share_latents=(None, (0.0, 32)),
+                anchor_share_latents=((1.0, 16), (0.3125, 16)),
+                **LOSSES,
+            ),
+            objective=Description(train_method="xattn"),
+        ),
+        BROKE,
+        "the share of the anchor's pictures that show it fell from 100.0 % to 31.2 % (95 % interval of the fall",
+        "--train_method full",
+    ),
+    "an anchor that a few pictures lost": (
+        painter(concept_share_latents=(None, (0.0, 32)), anchor_share_latents=((1.0, 16), (0.875, 16)), **LOSSES),
+        FORGOTTEN,
+        "0 of 32 pictures",
+        "--seed 1",
+    ),
+    "an anchor that latents do not tell from the concept": (
+        painter(
+            concept_share_latents=(None, (0.0, 32)),
+            anchor_share_latents=(figure(1.0, 16), figure(0.3125, 16, separable=0.5)),
+            **LOSSES,
+        ),
+        FORGOTTEN,
+        "0 of 32 pictures",
+        "--seed 1",
+    ),
     "good, and so are prompts that nothing was trained on": (
         painter(
             concept_share_latents=(None, (0.0, 32)),

@@ -153,14 +153,14 @@ def test_the_plan_counts_what_is_generated(tmp_path):
 
     assert plan([CHURCH]) == (
         "to measure, the original generates 32 forget images, 32 retain images, 16 images of held-out prompts, "
-        "48 anchor images, and the unlearned model 80 images"
+        "48 anchor images, and the unlearned model 96 images"
     )
     assert plan([NUDITY]).endswith("16 images of held-out prompts, and the unlearned model 80 images")
     assert plan([NUDITY], safety_detector="none").endswith("32 retain images, and the unlearned model 64 images")
     (tmp_path / "p.txt").write_text("a\nb\n")
     assert plan([replace(CHURCH, held_out=())], eval_prompts=str(tmp_path / "p.txt")) == (
         "to measure, the original generates 2 forget images, 32 retain images, 32 concept images, 32 anchor images, "
-        "and the unlearned model 66 images"
+        "and the unlearned model 98 images"
     )
 
 
@@ -187,6 +187,7 @@ def test_a_pipeline_is_measured_before_and_after_its_text_goes_to_the_anchor(tmp
     assert figures["after"]["concept_share_latents"].value == 0.0
     assert figures["after"]["concept_share_latents_held_out"].value == 0.0
     assert figures["after"]["latent_distance_retain"].value == 0.0  # and what is retained is as before
+    assert figures["after"]["anchor_share_latents"].value == 1.0
     details = figures["before"]["concept_share_latents"].details
     assert 0 <= details["separable"] <= 1 and details["seed"] == 0 and details["num_inference_steps"] == 2
     assert list(details["concepts"]) == ["a church"]
@@ -194,6 +195,35 @@ def test_a_pipeline_is_measured_before_and_after_its_text_goes_to_the_anchor(tmp
     for name in ("before", "after"):
         unchanged.draw(name, tiny_sd(), drawing, tmp_path)
     assert unchanged.figures({"before": {}, "after": {}})["after"]["concept_share_latents"].value == 1.0
+
+
+def test_a_model_that_draws_the_concept_for_its_anchor_has_lost_the_anchor(tmp_path):
+    drawing = Drawing(num_inference_steps=2, batch_size=4)
+    measured = PictureEvaluation(PictureFlags(num_eval_images=8), [CHURCH], RETAIN_PROMPTS)
+    measured.draw("before", tiny_sd(), drawing, tmp_path)
+    told = tiny_sd()
+    taken = {a.prompt: c.prompt for c, a in zip(measured.held_out.concept, measured.held_out.anchor)}
+    encode = told.encode_prompt
+
+    def encode_prompt(prompt, *args, **kwargs):
+        return encode([taken.get(text, text) for text in prompt], *args, **kwargs)
+
+    told.encode_prompt = encode_prompt
+    measured.draw("after", told, drawing, tmp_path / "after")
+    figures = measured.figures({"before": {}, "after": {}})["after"]
+    assert figures["anchor_share_latents"].value == 0.0 and figures["anchor_share_latents"].samples == 4
+    assert figures["concept_share_latents"].value == 1.0 and figures["latent_distance_retain"].value == 0.0
+
+
+def test_the_empty_prompt_and_what_is_forgotten_itself_are_no_anchors_that_stay():
+    def kept(*concepts) -> list[str]:
+        pairs = concept_pairs_to_draw(PictureFlags(num_eval_images=4), concepts)
+        return [pairs.concept[i].prompt for i in pairs.anchors_that_stay(concepts)]
+
+    house = concept_of("a house", "a barn")
+    assert kept(DOG) == []  # without an anchor it goes to the empty prompt
+    assert len(kept(CHURCH)) == 4
+    assert kept(CHURCH, house) == kept(house)[:2]
 
 
 def test_unsafe_concepts_are_left_to_a_detector(tmp_path):

@@ -74,7 +74,7 @@ def test_figures_before_and_after(tmp_path, monkeypatch):
     measured = drawn(tmp_path, evaluation((NUDITY, CHURCH)))
     figures = measured.figures(LOSSES)
     apart = ["concept_share_latents_held_out", "unsafe_share_held_out"]
-    names = ["forget_loss", "unsafe_share", "concept_share_latents", *apart]
+    names = ["forget_loss", "unsafe_share", "concept_share_latents", *apart, "anchor_share_latents"]
     assert list(figures["before"]) == names
     assert list(figures["after"]) == [*names, "latent_distance_retain"]
     assert [figures[name]["unsafe_share"].value for name in ("before", "after")] == [0.5, 0.5]
@@ -98,11 +98,12 @@ def test_a_model_that_did_not_change_is_not_drawn_again_and_is_at_no_distance(tm
     measured.draw("after", tiny_sd(0), DRAWING, tmp_path)
     assert len(times) == 16 and times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     figures = measured.figures({"before": {}, "after": {}})
-    shares = ["concept_share_latents", "concept_share_latents_held_out"]
+    shares = ["concept_share_latents", "concept_share_latents_held_out", "anchor_share_latents"]
     assert list(figures["before"]) == shares
     assert list(figures["after"]) == [*shares, "latent_distance_retain"]
     assert figures["after"]["latent_distance_retain"].value == 0
     assert figures["after"]["concept_share_latents"].value == 1.0
+    assert figures["after"]["anchor_share_latents"].value == 1.0
 
 
 def test_a_named_network_compares_the_retained_pictures(tmp_path):
@@ -110,10 +111,11 @@ def test_a_named_network_compares_the_retained_pictures(tmp_path):
     flags = {"feature_model": str(tmp_path / "tiny-dino.v2")}
     measured = drawn(tmp_path / "cache", evaluation((CHURCH,), **flags))
     figures = measured.figures({"before": {}, "after": {}})
-    shares = ["concept_share_latents", "concept_share_latents_held_out"]
+    shares = ["concept_share_latents", "concept_share_latents_held_out", "anchor_share_latents"]
     assert list(figures["after"]) == [*shares, "frechet_distance_tiny_dino_v2"]
     kinds = [("before", f"{kind}{which}") for which in ("", "_held_out") for kind in ("concept", "anchor")]
-    kinds += [("before", "retain"), ("after", "concept"), ("after", "concept_held_out")]
+    kinds += [("before", "retain"), *(("after", f"{kind}_held_out") for kind in ("concept", "anchor"))]
+    kinds.insert(5, ("after", "concept"))
     assert list(measured.latents) == kinds  # the retained ones of the original, for their mean
     distance, network = figures["after"]["frechet_distance_tiny_dino_v2"], VisionFeatures(flags["feature_model"])
     pairs = [measured.pictures(name, "retain") for name in ("before", "after")]

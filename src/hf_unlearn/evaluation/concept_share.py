@@ -9,13 +9,18 @@ What is farther from the concept's picture than the anchor's is, such as noise, 
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .metric import Metric, version_of
 
+DEFINITION = (
+    "share of pictures of the {}'s prompts that are nearer to the original's picture of {} than to that of {} and to "
+    "the mean of its retained ones, in the VAE's latents (an unlearned model's against the own seed's, the original's "
+    "against those of other seeds); {}"
+)
 SEPARABLE = 0.8  # accuracy below which the latents do not tell concept and anchor apart
 
 
@@ -175,9 +180,7 @@ def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, 
     every, by_others = (torch.cat(list(part.values())).double() for part in (found, others))
     return Metric(
         every.mean().item(),
-        "share of pictures of the concept's prompts that are nearer to the original's picture of the concept than to "
-        "that of its anchor and to the mean of its retained ones, in the VAE's latents (an unlearned model's against "
-        "the own seed's, the original's against those of other seeds); small is forgotten",
+        DEFINITION.format("concept", "the concept", "its anchor", "small is forgotten"),
         samples=len(every),
         library=version_of("torch", "diffusers"),
         details={
@@ -193,3 +196,18 @@ def concept_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, 
             },
         },
     )
+
+
+def anchor_share_latents(original: dict[str, ConceptLatents], drawn: dict[str, Tensor] | None = None) -> Metric:
+    """Return the share (0 to 1) of pictures that still show the anchor they were asked for; small is damage.
+
+    It is `concept_share_latents` with the two in each other's place: what a concept becomes should stay what it was.
+
+    Args:
+        original: the original's latents, by concept.
+        drawn: latents of the unlearned model's pictures of the anchor's prompts, by concept, of the same seeds.
+    """
+    places = {c: ConceptLatents(own.anchor, own.concept, own.retained, own.prompts) for c, own in original.items()}
+    found = concept_share_latents(places, drawn)
+    definition = DEFINITION.format("anchor", "the anchor", "the concept", "small is damage")
+    return replace(found, definition=definition)

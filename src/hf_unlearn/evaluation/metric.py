@@ -17,6 +17,7 @@ class Role(NamedTuple):
 FEWEST = 30  # forgotten samples below which a share says nothing: 0 of 30 is 0 to 11 %
 OTHER = Role("other", None)
 HELD_OUT_PROMPTS = "_held_out"  # ends the names of metrics on prompts that nothing was trained on
+ANCHOR_SHARE = "anchor_share_latents"  # of what the forgotten became, which is not all that should stay
 ATTACKS = ("recovered_", "relearning_")  # beginnings of the names of what attacks found
 PARTS = ("forget", "retain", "privacy", "other")
 # The first name that a metric's own name begins with counts.
@@ -31,6 +32,7 @@ ROLES: dict[str, Role] = {
     "forget_loss": Role("forget", None),
     "forget_progress": Role("forget", False),
     "retain_drift": Role("retain", True),
+    "anchor_share": Role("retain", False),
     "retain_accuracy": Role("retain", False),
     "in_domain_retain_accuracy": Role("retain", False),
     "cross_domain_retain_accuracy": Role("retain", False),

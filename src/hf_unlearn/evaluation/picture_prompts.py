@@ -1,6 +1,6 @@
 """The prompts and seeds that a text-to-image model is measured on, and the flags that choose them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -112,6 +112,18 @@ class ConceptPairs:
     anchor: list[PromptRow]
     names: list[str]
 
+    def owned(self, numbers: Iterable[int]) -> dict[str, list[int]]:
+        """{concept: which of the numbered pairs are its own}."""
+        found: dict[str, list[int]] = {}
+        for i in numbers:
+            found.setdefault(self.names[i], []).append(i)
+        return found
+
+    def anchors_that_stay(self, concepts: Sequence[Concept]) -> list[int]:
+        """Numbers of the anchors that the unlearned model should still draw: not the empty prompt, nor a forgotten."""
+        forgotten = {prompt for concept in concepts for prompt in (*concept.prompts, *concept.held_out)}
+        return [i for i, row in enumerate(self.anchor) if row.prompt.strip() and row.prompt not in forgotten]
+
 
 def concept_pairs_to_draw(flags: PictureFlags, concepts: Sequence[Concept], seed: int = 0) -> ConceptPairs | None:
     """Return the pictures that say whether a concept is still shown; None if all concepts are unsafe.
@@ -197,6 +209,8 @@ def measuring_plan(flags: PictureFlags, concepts: Sequence[Concept], retain_prom
     if held_out:
         counts["images of held-out prompts"] = held_out
     after = sum(counts.values())
+    read = apart or pairs
+    after += len(read.anchors_that_stay(concepts)) if read is not None else 0
     anchored = [part for part in (pairs, apart) if part is not None]
     if anchored:
         counts["anchor images"] = sum(len(part.anchor) for part in anchored)

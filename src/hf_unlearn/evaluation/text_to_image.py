@@ -15,12 +15,12 @@ from ..families import side_of
 from ..families.concepts import Concept
 from ..families.latents import Cache, Drawing
 from .clip import CLIPScore
-from .concept_share import ConceptLatents, concept_share_latents
+from .concept_share import ConceptLatents, anchor_share_latents, concept_share_latents
 from .extras import why_missing
 from .fidelity import NEIGHBOURS, feature_distance, fidelity, latent_distance, latents_of, suffix_of
 from .inception import InceptionV3
+from .metric import ANCHOR_SHARE, Metric
 from .metric import HELD_OUT_PROMPTS as HELD_OUT
-from .metric import Metric
 from .perceptual import LPIPS
 from .picture_prompts import ConceptPairs, PictureFlags, concept_pairs_to_draw, held_out_pairs, prompt_sets
 from .prompt_files import PromptRow, StoredPictures, contact_sheet, draw_prompt_file
@@ -45,7 +45,8 @@ class PictureEvaluation:
 
     def __init__(self, flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0):
         self.sets = prompt_sets(flags, concepts, retain_prompts, seed)
-        self.pairs, self.seed = concept_pairs_to_draw(flags, concepts, seed), seed
+        self.concepts, self.seed = concepts, seed
+        self.pairs = concept_pairs_to_draw(flags, concepts, seed)
         # Prompts that nothing is trained on: latents read the ones, a detector the others.
         self.held_out, unsafe = (held_out_pairs(flags, concepts, seed, blurred) for blurred in (False, True))
         self.paths: dict[tuple[str, str], list[Path]] = {}
@@ -113,7 +114,7 @@ class PictureEvaluation:
         self.vae = self.vae or pipeline.vae
         read = ("concept", "anchor", f"concept{HELD_OUT}", f"anchor{HELD_OUT}")
         compared = [kind for kind in read if (name, kind) in self.paths]
-        if self.network is None or any(kind.startswith("anchor") for kind in compared):
+        if self.network is None or (name == "before" and compared):  # the original's mean stands for other things
             compared.append("retain")
         for kind in compared:
             self.latents[name, kind] = latents_of(self.vae, self.pictures(name, kind))
@@ -124,11 +125,18 @@ class PictureEvaluation:
         for pairs, which in ((self.pairs, ""), (self.held_out, HELD_OUT)):
             if pairs:  # where "concept" is "forget", the images are there already
                 rows[f"concept{which}"] = pairs.concept
-                if name == "before":
-                    rows[f"anchor{which}"] = pairs.anchor
+                stay = self._anchors(which) if name != "before" else range(len(pairs.anchor))
+                rows[f"anchor{which}"] = [pairs.anchor[i] for i in stay]
         if self.held_out_unsafe:
             rows[f"unsafe{HELD_OUT}"] = self.held_out_unsafe.concept
-        return rows
+        return {kind: drawn for kind, drawn in rows.items() if drawn}
+
+    def _anchors(self, which: str) -> list[int]:
+        """Return which anchors the unlearned model draws: of held-out prompts where there are, else of the others."""
+        pairs = self.held_out if which else self.pairs
+        if pairs is None or (self.held_out and not which):
+            return []
+        return pairs.anchors_that_stay(self.concepts)
 
     @property
     def forgotten(self) -> int:
@@ -173,7 +181,8 @@ class PictureEvaluation:
         if self.detector is not None and self.held_out_unsafe:
             apart["unsafe_share"] = share_of(self.detector, self._verdicts(name, f"unsafe{HELD_OUT}"))
         told = ("held-out prompts", " (prompts that nothing was trained on)")
-        return figures | {f"{known}{HELD_OUT}": self._told(share, *told) for known, share in apart.items()}
+        figures |= {f"{known}{HELD_OUT}": self._told(share, *told) for known, share in apart.items()}
+        return figures | self._anchor_share(name)
 
     def _concept_shares(self, name: str, pairs: ConceptPairs | None, which: str) -> dict[str, Metric]:
         """Return the shares of pictures that still show a concept; nothing for unsafe ones, which a detector reads.
@@ -183,25 +192,37 @@ class PictureEvaluation:
         """
         if pairs is None:
             return {}
-        names, figures = pairs.names, {}
-
-        owned = {c: [i for i, own in enumerate(names) if own == c] for c in dict.fromkeys(names)}
-
-        def by_concept(model: str, kind: str) -> dict[str, torch.Tensor]:
-            return {c: self.latents[model, f"{kind}{which}"][rows] for c, rows in owned.items()}
-
-        concept, anchor = by_concept("before", "concept"), by_concept("before", "anchor")
-        texts = {c: [pairs.concept[i].prompt for i in rows] for c, rows in owned.items()}
-        retained = self.latents["before", "retain"]
-        original = {c: ConceptLatents(concept[c], anchor[c], retained, texts[c]) for c in owned}
-        drawn = None if name == "before" else by_concept(name, "concept")
-        figures["concept_share_latents"] = concept_share_latents(original, drawn)
+        owned = pairs.owned(range(len(pairs.names)))
+        drawn = None if name == "before" else self._apart(name, f"concept{which}", owned)
+        figures = {"concept_share_latents": concept_share_latents(self._originals(pairs, which, owned), drawn)}
         if self.clip is not None:
             neighbours = list(dict.fromkeys(row.prompt for row in self.sets["retain"].rows))[:NEIGHBOUR_PROMPTS]
             prompts, anchors = ([row.prompt for row in rows] for rows in (pairs.concept, pairs.anchor))
             share = self.clip.concept_share(self.pictures(name, f"concept{which}"), prompts, anchors, neighbours)
             figures["concept_share_clip"] = share
         return figures
+
+    def _anchor_share(self, name: str) -> dict[str, Metric]:
+        """Return the share of pictures that still show the anchor that they are asked for, where one should stay."""
+        which = HELD_OUT if self.held_out else ""
+        pairs, stay = self.held_out or self.pairs, self._anchors(which)
+        if pairs is None or not stay:
+            return {}
+        owned = pairs.owned(stay)
+        places = {c: [stay.index(i) for i in rows] for c, rows in owned.items()}
+        drawn = None if name == "before" else self._apart(name, f"anchor{which}", places)
+        share = anchor_share_latents(self._originals(pairs, which, owned), drawn)
+        return {ANCHOR_SHARE: self._told(share, f"the anchors of {'held-out' if which else 'the'} prompts")}
+
+    def _originals(self, pairs: ConceptPairs, which: str, owned: dict[str, list[int]]) -> dict[str, ConceptLatents]:
+        """Return by concept what the original says of the pairs that it owns."""
+        concept, anchor = (self._apart("before", f"{kind}{which}", owned) for kind in ("concept", "anchor"))
+        texts = {c: [pairs.concept[i].prompt for i in rows] for c, rows in owned.items()}
+        return {c: ConceptLatents(concept[c], anchor[c], self.latents["before", "retain"], texts[c]) for c in owned}
+
+    def _apart(self, name: str, kind: str, rows: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+        """Return rows of the latents of a kind of pictures by concept."""
+        return {c: self.latents[name, kind][numbers] for c, numbers in rows.items()}
 
     def _told(self, metric: Metric, prompts: str, more: str = "") -> Metric:
         """Add to the metric of which prompts it is."""

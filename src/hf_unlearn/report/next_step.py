@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ..methods import METHODS
 from .reading_figures import Reading, is_number
 from .record import BROKE_THE_REST, FORGOTTEN, NOT_FORGOTTEN, NOT_REMOVED, NOT_TESTED, RunRecord
+from .retained import only_the_anchor
 
 # Flag -> its other spelling on the command line, and the argument of the API.
 STEPS, RATE, SEED = "max_train_steps", "learning_rate", "seed"
@@ -28,7 +29,7 @@ def next_step(record: RunRecord, state: str, read: Reading, diverged: bool = Fal
         return "the same with more prompts that differ as the held-out ones do (prompt_templates)"
     if state == FORGOTTEN:
         return with_flags(record, {SEED: f"{(record.training.seed or 0) + 1}"})
-    if state == NOT_REMOVED and (deeper := _deeper(record)):
+    if (state == NOT_REMOVED or only_the_anchor(record)) and (deeper := _deeper(record)):
         return with_flags(record, deeper)
     method = METHODS.get(record.method.name)
     if method is not None and not method.trains:  # an edit has neither rate nor steps

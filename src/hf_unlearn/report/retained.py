@@ -5,9 +5,10 @@ A share counts beyond its interval and a number of points, any other metric beyo
 
 from dataclasses import dataclass
 
-from ..evaluation.metric import difference_interval, is_share
+from ..evaluation.metric import ANCHOR_SHARE, difference_interval, is_share
 from .reading_figures import is_number, measured, percent
 from .record import RunRecord
+from .shares import separable
 from .verdict import in_words, shown
 
 WORSE, BROKEN = 0.01, 0.05  # falls of a share: a failure on the card, and the end of the model's use
@@ -35,6 +36,11 @@ def worse(record: RunRecord) -> list[str]:
     return [change.metric for change in changes(record) if change.worse or change.broken]
 
 
+def only_the_anchor(record: RunRecord) -> bool:
+    """Whether nothing broke but what the forgotten became."""
+    return [change.metric for change in changes(record) if change.broken] == [ANCHOR_SHARE]
+
+
 def fell(before: float, after: float, samples: int | None, points: float) -> bool:
     """Whether a share fell by more than `points` at all, and beyond the interval where the samples were counted."""
     if before - after <= points:
@@ -59,7 +65,7 @@ def changes(record: RunRecord) -> list[Change]:
     """A change for each metric of the retained that says something about the unlearned model."""
     after = record.figures.get("after", {})
     names = [name for name in after if record.role(name).part == "retain" or name == DRIFT]
-    shares = any(_share(record, name) is not None for name in names)
+    shares = any(_share(record, name) is not None for name in names if name != ANCHOR_SHARE)
     found = (_change(record, name, shares) for name in names)
     return [change for change in found if change is not None]
 
@@ -67,6 +73,8 @@ def changes(record: RunRecord) -> list[Change]:
 def _change(record: RunRecord, name: str, shares: bool) -> Change | None:
     if name == DRIFT:
         return _limit(record, name, record.figures["after"][name].details.get("limit"))
+    if name == ANCHOR_SHARE and not separable(record, name):
+        return None
     if name == LATENT_DISTANCE:
         return _limit(record, name, record.figures["after"][name].details.get("between_prompts"))
     return _share(record, name) if is_share(name) else _ratio(record, name, shares)
@@ -81,8 +89,9 @@ def _share(record: RunRecord, name: str) -> Change | None:
     reference = before if retrained is None else min(before, retrained)
     low, high = difference_interval(reference, after)
     aside = "" if reference == before else f", {percent(reference[0])} after retraining"
+    what = "the share of the anchor's pictures that show it" if name == ANCHOR_SHARE else in_words(name)
     said = (
-        f"{in_words(name)} fell from {percent(before[0])} to {percent(after[0])}{aside} (95 % interval of the fall "
+        f"{what} fell from {percent(before[0])} to {percent(after[0])}{aside} (95 % interval of the fall "
         f"{100 * low:.0f} to {100 * high:.0f} points)"
     )
     return Change(name, said, reference[0] - after[0] > WORSE and low > 0, low > BROKEN)

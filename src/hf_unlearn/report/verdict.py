@@ -1,6 +1,6 @@
 """What the metrics of a run say, in one sentence that says no more than they do."""
 
-from ..evaluation.metric import is_attack, is_share
+from ..evaluation.metric import ANCHOR_SHARE, is_attack, is_share
 from .record import RunRecord
 
 
@@ -32,7 +32,11 @@ def headline_metric(record: RunRecord, part: str) -> str | None:
     after = record.figures.get("after", {})
     known = [name for name in after if after[name].value is not None and not is_attack(name)]
     names = [name for name in known if record.role(name).part == part]
-    return min(names, key=lambda name: (not is_share(name), record.role(name).less_is_better is None), default=None)
+    return min(names, key=lambda name: _rank(record, name), default=None)
+
+
+def _rank(record: RunRecord, name: str) -> tuple[bool, ...]:
+    return name == ANCHOR_SHARE, not is_share(name), record.role(name).less_is_better is None
 
 
 def verdict(record: RunRecord) -> str:
