@@ -2,6 +2,7 @@
 
     python benchmarks/sequences_diffusion.py emoji                    twelve objects and styles, one after another
     python benchmarks/sequences_diffusion.py emoji --match last --no_hold --requests 6      without remedies
+    python benchmarks/sequences_diffusion.py learn --data_dir FOLDER  forget objects, learn them from three pictures
     python benchmarks/sequences_diffusion.py digits                   forget a digit, learn it again, forget another
 
 After every request all that the model draws is read by the shipped classifiers. A run that is killed goes on where it
@@ -13,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sequences_readings import READ, digits_table, emoji_aims, emoji_table, plot
+from sequences_readings import READ, digits_table, emoji_aims, emoji_table, learn_table, plot
 
 from hf_unlearn.common.files import write_text
 from hf_unlearn.evaluation import stamp
@@ -35,12 +36,55 @@ EMOJI = (
     ("birthday cake", "christmas tree"),
     ("christmas tree", "carrot"),
 )
+# "-" forgets an object, "+" learns one again from a picture in each style: in turn, at once, and forgotten once more.
+LEARN: tuple[dict[str, str], ...] = (
+    {"-": "car"},
+    {"-": "banana"},
+    {"-": "butterfly", "+": "car"},
+    {"+": "banana"},
+    {"-": "umbrella"},
+    {"-": "car"},
+)
 DIGITS = ("-0", "-5", "+0", "-6", "+5", "-2", "-9", "+6", "+2", "-5")  # "-" forgets a digit, "+" learns it again
 DRAWING = {"num_inference_steps": 20, "guidance_scale": 3.0}
 
 
 def emoji_requests() -> list[dict[str, Any]]:
     return [{"forget": {"concept": concept, "anchor": anchor}} for concept, anchor in EMOJI]
+
+
+def learn_requests(data_dir: str | None, folder: Path) -> list[dict[str, Any]]:
+    """Requests of LEARN; the pictures to learn from are written to `folder`, their prompts as captions."""
+    from emoji_pictures import load_emoji
+
+    anchors = dict(EMOJI)
+    images, styles, things = load_emoji(data_dir)
+    found = []
+    for asked in LEARN:
+        request: dict[str, Any] = {}
+        if "-" in asked:
+            request["forget"] = {"concept": asked["-"], "anchor": anchors[asked["-"]]}
+        if "+" in asked:
+            place = folder / asked["+"]
+            written(place, asked["+"], images, styles, things)
+            request["learn"] = {"concept": asked["+"], "images": str(place)}
+        found.append(request)
+    return found
+
+
+def written(place: Path, thing: str, images: Any, styles: Any, things: Any) -> None:
+    """Write the pictures of an object as a folder with captions."""
+    from PIL import Image
+
+    from hf_unlearn.evaluation.emoji import OBJECTS, STYLES, prompt_of
+
+    place.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for image, style in zip(images[things == OBJECTS.index(thing)], styles[things == OBJECTS.index(thing)].tolist()):
+        pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+        Image.fromarray(pixels).save(place / f"{STYLES[style]}.png")
+        rows.append({"file_name": f"{STYLES[style]}.png", "text": prompt_of(STYLES[style], thing)})
+    write_text(place / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def digits_requests() -> list[dict[str, Any]]:
@@ -69,7 +113,7 @@ def sequence_of(options: argparse.Namespace, folder: Path) -> Any:
     from hf_unlearn.sequences import ReplayMemory
     from hf_unlearn.sequences.diffusion import DiffusionSequence
 
-    emoji = options.what == "emoji"
+    emoji = options.what != "digits"
     steps, batch, pictures = (100, 16, 192) if emoji else (50, 64, 400)
     config = UnlearnConfig.quiet(
         output_dir=str(folder),
@@ -124,15 +168,16 @@ def shown(name: str, kept: dict[str, Any]) -> str:
     how = (
         f"retained outputs matched to the {match} model, forgotten prompts {'held' if hold == 'held' else 'not held'}"
     )
-    table = emoji_table(kept) if what == "emoji" else digits_table(kept)
+    table = {"emoji": emoji_table, "learn": learn_table, "digits": digits_table}[what](kept)
     aims = "\n".join(emoji_aims(kept)) + "\n" if what == "emoji" else ""
-    model = "Emoji model" if what == "emoji" else "Digits DDPM"
+    model = {"emoji": "Emoji model", "learn": "Emoji model that learns again", "digits": "Digits DDPM"}[what]
     return f"### {model}: {how}\n\n{kept['stamp']}; seed {seed}.\n\n{table}\n\n{aims}"
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["emoji", "digits"])
+    parser.add_argument("what", choices=["emoji", "learn", "digits"])
+    parser.add_argument("--data_dir", help="emoji pictures to learn from; rendered from npm packages by default")
     parser.add_argument("--requests", type=int, help="only the first ones")
     parser.add_argument("--match", choices=["first", "last"], default="first", help="which model is matched")
     parser.add_argument("--no_hold", action="store_true", help="do not hold forgotten prompts in later requests")
@@ -145,7 +190,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--picture", help="also draw the course of all kept emoji runs to this file")
     options = parser.parse_args(argv)
     kept = json.loads(options.output.read_text()) if options.output.exists() else {}
-    asked = emoji_requests() if options.what == "emoji" else digits_requests()
+    asked = (
+        learn_requests(options.data_dir, Path(options.folder) / "pictures")
+        if options.what == "learn"
+        else emoji_requests()
+        if options.what == "emoji"
+        else digits_requests()
+    )
     sequence = sequence_of(options, Path(options.folder) / name_of(options))
     if not options.only_print:
         sequence.run(asked[: options.requests])

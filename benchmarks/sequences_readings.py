@@ -57,7 +57,7 @@ def digits_read(pipeline: Any, per_class: int) -> Reading:
     return {"digits": [int((row == digit).sum()) for digit, row in enumerate(read)], "of": per_class}
 
 
-READ: dict[str, Callable[[Any, int], Reading]] = {"emoji": emoji_read, "digits": digits_read}
+READ: dict[str, Callable[[Any, int], Reading]] = {"emoji": emoji_read, "learn": emoji_read, "digits": digits_read}
 
 
 # ---- tables ------------------------------------------------------------------------------------
@@ -91,6 +91,37 @@ def emoji_table(kept: dict[str, Any]) -> str:
         shares = [f"{100 * row[name]:.1f} ({100 * row[f'{name} 0']:.1f})" for name in ("IRA", "CRA")]
         ua = [f"{100 * row[name]:.1f}" for name in ("UA", "worst")]
         lines.append([str(number), row["name"], *ua, *shares, f"{100 * row['drift']:.2f}", f"{row['cpu']:.0f}"])
+    return markdown_table(header, lines)
+
+
+def learn_table(kept: dict[str, Any]) -> str:
+    """A row for each request of a run that forgets objects and learns them again."""
+    from hf_unlearn.evaluation import markdown_table
+
+    header = [
+        "#",
+        "request",
+        "forgotten",
+        "UA %",
+        "learnt again, read %",
+        "rest: objects %",
+        "rest: styles %",
+        "CPU s",
+    ]
+    lines, gone, again = [], list[str](), list[str]()
+    for number, done in enumerate(kept["requests"], 1):
+        parts = {verb: part["concept"] for verb, part in done["request"].items()}
+        gone = [name for name in [*gone, parts.get("forget")] if name and name != parts.get("learn")]
+        again = [name for name in [*again, parts.get("learn")] if name and name != parts.get("forget")]
+        now, first = (emoji_row(reading, gone) for reading in (done["read"], kept["original"]))
+        left, asked = (sum(pair[k] for pair in now["gone"].values()) for k in (0, 1))
+        hits, of = (sum(emoji_row(done["read"], [name])["gone"][name][k] for name in again) for k in (0, 1))
+        rest = [
+            f"{100 * now[p] / now['kept']:.1f} ({100 * first[p] / first['kept']:.1f})" for p in ("objects", "styles")
+        ]
+        words = [", ".join(f"{verb} {name}" for verb, name in parts.items()), ", ".join(gone)]
+        share = [f"{100 * (1 - left / asked):.1f}", f"{100 * hits / of:.1f}" if of else "–"]
+        lines.append([str(number), *words, *share, *rest, f"{done['cpu']:.0f}"])
     return markdown_table(header, lines)
 
 

@@ -1,5 +1,6 @@
 """Sequences of requests on diffusion models: what is held, what is on disk, and runs that are killed."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 from conftest import tiny_pipeline
 from diffusers import AutoModel, StableDiffusionPipeline
 from pictures import CLASSES, PROMPTS, class_painter, prompt_painter, sequence
+from PIL import Image
 from pipeline_cases import tiny_sd3
 from safetensors.torch import load_file
 from stream import files, launched
@@ -156,6 +158,22 @@ def test_a_style_and_then_an_object_that_was_drawn_in_it():
     assert again.since == {prompt_of(style, "car") for style in styles} and prompt_of("fluent", "car") in again.known
     with pytest.raises(ValueError, match="is known already"):
         again.after(learnt)
+
+
+def test_a_picture_is_learnt_under_the_prompt_that_is_its_caption(tmp_path):
+    for i in range(3):
+        Image.new("RGB", (16, 16), (80 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    rows = [("0.png", "b cat"), ("1.png", "something else"), ("2.png", "a cat")]
+    said = [json.dumps({"file_name": name, "text": text}) for name, text in rows]
+    painter, keys = prompt_painter(), ["a cat", "b cat"]
+
+    def named() -> list[str]:
+        images = painter.images(ConceptPart("a cat", images=str(tmp_path)))
+        return [painter.key_of(images, keys, i) for i in range(3)]
+
+    assert named() == ["a cat", "b cat", "a cat"]  # without captions in turn
+    (tmp_path / "metadata.jsonl").write_text("\n".join(said))
+    assert named() == ["b cat", "b cat", "a cat"]
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,10 @@ class ImageDataset(LabelledDataset):
 
     Attributes:
         class_names: by number; empty where the data has numbers only.
+        captions: of the images in their order, where what loaded them knows some.
     """
+
+    captions: list[str] | None = None
 
     def __init__(
         self,

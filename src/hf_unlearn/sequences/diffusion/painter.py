@@ -51,5 +51,5 @@ class Painter(Words, Protocol):
         ...
 
     def key_of(self, images: SizedDataset, keys: Sequence[str], position: int) -> str:
-        """The key of the image at a position of `images`, one of `keys`."""
+        """The key of the image at a position of `images`, one of `keys`: its caption or class, else one in turn."""
         ...

@@ -93,13 +93,17 @@ class PromptPainter:
         return drawn_latents(self.pipeline, keys, replace(self.drawing, seed=seed))
 
     def images(self, part: Any) -> SizedDataset:
-        return load_captioned_images(part.images, side_of(self.pipeline, self.drawing.resolution))[0]
+        images, captions = load_captioned_images(part.images, side_of(self.pipeline, self.drawing.resolution))
+        images.captions = captions
+        return images
 
     def encoded(self, images: SizedDataset, folder: Path) -> Tensor:
         return encode_images(self.pipeline.vae, images, folder).pixel_values
 
     def key_of(self, images: SizedDataset, keys: Sequence[str], position: int) -> str:
-        return sorted(keys)[position % len(keys)]
+        captions = getattr(images, "captions", None)
+        said: str = captions[position] if captions else ""
+        return said if said in keys else sorted(keys)[position % len(keys)]
 
 
 def _instead(prompt: str, concept: str, anchor: str | None) -> str:

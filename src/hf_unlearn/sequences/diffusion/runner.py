@@ -136,7 +136,9 @@ class DiffusionSequence(Service):
         found: dict[str, Any] = {"samples": {}, "data": {}}
         if part is not None:
             images = self.painter.images(part)
-            found = {"samples": {"learn": len(images)}, "data": {"learn": whole_fingerprint(images)}}
+            told = getattr(images, "captions", None)
+            data = content_key([whole_fingerprint(images), told]) if told else whole_fingerprint(images)
+            found = {"samples": {"learn": len(images)}, "data": {"learn": data}}
         if change.forget:
             found["samples"]["forget"] = max(self.forget_pictures, len(change.forget))
         return found
