@@ -3,6 +3,7 @@
     python benchmarks/sequences.py                                      digits, ResNet, three scenarios, three seeds
     python benchmarks/sequences.py --memory 50 200 1000 --scenarios tasks
     python benchmarks/sequences.py --model digits_vit
+    python benchmarks/sequences.py --methods clu --variants digits_ddpm     a generator's variants beside the memory
     python benchmarks/sequences.py --data FOLDER --model cifar_resnet --steps 400 --batch 128
 
 Every cell is kept in --folder: a run that is killed goes on where it was, and a finished one only prints. What the
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--memory", nargs="+", type=int, default=[200], help="samples of the replay memory")
     parser.add_argument("--by", choices=["reservoir", "herding"], default="reservoir")
+    parser.add_argument("--variants", default="", help="digits_ddpm, or a generator of variants of the memory")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=80, help="outer steps of a stage")
     parser.add_argument("--batch", type=int, default=32, help="samples in a batch")
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.only_print:
         print(page(cells_kept(options.output)))
         return
-    how = (options.by, options.steps, options.batch)
+    how = (options.by, options.steps, options.batch, options.variants)
     places = product(options.seeds, options.model, options.scenarios, options.memory, options.methods)
     wanted = cells(options.data, places, *how)
     bench, start = Bench(options.folder), time.perf_counter()

@@ -25,6 +25,7 @@ from .memory import ReplayMemory
 from .registry import STRATEGIES, strategy_of
 from .requests import Part, Request, requests_of
 from .runner import Sequence
+from .setup import memory_variants
 from .tasks import Tasks
 
 CLPU = "0R 1T 2T 3R 1R 2F 4T 4F"  # the sequence of its released code (arXiv 2203.12817)
@@ -43,6 +44,7 @@ class Cell:
     memory: samples of the replay memory.
     by: how it chooses them.
     steps, batch: outer steps of each stage and samples in a batch.
+    variants: the generator that draws variants of the memory's samples; "" for none.
     """
 
     data: str
@@ -54,11 +56,22 @@ class Cell:
     by: str = "reservoir"
     steps: int = 80
     batch: int = 32
+    variants: str = ""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What its numbers depend on, as JSON."""
+        return {name: value for name, value in asdict(self).items() if value or name != "variants"}
+
+    @property
+    def label(self) -> str:
+        """The name of its row."""
+        return f"{self.method} + variants" if self.variants else self.method
 
     @property
     def group(self) -> tuple[str, str, str, int, str]:
         """What cells of several seeds share."""
-        return self.data, self.model, self.scenario, self.memory, self.method
+        return self.data, self.model, self.scenario, self.memory, self.label
 
 
 @cache
@@ -94,13 +107,20 @@ def scenario(name: str, tasks: Tasks, seed: int) -> list[Request]:
     return requests_of(asked)
 
 
-def cells(data: str, places: Iterable[tuple[int, str, str, int, str]], by: str, steps: int, batch: int) -> list[Cell]:
+def cells(
+    data: str,
+    places: Iterable[tuple[int, str, str, int, str]],
+    by: str,
+    steps: int,
+    batch: int,
+    variants: str = "",
+) -> list[Cell]:
     """The cells at (seed, model, scenario, memory, method), but for what a strategy cannot do."""
     found = []
     for seed, model, name, memory, method in places:
         if method == "clpu" and name != "tasks":  # it forgets whole tasks alone
             continue
-        found.append(Cell(data, model, name, method, memory, seed, by, steps, batch))
+        found.append(Cell(data, model, name, method, memory, seed, by, steps, batch, variants))
     return found
 
 
@@ -114,7 +134,7 @@ class Bench:
 
     def result(self, cell: Cell) -> dict[str, Any]:
         """The ledger of a cell, and the divergences of each of its forget requests, by number."""
-        path = self.folder / "cells" / f"{self._key(asdict(cell), cell)}.json"
+        path = self.folder / "cells" / f"{self._key(cell.spec, cell)}.json"
         if path.exists():
             return read_json(path)
         tasks = tasks_of(cell.data, cell.model)
@@ -130,19 +150,20 @@ class Bench:
             accuracies = [accuracy(other).number for other in others]
             found[str(number)] = {**divergences(ours, others), "counterfactual_FA": sum(accuracies) / len(accuracies)}
         kept = self._kept(made)
-        result = {"cell": asdict(cell), "ledger": asdict(made.ledger), "divergences": found, "kept": kept}
+        result = {"cell": cell.spec, "ledger": asdict(made.ledger), "divergences": found, "kept": kept}
         write_text(path, json.dumps(result))
         shutil.rmtree(folder)
         return read_json(path)
 
     def _key(self, spec: Any, cell: Cell) -> str:
         """Its name: `spec`, and the code that decides its numbers. Another strategy's is not among it."""
-        module = STRATEGIES[cell.method].__module__.partition(".")[2]
-        return content_key([spec, code_key(*DECIDES, module)], digits=20)
+        modules = [STRATEGIES[cell.method].__module__.partition(".")[2]]
+        modules += ["sequences.variants"] if cell.variants else []
+        return content_key([spec, code_key(*DECIDES, *modules)], digits=20)
 
     def _run(self, cell: Cell, asked: list[Request], seed: int) -> tuple[Sequence, Path]:
         """Carry out requests, and keep what the model says of each thing right after it was forgotten."""
-        spec = {**asdict(cell), "seed": seed, "asked": [request.as_dict() for request in asked]}
+        spec = {**cell.spec, "seed": seed, "asked": [request.as_dict() for request in asked]}
         folder = self.folder / "runs" / self._key(spec, cell)
 
         def audit(entry: Entry, predict: Any, turn: Any) -> dict[str, Any]:
@@ -160,7 +181,9 @@ class Bench:
         )
         memory = ReplayMemory(cell.memory, by=cell.by, seed=seed)  # type: ignore[arg-type]
         tasks = tasks_of(cell.data, cell.model)
-        made = Sequence(start_of(cell.model, seed), config, tasks, memory, strategy_of(cell.method), audit=audit)
+        variants = memory_variants({"generator": cell.variants} if cell.variants else {})
+        start, strategy = start_of(cell.model, seed), strategy_of(cell.method)
+        made = Sequence(start, config, tasks, memory, strategy, audit=audit, variants=variants)
         made.run(asked)
         return made, folder
 

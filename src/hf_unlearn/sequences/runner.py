@@ -18,6 +18,7 @@ from .service import MODEL, Audit, Service
 from .strategies import Strategy
 from .tasks import Change, Standing, Tasks
 from .turns import Turn
+from .variants import MemoryVariants, names_by_class
 
 __all__ = ["MODEL", "Audit", "Sequence"]
 
@@ -37,6 +38,7 @@ class Sequence(Service):
         memory: an empty `ReplayMemory`, of 200 samples by default.
         strategy: how requests are carried out; CLU by default.
         known: what the model knows already, to be remembered; None: nothing.
+        variants: what draws variants of the memory's samples for each request; None: none are drawn.
         audit: called after each request with the entry, what predicts, and the turn; what it returns is a figure too.
 
     Raises:
@@ -52,10 +54,14 @@ class Sequence(Service):
         strategy: Strategy | None = None,
         known: Part | None = None,
         audit: Audit | None = None,
+        variants: MemoryVariants | None = None,
     ):
         objective, self.tasks = objective_for(model), tasks
         memory = ReplayMemory() if memory is None else memory
-        self._check(objective)
+        self._classifier = self._checked(objective)
+        self.variants = variants
+        if variants is not None:
+            variants.check(names_by_class(self._classifier))
         first = Standing(tasks)
         if known is not None:
             first = first.after(Request(learn=known))
@@ -64,10 +70,11 @@ class Sequence(Service):
             "data": whole_fingerprint(tasks.train),
             "tasks": [list(task) for task in tasks.classes],
             "known": None if known is None else known.as_dict(),
+            "variants": None if variants is None else variants.as_dict(),
         }
         super().__init__(objective, config, first, memory, strategy or ContinualUnlearning(), setup, audit)
 
-    def _check(self, objective: Any) -> None:
+    def _checked(self, objective: Any) -> Classification:
         if not isinstance(objective, Classification):
             raise ValueError(
                 f"a sequence of requests to tasks needs an image classifier, not {type(objective).__name__}: for "
@@ -76,6 +83,7 @@ class Sequence(Service):
         outside = sorted(label for label in self.tasks.task_of if label >= objective.num_classes)
         if outside:
             raise ValueError(f"class {outside[0]} is of a task, but the model has {objective.num_classes} classes")
+        return objective
 
     def predict(self, data: SizedDataset) -> Predictions:
         """What the model says of samples as it is now, after `run` as the last request left it."""
@@ -92,7 +100,12 @@ class Sequence(Service):
     def _turn(self, entry: Entry, change: Change, before: Standing, after: Standing) -> Turn:
         folder, temporary = self.store.request(entry.number), entry.asked.temporary
         sides = (change, before, after, self.memory, temporary, self.others)
-        return Turn(self.objective, self.config, folder, entry.number, *sides)
+        turn = Turn(self.objective, self.config, folder, entry.number, *sides)
+        kept = turn.remembered
+        if self.variants is not None and kept is not None:
+            made = self.variants.of(kept, self._classifier, self.predict, turn.seed)
+            turn.variants, turn.refused = made.images, made.refused
+        return turn
 
     def _facts(self, change: Change) -> dict[str, Any]:
         parts = {"learn": change.learn, "forget": change.forget}
@@ -117,4 +130,8 @@ class Sequence(Service):
             self.memory.learn(new, data, class_features(self.objective.network) if herding else None)
 
     def _figures(self, entries: list[Entry], turn: Turn) -> dict[str, Any]:
-        return measured(self.predict, self.tasks, turn.after, self.queue.forgotten(entries))
+        found = measured(self.predict, self.tasks, turn.after, self.queue.forgotten(entries))
+        if self.variants is not None:
+            drawn = 0 if turn.variants is None else len(turn.variants)
+            found |= {"variants": drawn, "refused_variants": turn.refused}
+        return found

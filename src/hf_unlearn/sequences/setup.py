@@ -6,20 +6,23 @@ from typing import Any
 
 import yaml
 
+from ..augmentation import generator_of
 from ..common.files import write_text
 from ..compare.models import splits_of, start_of
 from ..compare.recipe import Recipe
 from ..families import Classification
 from ..families.classifier.load import load_image_classifier
+from ..families.load import load_model
 from ..report.reading import from_json
 from ..training.config import UnlearnConfig
 from ..training.recipes import CLASSIFIERS, digits_splits
-from .diffusion.setup import PictureSetup
+from .diffusion.setup import SHIPPED, PictureSetup
 from .memory import ReplayMemory
 from .registry import strategy_of
 from .requests import Part, Request, requests_of
 from .runner import Sequence
 from .tasks import Tasks
+from .variants import MemoryVariants
 
 SETUP_FILE = "requests.yaml"
 
@@ -35,6 +38,8 @@ class Setup:
     memory: `samples` or `size` (bytes), and `by`, reservoir or herding.
     method: name of a strategy.
     options: of the strategy.
+    variants: what draws variants of the memory's samples: `generator`, "digits_ddpm" or folder or Hub id of a pipeline
+        that draws the classes, `factor` and `strength`.
     steps, batch_size: outer steps of each training, and samples in a batch.
     learning_rate: of every training; without one, what forgets finds its strength.
     checkpoint_steps: outer steps between checkpoints, from which a killed request goes on; 0 writes none.
@@ -54,6 +59,7 @@ class Setup:
     checkpoint_steps: int = 20
     image_column: str = "image"
     label_column: str = "label"
+    variants: dict[str, Any] = field(default_factory=dict)
 
     def sequence(self, folder: str | Path) -> Sequence:
         """Load model and data. Raises ValueError or OSError where they do not load or do not fit."""
@@ -75,7 +81,8 @@ class Setup:
         )
         known = Part(tasks=tuple(self.known)) if self.known else None
         memory = ReplayMemory(**{"seed": self.seed, **bound, **self.memory})
-        return Sequence(network, config, tasks, memory, strategy_of(self.method, **self.options), known)
+        strategy = strategy_of(self.method, **self.options)
+        return Sequence(network, config, tasks, memory, strategy, known, variants=memory_variants(self.variants))
 
     def _loaded(self) -> tuple[Any, Any]:
         columns: dict[str, Any] = {"image_column": self.image_column, "label_column": self.label_column}
@@ -91,6 +98,26 @@ class Setup:
         }  # a comparison reads the data of trained models so
         recipe = Recipe("requests", self.data, "", {"fraction": 0.1, "seed": 0}, [], [0], **given, **columns)
         return Classification(network, processor), splits_of(recipe)[0]
+
+
+def memory_variants(given: dict[str, Any]) -> MemoryVariants | None:
+    """What a mapping of `generator`, `factor` and `strength` says; None for an empty one.
+
+    Raises:
+        ValueError: another key, no generator, one that draws no classes, or a factor or strength out of range.
+        OSError: the generator does not load.
+    """
+    if not given:
+        return None
+    unknown = sorted(given.keys() - {"generator", "factor", "strength"})
+    if unknown:
+        raise ValueError(f"variants has the unknown key {unknown[0]!r}, known are generator, factor and strength")
+    name = given.get("generator")
+    if not isinstance(name, str) or not name:
+        raise ValueError("variants names no generator: give digits_ddpm, or folder or Hub id of a pipeline")
+    options = {key: value for key, value in given.items() if key != "generator"}
+    pipeline, _ = load_model(SHIPPED.get(name, name))
+    return MemoryVariants(generator_of(pipeline, name=name), **options)
 
 
 def read_file(path: str | Path) -> tuple[Setup | PictureSetup | None, list[Request]]:

@@ -54,7 +54,7 @@ def rows_of(results: Sequence[dict[str, Any]]) -> Rows:
         values["kept"] = 1.0 if cell["method"] == REFERENCE else found["kept"]
         for name, value in values.items():
             if value is not None:
-                rows.setdefault(cell["method"], {}).setdefault(name, []).append(value)
+                rows.setdefault(Cell(**cell).label, {}).setdefault(name, []).append(value)
     return rows
 
 
@@ -74,7 +74,7 @@ def aims(rows: Rows) -> list[tuple[str, str, bool]]:
     if OURS not in rows:
         return []
     ours = {name: sum(values) / len(values) for name, values in rows[OURS].items()}
-    others = {method: row for method, row in rows.items() if method not in (OURS, REFERENCE)}
+    others = {method: row for method, row in rows.items() if method.partition(" ")[0] not in (OURS, REFERENCE)}
 
     def best(metric: str, choose: Callable[..., Any]) -> tuple[str, float] | None:
         means = [(m, sum(row[metric]) / len(row[metric])) for m, row in others.items() if row.get(metric)]

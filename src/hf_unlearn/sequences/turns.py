@@ -14,6 +14,7 @@ from ..common.files import write_text
 from ..common.keys import content_key
 from ..common.untrusted import read_json
 from ..common.weights import load_weights, save_weights
+from ..data.joining import Joined
 from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..families.load import objective_for
@@ -38,6 +39,7 @@ class Turn:
     before, after: what is known before and after it.
     memory: the replay memory, which what is to be forgotten has left already.
     temporary: whether what is learnt is learnt for a time.
+    variants: of what the memory holds of the rest, which stand beside it; refused: how many were not taken.
     others: further networks that the strategy keeps beside the model, by name.
     steps, seconds, cpu: outer steps, seconds by stage and CPU seconds so far.
     """
@@ -52,6 +54,8 @@ class Turn:
     memory: ReplayMemory
     temporary: bool = False
     others: dict[str, nn.Module] = field(default_factory=dict)
+    variants: SizedDataset | None = None
+    refused: int = 0
     steps: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     cpu: float = 0.0
@@ -68,8 +72,9 @@ class Turn:
 
     @property
     def remembered(self) -> SizedDataset | None:
-        """What the memory holds of the rest; None where it is empty."""
-        return self.memory.dataset(without=self.change.learn)
+        """What the memory holds of the rest, and variants of it if there are; None where it is empty."""
+        kept = self.memory.dataset(without=self.change.learn)
+        return kept if kept is None or self.variants is None else Joined(kept, self.variants)
 
     @property
     def everything(self) -> SizedDataset | None:
