@@ -162,6 +162,13 @@ def name_of(options: argparse.Namespace) -> str:
     return f"{options.what}-{options.match}-{'free' if options.no_hold else 'held'}-{options.seed}"
 
 
+def in_words(name: str) -> str:
+    """The label of a run in the picture."""
+    _, match, hold, seed = name.split("-")
+    how = {("first", "held"): "both remedies", ("last", "free"): "no remedy"}
+    return f"{how.get((match, hold), f'{match} model, {hold}')}, seed {seed}"
+
+
 def shown(name: str, kept: dict[str, Any]) -> str:
     """The Markdown of a run."""
     what, match, hold, seed = name.split("-")
@@ -205,7 +212,7 @@ def main(argv: list[str] | None = None) -> None:
         write_text(options.output, json.dumps(kept, sort_keys=True) + "\n")
     print("\n".join(shown(name, kept[name]) for name in sorted(kept)))
     if options.picture:
-        plot({name.partition("-")[2]: run for name, run in kept.items() if name.startswith("emoji")}, options.picture)
+        plot({in_words(name): run for name, run in kept.items() if name.startswith("emoji")}, options.picture)
 
 
 if __name__ == "__main__":
