@@ -7,6 +7,7 @@ The counts are those of sfron's outer step, whose parts are those of the other m
 import copy
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from ..common import kept
 from ..common.checkpointing import enable_checkpointing
+from ..common.precisions import precision_name
 from ..common.untrusted import loading, pipeline_index
 from ..families.classifier.inputs import input_channels, input_sides
-from ..families.load import DIT, pipeline_class
+from ..families.load import DIT, TEXT_TO_IMAGE, pipeline_class
+from ..families.text_to_image.load import kept_precision, stored_precisions
 from ..families.text_to_image.pipelines import NETWORKS, denoiser_of_network
 from ..methods import SFRon
 from ..saliency.bases import base_bytes, lower_base
@@ -31,7 +34,8 @@ MODES = ("full", "masked", "lora")
 
 # ---- the network, without its weights --------------------------------------------------------
 def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
-    """The network that would be trained, on the meta device: only the configuration is read.
+    """The network that would be trained, on the meta device and, of a folder, in the precision that it is kept in
+    where it is frozen: only the configuration and the headers of weights are read.
 
     Raises:
         ValueError, OSError: no model of a family that the package knows, or it cannot be read.
@@ -54,7 +58,11 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
             raise ValueError(f"{name_or_path} is a {kind}: give a DDPM, DiT or text-to-image pipeline or a classifier")
         cls = diffusers.DiTTransformer2DModel if kind in DIT.classes else getattr(diffusers, class_name)
         with loading(name_or_path):
-            return cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
+            network = cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
+        if kind in TEXT_TO_IMAGE.classes and Path(name_or_path).is_dir():  # others are trained in float32
+            stored = stored_precisions(name_or_path, {part: index[part]})
+            network.to(kept_precision(stored.get(part, torch.float32)))
+        return network
 
 
 def arguments(network: nn.Module, batch: int, device: Any, size: int | None = None) -> dict[str, Any]:
@@ -92,7 +100,7 @@ def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving
     """Bytes that a forward and backward of `batch` take beside weights and gradients, with what `saving` says. Without
     it they are what the forward keeps. All is counted on the meta device, where nothing is allocated."""
     network = copy.deepcopy(network)
-    if saving.base_precision != "fp32":  # what is quantised computes in bf16
+    if saving.base_precision not in (None, "fp32"):  # what is quantised computes in bf16
         lower_base(network, "fp16" if saving.base_precision == "fp16" else "bf16")
     if saving.gradient_checkpointing:
         enable_checkpointing(network)
@@ -107,11 +115,11 @@ def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving
 # ---- memory ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Saving:
-    """What a run does to take less memory; named as the flags are."""
+    """What a run does to take less memory; named as the flags are. A base of no precision is kept in its own."""
 
     gradient_checkpointing: bool = False
     mixed_precision: str = "no"
-    base_precision: str = "fp32"
+    base_precision: str | None = None
     use_8bit_adam: bool = False
 
 
@@ -162,10 +170,12 @@ def memory(
         offload: the copy of the original and the slow weights are elsewhere.
         fishers: whether masks or ranks come from the two Fishers.
     """
+    base = (saving.base_precision or precision_name(network)) if mode == "lora" else "fp32"
+    saving, network = replace(saving, base_precision=base), copy.deepcopy(network).float()  # as it is made ready
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     masked, separate = mode == "masked", method.forget_optim == "separate"
     lasting = {
-        "weights": FP32 * trained + base_bytes(network, saving.base_precision),
+        "weights": FP32 * trained + base_bytes(network, base),
         "retain optimizer": 2 * (1 if saving.use_8bit_adam else FP32) * trained,
         "forget optimizer": 2 * FP32 * trained * separate,
         "copy of the original": FP32 * trained * (method.needs_original and mode != "lora"),
@@ -195,10 +205,8 @@ def memory(
         held = chunk * sum(summed.values()) if chunk > 1 else max(summed.values())
         together = chunk if method.fisher == "sample" else samples
         preparing = {"Fishers": sums, "gradients": FP32 * held, "activations of a chunk": one * together}
-        if saving.base_precision != "fp32":  # which ranks are chosen before
-            preparing["frozen weights in full"] = base_bytes(network, "fp32") - base_bytes(
-                network, saving.base_precision
-            )
+        if base != "fp32":  # which ranks are chosen before
+            preparing["frozen weights in full"] = base_bytes(network, "fp32") - base_bytes(network, base)
     return Memory(trained, lasting, passes, stepping, preparing)
 
 

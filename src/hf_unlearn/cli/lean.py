@@ -10,6 +10,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ..common.checkpointing import checkpointable
+from ..common.precisions import precision_name
 from ..families.text_to_image.pipelines import NETWORKS, trained_names
 from ..methods import SFRon
 from .estimates import Memory, Saving, adapted, memory, size_text
@@ -41,7 +42,7 @@ class Setting:
             f"--use_lora --lora_select all --rank {ALL_LAYERS_RANK}" * self.lora,
             "--train_batch_size 1" * self.one,
             "--gradient_checkpointing" * self.saving.gradient_checkpointing,
-            f"--base_precision {base}" * (base != "fp32"),
+            f"--base_precision {base}" * (base is not None),
         ]
         return " ".join(filter(None, words))
 
@@ -56,7 +57,8 @@ def settings(network: nn.Module) -> Iterator[Setting]:
     if again.gradient_checkpointing:
         yield Setting(lora=True, saving=again)
     yield Setting(lora=True, one=True, saving=again)
-    for precision in ("bf16", *(["nf4"] if find_spec("bitsandbytes") else [])):
+    half = [] if precision_name(network) in ("bf16", "fp16") else ["bf16"]  # else it is kept so anyway
+    for precision in (*half, *(["nf4"] if find_spec("bitsandbytes") else [])):
         yield Setting(True, True, Saving(again.gradient_checkpointing, base_precision=precision))
 
 
@@ -137,7 +139,7 @@ def choose(run: Any, network: nn.Module | str, method: SFRon, mode: str, free: i
     return f"low memory: {setting.flags or 'all weights fit as they are'} ({peak} of {size_text(free)})"
 
 
-def take_adapter(run: Any, base_precision: Any = "fp32") -> None:
+def take_adapter(run: Any, base_precision: Any = None) -> None:
     """Have a run train an adapter on all layers in place of all weights."""
     run.lora = LoraFlags(use_lora=True, lora_select="all", rank=ALL_LAYERS_RANK, base_precision=base_precision)
     run.parts = [run.lora if isinstance(part, LoraFlags) else part for part in run.parts]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..common.precisions import NAMES, stored_precision
 from ..data.fingerprint import fingerprint
 from ..data.pairs import labels_of
 from ..data.streaming import RetainStream
@@ -180,7 +181,9 @@ def _weights(trainer: Any) -> WeightsRecord:
         pairs = [(p.detach(), old[name].to(p.device)) for name, p in network.named_parameters() if name in free]
         moved = sum(int((new != before).sum()) for new, before in pairs) / total
     kind = "adapter" if adapter is not None else "all" if trained == total else "part"
-    return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved)
+    dtype = stored_precision(network)
+    stored = None if dtype is None else next(name for name, known in NAMES.items() if known == dtype)
+    return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved, stored)
 
 
 def _adapter(objective: Any) -> AdapterRecord:

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from ..common.errors import spare_memory
+from ..common.precisions import round_to_stored
 from ..data.pairs import collate
 from ..data.protocols import SizedDataset
 from ..data.streaming import StreamedPairs
@@ -278,8 +279,10 @@ class UnlearnTrainer(Trainer):
         if _internal_call:
             return self.checkpointer.save(folder)
         self.publisher.write_history(self.outer_steps)
-        if self.args.should_save:
-            with self.merge.averaged():
+        with self.merge.averaged():
+            if self.objective.adapter is None:  # in every process: what is measured next is what is written
+                round_to_stored(self.objective.network)
+            if self.args.should_save:
                 self.exported = export(self.objective, folder)
         self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
         if self.args.push_to_hub and folder == Path(self.args.output_dir or "."):

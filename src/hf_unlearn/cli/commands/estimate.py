@@ -63,8 +63,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--base_precision",
         choices=("fp32", "bf16", "fp16", "nf4", "int8"),
-        default="fp32",
-        help="Precision of the frozen weights under an adapter.",
+        help="Precision of the frozen weights under an adapter; the default is that of their files.",
     )
     parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help="The default is no.")
     parser.add_argument("--gradient_checkpointing", action="store_true", help="Activations are computed twice.")
@@ -104,12 +103,12 @@ def estimate(flags: Any) -> dict[str, Any]:
     by_scores = flags.lora_select == "saliency"
     saved = (flags.gradient_checkpointing, flags.mixed_precision)
     for mode in MODES:
-        network, base = copy.deepcopy(plain), "fp32"
+        network = copy.deepcopy(plain)
         if mode == "lora":
-            share, base = flags.rank_budget if by_scores else 1.0, flags.base_precision
+            share = flags.rank_budget if by_scores else 1.0
             network = adapted(network, flags.rank, share, "xattn" if flags.lora_select == "xattn" else "all")
         elsewhere = flags.offload and device != "cpu"
-        saving = Saving(*saved, base, flags.use_8bit_adam)
+        saving = Saving(*saved, flags.base_precision, flags.use_8bit_adam)
         sizes = (method, flags.batch_size, flags.size, elsewhere, mode != "lora" or by_scores, saving)
         needed = memory(network, mode, *sizes)
         if mode == "masked":  # takes what `full` does, and one multiplication a weight
