@@ -188,7 +188,12 @@ class TrainingFlags:
     offload: bool = flag(
         False, "Keep the original's copy and the slow weights in host memory: less on the GPU, slower."
     )
-    use_8bit_adam: bool = flag(False, "Keep Adam's states of the retain steps in 8 bits (hf-unlearn[adam8bit]).")
+    use_8bit_adam: bool = flag(False, "Keep Adam's moments of all steps in 8 bits: 2 bytes a weight instead of 8.")
+    masked_moments: bool = flag(False, "Keep the forget moments of the weights in the mask alone: the same result.")
+    bf16_weights: bool = flag(False, "Keep trained weights and gradients in bf16, rounded stochastically.")
+    original_precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] = flag(
+        "fp32", "Precision of the frozen original that is kept beside all weights."
+    )
     mixed_precision: Literal["no", "fp16", "bf16"] | None = flag(
         None, "Precision of the forward pass; the default is accelerate's."
     )
@@ -256,6 +261,7 @@ class TrainingFlags:
             "adam_epsilon",
             "max_grad_norm",
             "offload",
+            *("use_8bit_adam", "masked_moments", "bf16_weights", "original_precision"),
         )
         same += ("gradient_accumulation_steps", "dataloader_num_workers", "seed", "logging_steps", "report_to")
         same += ("target_forget", "max_retain_drift", "max_loss_ratio", "hub_token")
@@ -269,7 +275,7 @@ class TrainingFlags:
             "warmup_steps": self.lr_warmup_steps,
             "weight_decay": self.adam_weight_decay,
             "activation_checkpointing": self.gradient_checkpointing,
-            "optim": "adamw_bnb_8bit" if self.use_8bit_adam else "adamw_torch_fused",
+            "optim": "adamw_torch_fused",
             "fp16": self.mixed_precision == "fp16",
             "bf16": self.mixed_precision == "bf16",
             "save_strategy": "steps" if self.checkpointing_steps else "no",

@@ -49,18 +49,18 @@ def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
 
 # ---- what a part was stored in ---------------------------------------------------------------
 def note_stored(module: nn.Module, dtype: torch.dtype) -> None:
-    """Note the half precision of the files that a module came from: it is written in that again."""
+    """Note the precision of the files that a module came from: it is written in that again."""
     vars(module)["stored_precision"] = dtype
 
 
 def stored_precision(module: nn.Module) -> torch.dtype | None:
-    """What `note_stored` noted; None for a module that was built, is stored in float32, or was loaded by others."""
+    """What `note_stored` noted; None for a module that is written as it is: one that was built or loaded by others."""
     return vars(module).get("stored_precision")
 
 
 @contextmanager
 def as_stored(parts: Iterable[Any]) -> Iterator[None]:
-    """Inside, modules have the half precision of the files that they came from; then that which they had.
+    """Inside, modules have the precision of the files that they came from; then that which they had.
 
     Weights that were trained in float32 stay rounded: what is in memory is what was written.
     """
@@ -79,7 +79,7 @@ def as_stored(parts: Iterable[Any]) -> Iterator[None]:
 def round_to_stored(module: nn.Module) -> None:
     """Round the weights of a module to the precision in which they are written."""
     dtype = stored_precision(module)
-    if dtype is not None:
+    if dtype in HALF:
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.dtype == torch.float32:
                 tensor.copy_(tensor.to(dtype))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..common.precisions import as_stored, takes_any
+from ..common.precisions import takes_any
 from ..data.class_names import in_words
 from .base import Baseline, Objective, taken_precision
 from .description import Anchor, Description
@@ -278,8 +278,7 @@ class Denoising(Objective):
         return [type(self.pipeline).__name__]
 
     def save_pretrained(self, folder: str, **kwargs: Any) -> None:
-        with as_stored(self.pipeline.components.values()):
-            self.pipeline.save_pretrained(folder, safe_serialization=True, **kwargs)
+        self.pipeline.save_pretrained(folder, safe_serialization=True, **kwargs)
 
     def noisy_probe(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Two images of noise and two timesteps, for one forward."""

@@ -16,6 +16,7 @@ from ..data.streaming import first_of
 from ..families import Baseline
 from ..families.base import Objective
 from ..methods import Method
+from ..saliency.bases import lower_base
 from ..saliency.masks import Masks, kept_masks, masks_from
 from ..saving.adapters import base_copy
 from .config import UnlearnConfig
@@ -153,6 +154,9 @@ class Reference:
             return
         shared: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad}
         self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
+        if self.args.original_precision != "fp32":
+            self._digest = self._digest or weights_digest(self.original)  # of the weights in full
+            lower_base(self.original, self.args.original_precision)
 
     def place(self) -> None:
         """Keep the original in host memory, if the arguments say so."""
