@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..common import kept
 from ..common.checkpointing import enable_checkpointing
-from ..common.precisions import precision_name
+from ..common.precisions import bring_to, precision_name, take_any
 from ..common.untrusted import loading, pipeline_index
 from ..families.classifier.inputs import input_channels, input_sides
 from ..families.load import DIT, TEXT_TO_IMAGE, pipeline_class
@@ -29,6 +29,8 @@ from ..saliency.ranks import lora_layers, lora_size, room_of
 from ..saliency.squares import sample_chunk
 
 FP32 = 4
+EIGHT_BIT = 1 + 4 / 256  # with a scale for each block
+IN_MASK = 0.5  # share of the weights in a mask, before it is known
 MODES = ("full", "masked", "lora")
 
 
@@ -100,6 +102,9 @@ def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving
     """Bytes that a forward and backward of `batch` take beside weights and gradients, with what `saving` says. Without
     it they are what the forward keeps. All is counted on the meta device, where nothing is allocated."""
     network = copy.deepcopy(network)
+    if saving.bf16_weights:
+        bring_to(network, torch.bfloat16)
+        take_any(network)
     if saving.base_precision not in (None, "fp32"):  # what is quantised computes in bf16
         lower_base(network, "fp16" if saving.base_precision == "fp16" else "bf16")
     if saving.gradient_checkpointing:
@@ -121,6 +126,35 @@ class Saving:
     mixed_precision: str = "no"
     base_precision: str | None = None
     use_8bit_adam: bool = False
+    masked_moments: bool = False
+    bf16_weights: bool = False
+    original_precision: str = "fp32"
+
+    def of(self, network: nn.Module, mode: str) -> "Saving":
+        """What of it acts in a `mode`, with the precision that the frozen weights of a network are kept in."""
+        if mode == "lora":
+            base = self.base_precision or precision_name(network)
+            return replace(
+                self, base_precision=base, masked_moments=False, bf16_weights=False, original_precision="fp32"
+            )
+        return replace(self, base_precision="fp32", masked_moments=self.masked_moments and mode == "masked")
+
+    @property
+    def weight(self) -> int:
+        """Bytes of a trained weight, and of its gradient."""
+        return 2 if self.bf16_weights else FP32
+
+    @property
+    def moments(self) -> float:
+        """Bytes of the two moments of a weight."""
+        return 2 * EIGHT_BIT if self.use_8bit_adam else 2 * FP32
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes that the step of the largest tensor takes, a weight: moments, bf16 weights and gradients in float32,
+        and what rounds them."""
+        packed = self.use_8bit_adam or self.masked_moments
+        return 20 * packed + 16 * self.bf16_weights
 
 
 @dataclass
@@ -170,22 +204,24 @@ def memory(
         offload: the copy of the original and the slow weights are elsewhere.
         fishers: whether masks or ranks come from the two Fishers.
     """
-    base = (saving.base_precision or precision_name(network)) if mode == "lora" else "fp32"
-    saving, network = replace(saving, base_precision=base), copy.deepcopy(network).float()  # as it is made ready
+    saving, network = saving.of(network, mode), copy.deepcopy(network).float()  # as it is made ready
+    base, weight = saving.base_precision or "fp32", saving.weight
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     masked, separate = mode == "masked", method.forget_optim == "separate"
     lasting = {
-        "weights": FP32 * trained + base_bytes(network, base),
-        "retain optimizer": 2 * (1 if saving.use_8bit_adam else FP32) * trained,
-        "forget optimizer": 2 * FP32 * trained * separate,
-        "copy of the original": FP32 * trained * (method.needs_original and mode != "lora"),
+        "weights": weight * trained + base_bytes(network, "bf16" if saving.bf16_weights else base),
+        "retain optimizer": int(saving.moments * trained),
+        "forget optimizer": int(saving.moments * trained * (IN_MASK if saving.masked_moments else 1)) * separate,
+        "copy of the original": _original(network, saving) * (method.needs_original and mode != "lora"),
         "masks": trained * masked,
         "slow weights": FP32 * trained * (method.slow_rate < 1 or method.slow_form == "ema"),
     }
     if offload:
         lasting["copy of the original"] = lasting["slow weights"] = 0
     # Masked-out weights are kept aside where they could move, and where it is measured that they did not.
-    stepping = {"gradients": FP32 * trained, "weights kept outside the mask": FP32 * trained * masked}
+    stepping = {"gradients": weight * trained, "weights kept outside the mask": weight * trained * masked}
+    if saving.unpacked:
+        stepping["the largest tensor unpacked"] = saving.unpacked * max(p.numel() for p in network.parameters())
     passes = {"activations": pass_bytes(network, batch, size, saving)}
     preparing: dict[str, int] = {}
     if mode != "full" and fishers:
@@ -204,10 +240,17 @@ def memory(
         # One sample after the other, a gradient is squared and freed as soon as it is whole.
         held = chunk * sum(summed.values()) if chunk > 1 else max(summed.values())
         together = chunk if method.fisher == "sample" else samples
-        preparing = {"Fishers": sums, "gradients": FP32 * held, "activations of a chunk": one * together}
+        preparing = {"Fishers": sums, "gradients": weight * held, "activations of a chunk": one * together}
         if base != "fp32":  # which ranks are chosen before
             preparing["frozen weights in full"] = base_bytes(network, "fp32") - base_bytes(network, base)
     return Memory(trained, lasting, passes, stepping, preparing)
+
+
+def _original(network: nn.Module, saving: Saving) -> int:
+    """Bytes of the frozen copy of a network, which shares what is not trained."""
+    if saving.original_precision == "fp32":
+        return saving.weight * sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return base_bytes(copy.deepcopy(network).requires_grad_(False), saving.original_precision)
 
 
 def adapted(network: nn.Module, rank: int, share: float = 1.0, select: str = "all") -> nn.Module:
