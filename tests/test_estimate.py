@@ -300,7 +300,8 @@ def test_what_saves_memory_is_counted(tmp_path):
     assert again.passes["activations"] < 0.7 * plain.passes["activations"]
     assert 0.4 * plain.passes["activations"] < half.passes["activations"] < 0.95 * plain.passes["activations"]
     byte = full(use_8bit_adam=True)
-    assert plain.lasting["retain optimizer"] - byte.lasting["retain optimizer"] == 6 * plain.trained
+    for name in ("retain optimizer", "forget optimizer"):  # two codes and their share of a block's scales
+        assert byte.lasting[name] == int((2 + 8 / 256) * plain.trained) < plain.lasting[name] / 3
     lean = adapted(network, 2)
     sizes = {
         name: memory(lean, "lora", method, batch, saving=Saving(base_precision=name)) for name in ("fp32", "bf16")

@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_one_line_and_what_fits_is_drawn_and_trained_on(fam
     with pytest.raises(ValueError, match=f"resolution {side + 1} does not fit"):
         TextToImage(pipeline, prompts, resolution=(side, side + 1))
     objective = TextToImage(pipeline, prompts, resolution=side)
-    latents = drawn_latents(pipeline, ["a dog"], Drawing(1, 2.0, side))
+    latents = drawn_latents(pipeline, ["a dog"], Drawing(2, 2.0, side))
     assert latents.shape[-1] == side // adapter.factor(pipeline)
     batch = {"pixel_values": latents, "labels": torch.tensor([1])}
     assert objective(**batch, **objective.draw(batch, torch.Generator().manual_seed(0))).isfinite().all()

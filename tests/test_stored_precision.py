@@ -96,7 +96,7 @@ def test_every_pipeline_draws_with_a_network_in_full_beside_half_parts(tmp_path,
     assert all(kinds == {torch.bfloat16} for kinds in dtypes(pipeline).values())
     network_of(pipeline).float()
     side = SIDES[family]
-    asked = dict(prompt=["a dog"], num_inference_steps=1, height=side, width=side, output_type="np")
+    asked = dict(prompt=["a dog"], num_inference_steps=2, height=side, width=side, output_type="np")
     assert pipeline(**asked, **denoiser_of(pipeline).sampling(pipeline, 2.0, 1)).images.shape == (1, side, side, 3)
     means = posterior_mean(pipeline.vae, torch.zeros(1, 3, side, side))
     assert decoded(pipeline.vae, means).shape[-1] == side
@@ -243,14 +243,23 @@ def test_a_trained_text_encoder_and_built_pipelines_are_as_ever(tmp_path):
     assert side_of(tiny_sd()) == 16
 
 
-def test_the_command_writes_what_it_was_given_and_says_so(tmp_path, call):
-    name, out = stored(tmp_path / "base", "bf16"), tmp_path / "out"
-    flags = ["--pretrained_model_name_or_path", name, "--concept", "a church", "--anchor_concept", "a house"]
+LEAN = ("--bf16_weights", "--use_8bit_adam", "--masked_moments")
+
+
+@pytest.mark.parametrize(("precision", "more"), [("bf16", ()), ("fp32", LEAN)])
+def test_the_command_writes_what_it_was_given_and_says_so(tmp_path, call, precision, more):
+    """In float32 too, where weights are trained in half precision."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    pipeline = tiny_sd()
+    (pipeline if precision == "fp32" else pipeline.to(HALF[precision])).save_pretrained(base)
+    flags = ["--pretrained_model_name_or_path", base, "--concept", "a church", "--anchor_concept", "a house", *more]
     flags += ["--num_forget_images", "24", "--num_retain_images", "4", "--num_inference_steps", "1"]
     flags += ["--max_train_steps", "1", "--train_batch_size", "2", "--num_eval_images", "2", "--output_dir", str(out)]
     code, _, error = call("t2i", *flags)
     assert code == 0, error
-    assert written(out) == {name: {torch.bfloat16} for name in ("unet", "vae", "text_encoder")}
-    record = json.loads((out / "unlearning_report.json").read_text())
-    assert record["weights"]["stored"] == "bf16"
-    assert f'from_pretrained("{out.name}", torch_dtype=torch.bfloat16)' in (out / "README.md").read_text()
+    kept = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    assert written(out) == {name: {kept} for name in ("unet", "vae", "text_encoder")}
+    weights = json.loads((out / "unlearning_report.json").read_text())["weights"]
+    assert weights["stored"] == (precision if precision in HALF else None) and weights["moved_share"] > 0
+    said = f'from_pretrained("{out.name}", torch_dtype=torch.bfloat16)' in (out / "README.md").read_text()
+    assert said == (precision == "bf16")

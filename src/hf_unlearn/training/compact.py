@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.adamw import adamw
 
-from .rounding import dequantised, dynamic_code, quantised, stochastic_bf16
+from .rounding import Code, stochastic_bf16
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 SMALLEST = 4096  # tensors of fewer weights keep their moments in float32, as bitsandbytes does
@@ -20,7 +20,7 @@ class CompactAdamW(AdamW):
     kernel takes the step, and they are packed again. So nothing but what is packed lasts, beside one tensor.
 
     Moments where the mask is set: gradients outside must be 0 and there is no weight decay, so that the dense moments
-    there are exactly 0; the weights are those of AdamW, bit for bit. Moments in 8 bits: `rounding.quantised`.
+    there are exactly 0; the weights are those of AdamW, bit for bit. Moments in 8 bits: `rounding.Code`.
     bfloat16 weights: the step is taken in float32 and rounded by `rounding.stochastic_bf16`, so that steps below half
     the distance of two neighbours add up. What is random follows from the seed and the number of the step alone.
 
@@ -35,7 +35,7 @@ class CompactAdamW(AdamW):
         super().__init__(params, **adam)
         self.eight_bit, self.masked, self.seed = eight_bit, masked, seed
         self.masks: dict[int, Tensor] = {}  # of a parameter's id
-        self._codes: dict[tuple[str, Any], Tensor] = {}
+        self._codes: dict[tuple[str, Any], Code] = {}
 
     def bind(self, masks: list[Tensor | None]) -> None:
         """Take the masks, one for each parameter in their order; None lets all of one move."""
@@ -91,9 +91,9 @@ class CompactAdamW(AdamW):
         return torch.Generator(device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
 
     # ---- what lasts ------------------------------------------------------------------------------
-    def _code(self, name: str, device: Any) -> Tensor:
+    def _code(self, name: str, device: Any) -> Code:
         if (name, device) not in self._codes:
-            self._codes[name, device] = dynamic_code(signed=name == "exp_avg").to(device)
+            self._codes[name, device] = Code(name == "exp_avg", device)  # the second one is of squares
         return self._codes[name, device]
 
     def _pack(self, p: Tensor, name: str, value: Tensor) -> None:
@@ -102,7 +102,7 @@ class CompactAdamW(AdamW):
         if mask is not None:
             value = value[mask]
         if self.eight_bit and value.numel() >= SMALLEST:
-            state[name], state[name + SCALES] = quantised(value, self._code(name, p.device))
+            state[name], state[name + SCALES] = self._code(name, p.device).quantised(value)
         else:
             state[name] = value
 
@@ -111,7 +111,7 @@ class CompactAdamW(AdamW):
         state, mask = self.state[p], self.masks.get(id(p))
         value: Tensor = state[name]
         if name + SCALES in state:
-            value = dequantised(value, state[name + SCALES], self._code(name, p.device))
+            value = self._code(name, p.device).dequantised(value, state[name + SCALES])
             if mask is None:
                 return torch.empty_like(p, dtype=torch.float32).copy_(value.view(p.shape))
         if mask is None:

@@ -152,9 +152,10 @@ class Reference:
         if self.objective.adapter is not None:  # the original is the network without it
             self.original = base_copy(network).eval()
             return
-        shared: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad}
+        low = self.args.original_precision != "fp32"
+        shared: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad and not low}
         self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
-        if self.args.original_precision != "fp32":
+        if low:
             self._digest = self._digest or weights_digest(self.original)  # of the weights in full
             lower_base(self.original, self.args.original_precision)
 

@@ -1,9 +1,12 @@
 """Numbers kept in fewer bits: bfloat16 by stochastic rounding, and 8-bit codes with a scale for each block."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 BLOCK = 256  # numbers that share a scale
+KEPT = 19  # bits of a number that its code is looked up by
 LOW = 16  # bits that float32 has more than bfloat16
 
 
@@ -35,16 +38,27 @@ def dynamic_code(signed: bool) -> Tensor:
     return torch.cat(parts).sort().values.float()
 
 
-def quantised(value: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes (n,) uint8, the largest size in each block) of n numbers: the nearest of `code`, times that size."""
-    flat = value.flatten()
-    rows = torch.nn.functional.pad(flat, [0, -len(flat) % BLOCK]).view(-1, BLOCK)
-    scales = rows.abs().amax(1, keepdim=True)
-    relative = rows / scales.clamp(min=torch.finfo(torch.float32).tiny)
-    edges = (code[1:] + code[:-1]) / 2
-    return torch.bucketize(relative, edges, out_int32=True).to(torch.uint8).view(-1)[: len(flat)], scales[:, 0]
+class Code:
+    """Numbers in 8 bits: a code, the number of one of `dynamic_code`, and a scale for each block of 256.
 
+    The code of a number is looked up by its first 19 bits, which say it to a part in a thousand: a search among all
+    takes five times as long on a CPU.
+    """
 
-def dequantised(codes: Tensor, scales: Tensor, code: Tensor) -> Tensor:
-    """(n,) float32: the opposite of `quantised`."""
-    return code[codes.int()] * scales.repeat_interleave(BLOCK)[: len(codes)]
+    def __init__(self, signed: bool, device: Any):
+        code = dynamic_code(signed)
+        middles = ((torch.arange(2**KEPT, dtype=torch.int32) << (32 - KEPT)) + 2 ** (31 - KEPT)).view(torch.float32)
+        found = torch.bucketize(middles.nan_to_num(0.0), (code[1:] + code[:-1]) / 2)
+        self.code, self.table = code.to(device), found.to(device, torch.uint8)
+
+    def quantised(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """(codes (n,) uint8, the largest size in each block) of n numbers in float32."""
+        flat = value.flatten()
+        rows = torch.nn.functional.pad(flat, [0, -len(flat) % BLOCK]).view(-1, BLOCK)
+        scales = rows.abs().amax(1, keepdim=True)
+        first = (rows / scales.clamp(min=torch.finfo(torch.float32).tiny)).view(torch.int32) >> (32 - KEPT)
+        return self.table.index_select(0, (first & (2**KEPT - 1)).view(-1))[: len(flat)].clone(), scales[:, 0]
+
+    def dequantised(self, codes: Tensor, scales: Tensor) -> Tensor:
+        """(n,) float32: the opposite of `quantised`."""
+        return self.code.index_select(0, codes.int()) * scales.repeat_interleave(BLOCK)[: len(codes)]

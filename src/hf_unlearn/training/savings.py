@@ -66,7 +66,8 @@ def _check_original(objective: Objective, method: Method, args: UnlearnConfig) -
     named = f"original_precision {args.original_precision}"
     if not method.needs_original or objective.adapter is not None:
         raise ValueError(f"{named} is for a copy of the original, and none is kept: leave it out")
-    if any(not p.requires_grad for p in objective.network.parameters()):
+    sizes = [(p.numel(), p.requires_grad) for p in objective.network.parameters()]
+    if sum(count for count, trained in sizes if trained) < sum(count for count, _ in sizes) / 2:
         raise ValueError(f"{named} is for all weights: of a part the original shares those that are frozen")
     check_base(args.original_precision)
     if args.offload and args.original_precision in QUANTISED:
