@@ -1,10 +1,13 @@
 """AdamW that keeps less between two steps: what it must equal, and what it takes."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import config, random_images, same, tiny_pipeline, unlearned, weights
+from conftest import config, environment, random_images, same, tiny_pipeline, unlearned, weights
+from safetensors.torch import load_file
 
 from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.saliency.masks import Masks
@@ -235,6 +238,46 @@ def test_a_run_ends_near_that_with_everything_in_full(tmp_path, options):
     rounded = torch.cat([(v.bfloat16().float() - v).flatten() for v in start.values()])
     allowed = 0.5 * moved[0].norm() + (2 * rounded.norm() if "bf16_weights" in options else 0)
     assert moved[0].norm() > 0 and (moved[0] - moved[1]).norm() <= allowed
+
+
+def two_steps(folder, **given) -> tuple[int, dict[str, torch.Tensor]]:
+    """(number of processes, weights) of a run whose global batch is of four samples."""
+    torch.manual_seed(0)
+    options = dict(max_steps=2, adam_epsilon=1e-3, **OPTIONS["all"], **given)
+    args = config(folder, **options)
+    args.per_device_train_batch_size = 4 // args.world_size
+    pipeline = tiny_pipeline()
+    data = split_by_label(random_images(), 1)
+    trainer = UnlearnTrainer(pipeline, args, SFRon(adversary=False), *data, masks=half_mask(pipeline))
+    trainer.train()
+    trainer.save_model()
+    return args.world_size, weights(trainer)
+
+
+WORKER = """
+import os
+import sys
+from safetensors.torch import save_file
+from test_compact import two_steps
+count, found = two_steps(sys.argv[1] + "/run")
+save_file({n: v.contiguous() for n, v in found.items()}, f"{sys.argv[1]}/{os.environ['RANK']}.safetensors")
+"""
+
+
+def test_two_processes_round_alike_and_end_near_one(tmp_path):
+    """Bit for bit alike; near one process, whose gradients are not rounded to bfloat16 before they are averaged."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(tmp_path / "worker.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(ACCELERATE_USE_CPU="true"))
+    assert done.returncode == 0, done.stderr
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
+    assert same(first, second)
+    count, one = two_steps(tmp_path / "one")
+    start = tiny_pipeline().unet.state_dict()
+    moved = torch.cat([(v.float() - start[n].bfloat16().float()).flatten() for n, v in one.items()])
+    apart = torch.cat([(first[n].float() - v.float()).flatten() for n, v in one.items()])
+    assert count == 1 and moved.norm() > 0 and apart.norm() <= 0.2 * moved.norm()
 
 
 def test_bf16_weights_are_written_as_they_came(tmp_path):
