@@ -26,6 +26,7 @@ SECTIONS = {
     "published": "published",
     "memory": "memory",
     "peaks": "peaks",
+    "weights": "weights",
     "scale": "scale",
     "caching": "caching",
     "options": "options",

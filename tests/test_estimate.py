@@ -145,6 +145,50 @@ def test_the_memory_is_what_a_run_takes(tmp_path, mode, batch):
     assert abs(expected.peak / measured - 1) <= TOLERANCE, (expected.peak, measured)
 
 
+@pytest.mark.parametrize(
+    "saving",
+    [
+        dict(masked_moments=True),
+        dict(use_8bit_adam=True),
+        dict(bf16_weights=True),
+        dict(masked_moments=True, use_8bit_adam=True, bf16_weights=True),
+        dict(original_precision="bf16"),
+    ],
+    ids="-".join,
+)
+def test_what_saves_in_the_training_of_all_weights_is_what_a_run_takes(tmp_path, saving):
+    """Within 15 % of the measured peak at batch 1, where the weights weigh most; the mask holds half of them."""
+    pipeline, method = middling(), SFRon()
+    images = ArrayDataset(torch.rand(40, 1, 16, 16) * 2 - 1, torch.arange(40) % 4)
+    masks = {n: torch.rand_like(p) < 0.5 for n, p in pipeline.unet.named_parameters()}
+    network = middling().unet.to("meta")
+    plain, expected = (memory(network, "masked", method, 1, saving=Saving(**kept)) for kept in ({}, saving))
+    values = config(tmp_path, per_device_train_batch_size=1, max_steps=2, guard_steps=0, verify_mask_steps=1, **saving)
+    trainer = UnlearnTrainer(NoisePrediction(pipeline), values, method, *split_by_label(images, 1), masks=masks)
+    measured = measured_peak(trainer, expected.lasting["weights"] + expected.lasting["masks"])
+    assert abs(expected.peak / measured - 1) <= TOLERANCE, (expected.peak, measured)
+    assert sum(expected.lasting.values()) < sum(plain.lasting.values())
+
+
+def test_the_bytes_of_a_weight_by_hand():
+    """29 of masked training; moments of the mask alone take 4 less, in 8 bits 12 less, bf16 weights and original 4."""
+    network, method = tiny_unet().to("meta"), SFRon()
+    count = sum(p.numel() for p in network.parameters())
+
+    def lasting(mode="masked", **saving):
+        return sum(memory(network, mode, method, 1, saving=Saving(**saving)).lasting.values()) / count
+
+    assert lasting() == 25 and lasting("full") == 24
+    assert lasting(masked_moments=True) == 21 and lasting("full", masked_moments=True) == 24
+    assert lasting(use_8bit_adam=True) == pytest.approx(13 + 4 / 64, abs=1e-3)
+    assert lasting(bf16_weights=True) == 21 and lasting(original_precision="bf16") == 23
+    leanest = lasting(masked_moments=True, use_8bit_adam=True, bf16_weights=True)
+    assert leanest == pytest.approx(8 + 3 / 64, abs=1e-3)
+    adapter = adapted(tiny_unet().to("meta"), 2)
+    every = Saving(masked_moments=True, bf16_weights=True, original_precision="bf16")
+    assert memory(adapter, "lora", method, 1, saving=every) == memory(adapter, "lora", method, 1)
+
+
 def test_an_outer_step_is_its_passes():
     times = Times(batch=2, forward=1.0, both=3.0, step=0.5)
     assert times.outer_step(SFRon(retain_steps=2), 4) == (3 * 3.0 + 3 * 1.0) * 2 + 3 * 0.5
@@ -256,7 +300,8 @@ def test_what_saves_memory_is_counted(tmp_path):
     assert again.passes["activations"] < 0.7 * plain.passes["activations"]
     assert 0.4 * plain.passes["activations"] < half.passes["activations"] < 0.95 * plain.passes["activations"]
     byte = full(use_8bit_adam=True)
-    assert plain.lasting["retain optimizer"] - byte.lasting["retain optimizer"] == 6 * plain.trained
+    for name in ("retain optimizer", "forget optimizer"):  # two codes and their share of a block's scales
+        assert byte.lasting[name] == int((2 + 8 / 256) * plain.trained) < plain.lasting[name] / 3
     lean = adapted(network, 2)
     sizes = {
         name: memory(lean, "lora", method, batch, saving=Saving(base_precision=name)) for name in ("fp32", "bf16")

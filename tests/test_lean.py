@@ -7,8 +7,9 @@ from test_estimate import middling
 
 from hf_unlearn import SFRon
 from hf_unlearn.cli.estimates import memory
-from hf_unlearn.cli.flags import LoraFlags
-from hf_unlearn.cli.lean import choose
+from hf_unlearn.cli.flags import LoraFlags, TrainingFlags
+from hf_unlearn.cli.lean import choose, settings, taken
+from hf_unlearn.training.recipes import digits_resnet
 
 
 def test_low_memory_changes_the_flags_and_says_how():
@@ -16,9 +17,7 @@ def test_low_memory_changes_the_flags_and_says_how():
     network, method = middling().unet.to("meta"), SFRon()
 
     def run(**training):
-        values = SimpleNamespace(
-            **{"train_batch_size": 16, "gradient_checkpointing": False, "mask_path": None, **training}
-        )
+        values = TrainingFlags(**{"train_batch_size": 16, **training})
         return SimpleNamespace(lora=LoraFlags(), training=values, method=method, side=None, parts=[LoraFlags()])
 
     plain = run()
@@ -34,3 +33,32 @@ def test_low_memory_changes_the_flags_and_says_how():
         choose(run(), network, method, "masked", 2**20)
     with pytest.raises(ValueError, match="--low_memory chooses --gradient_checkpointing itself"):
         choose(run(gradient_checkpointing=True), network, method, "masked", 2**40)
+
+
+def test_all_weights_are_trained_in_less_memory_before_an_adapter_is():
+    """The same result first, then moments in 8 bits, then bf16 weights; each is the first that fits its own peak."""
+    network, method = middling().unet.to("meta"), SFRon()
+    every = list(settings(network, masked=True))
+    names = [setting.flags for setting in every[:5]]
+    assert names == [
+        "",
+        "--masked_moments",
+        "--gradient_checkpointing --masked_moments",
+        "--gradient_checkpointing --masked_moments --use_8bit_adam",
+        "--gradient_checkpointing --masked_moments --use_8bit_adam --bf16_weights",
+    ]
+    assert not any(setting.lora for setting in every[:5]) and all(setting.lora for setting in every[5:])
+    peaks = [taken(network, setting, method, "masked", 2, None).peak for setting in every[:5]]
+    assert peaks == sorted(peaks, reverse=True) and peaks[-1] < 0.6 * peaks[0]
+    assert [s.flags for s in settings(network)][:2] == ["", "--gradient_checkpointing"]  # without a mask
+    run = SimpleNamespace(lora=LoraFlags(), training=TrainingFlags(train_batch_size=2), method=method, side=None)
+    free = int(taken(network, every[4], method, "masked", 2, None).most / 0.9) + 2**10
+    assert "--use_8bit_adam --bf16_weights" in choose(run, network, method, "masked", free)
+    assert run.training.bf16_weights and run.training.use_8bit_adam and run.training.masked_moments
+    run.training.gradient_checkpointing = run.training.masked_moments = run.training.use_8bit_adam = False
+    with pytest.raises(ValueError, match="--low_memory chooses --bf16_weights itself"):
+        choose(run, network, method, "masked", free)
+
+
+def test_running_statistics_are_not_kept_in_bf16():
+    assert not any(setting.saving.bf16_weights for setting in settings(digits_resnet().to("meta"), masked=True))

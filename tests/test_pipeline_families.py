@@ -158,8 +158,9 @@ def test_what_is_drawn_is_what_the_network_sees(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_default_takes_a_step_with_its_adversary_and_in_bf16(family, tmp_path):
-    """Without a rate. Five forget samples fill five parts of the schedule."""
+def test_the_default_takes_a_step_with_its_adversary_and_in_bf16(family, tmp_path, monkeypatch):
+    """Without a rate. The original's losses in two parts of the schedule are taken of few draws, which are enough."""
+    monkeypatch.setattr("hf_unlearn.training.reference.BASELINE_SAMPLES", 32)
     objective, *parts = case(family, timestep_bins=2)
     assert len(objective.conditions) == (2 if family in ("sd3", "flux") else 1)
     before = copy.deepcopy(objective.network.state_dict())
@@ -303,36 +304,43 @@ def test_an_adapter_loads_by_the_pipelines_own_word(family, tmp_path):
     assert (output(loaded) - wanted).abs().max() <= 1e-5
 
 
+PAIR = ("sd3", "qwen")
+
+
+def train_pair(folder) -> int:
+    """Train and save the pipelines of `PAIR`; return the number of processes."""
+    for family in PAIR:
+        objective, *parts = case(family)
+        args = config(f"{folder}/{family}", max_steps=2, adam_epsilon=1e-4)
+        args.per_device_train_batch_size = 4 // args.world_size
+        trainer = UnlearnTrainer(objective, args, SFRon(use_mask=False, adversary=True), *parts)
+        trainer.train()
+        trainer.save_model()
+    return args.world_size
+
+
 WORKER = """
 import sys
-import torch
-from conftest import config
-from test_pipeline_families import case
-from hf_unlearn import SFRon, UnlearnTrainer
-for family in ("sd3", "qwen"):
-    objective, *parts = case(family)
-    args = config(f"{sys.argv[1]}/{family}", max_steps=2, adam_epsilon=1e-4)
-    args.per_device_train_batch_size = 4 // args.world_size
-    trainer = UnlearnTrainer(objective, args, SFRon(use_mask=False, adversary=True), *parts)
-    trainer.train()
-    trainer.save_model()
-print(f"world size {args.world_size}\\n", end="", flush=True)
+from test_pipeline_families import train_pair
+print(f"world size {train_pair(sys.argv[1])}\\n", end="", flush=True)
 """
 
 
 def test_two_processes_equal_one(tmp_path):
+    """That is this one: each further process imports the libraries for longer than it trains."""
     (tmp_path / "worker.py").write_text(WORKER)
-    for count in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        done = subprocess.run(
-            [*command, str(tmp_path / "worker.py"), str(tmp_path / str(count))],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=environment(ACCELERATE_USE_CPU="true"),
-        )
-        assert done.returncode == 0 and f"world size {count}" in done.stdout, done.stderr
-    for family in ("sd3", "qwen"):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    with subprocess.Popen(
+        [*command, str(tmp_path / "worker.py"), str(tmp_path / "2")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(ACCELERATE_USE_CPU="true"),
+    ) as both:
+        assert train_pair(tmp_path / "1") == 1
+        said, error = both.communicate(timeout=300)
+    assert both.returncode == 0 and "world size 2" in said, error
+    for family in PAIR:
         file = f"{family}/transformer/diffusion_pytorch_model.safetensors"
         one, two = (load_file(Path(tmp_path, str(count), file)) for count in (1, 2))
         assert max((one[name] - two[name]).abs().max().item() for name in one) <= 2e-6

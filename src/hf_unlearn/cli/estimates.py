@@ -7,6 +7,7 @@ The counts are those of sfron's outer step, whose parts are those of the other m
 import copy
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from ..common import kept
 from ..common.checkpointing import enable_checkpointing
+from ..common.precisions import bring_to, precision_name, take_any
 from ..common.untrusted import loading, pipeline_index
 from ..families.classifier.inputs import input_channels, input_sides
-from ..families.load import DIT, pipeline_class
+from ..families.load import DIT, TEXT_TO_IMAGE, pipeline_class
+from ..families.text_to_image.load import kept_precision, stored_precisions
 from ..families.text_to_image.pipelines import NETWORKS, denoiser_of_network
 from ..methods import SFRon
 from ..saliency.bases import base_bytes, lower_base
@@ -26,12 +29,15 @@ from ..saliency.ranks import lora_layers, lora_size, room_of
 from ..saliency.squares import sample_chunk
 
 FP32 = 4
+EIGHT_BIT = 1 + 4 / 256  # with a scale for each block
+IN_MASK = 0.5  # share of the weights in a mask, before it is known
 MODES = ("full", "masked", "lora")
 
 
 # ---- the network, without its weights --------------------------------------------------------
 def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
-    """The network that would be trained, on the meta device: only the configuration is read.
+    """The network that would be trained, on the meta device and, of a folder, in the precision that it is kept in
+    where it is frozen: only the configuration and the headers of weights are read.
 
     Raises:
         ValueError, OSError: no model of a family that the package knows, or it cannot be read.
@@ -54,7 +60,11 @@ def outline(name_or_path: str, revision: str | None = None) -> nn.Module:
             raise ValueError(f"{name_or_path} is a {kind}: give a DDPM, DiT or text-to-image pipeline or a classifier")
         cls = diffusers.DiTTransformer2DModel if kind in DIT.classes else getattr(diffusers, class_name)
         with loading(name_or_path):
-            return cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
+            network = cls.from_config(cls.load_config(name_or_path, subfolder=part, revision=revision))
+        if kind in TEXT_TO_IMAGE.classes and Path(name_or_path).is_dir():  # others are trained in float32
+            stored = stored_precisions(name_or_path, {part: index[part]})
+            network.to(kept_precision(stored.get(part, torch.float32)))
+        return network
 
 
 def arguments(network: nn.Module, batch: int, device: Any, size: int | None = None) -> dict[str, Any]:
@@ -92,7 +102,10 @@ def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving
     """Bytes that a forward and backward of `batch` take beside weights and gradients, with what `saving` says. Without
     it they are what the forward keeps. All is counted on the meta device, where nothing is allocated."""
     network = copy.deepcopy(network)
-    if saving.base_precision != "fp32":  # what is quantised computes in bf16
+    if saving.bf16_weights:
+        bring_to(network, torch.bfloat16)
+        take_any(network)
+    if saving.base_precision not in (None, "fp32"):  # what is quantised computes in bf16
         lower_base(network, "fp16" if saving.base_precision == "fp16" else "bf16")
     if saving.gradient_checkpointing:
         enable_checkpointing(network)
@@ -107,12 +120,41 @@ def pass_bytes(network: nn.Module, batch: int, size: int | None, saving: "Saving
 # ---- memory ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Saving:
-    """What a run does to take less memory; named as the flags are."""
+    """What a run does to take less memory; named as the flags are. A base of no precision is kept in its own."""
 
     gradient_checkpointing: bool = False
     mixed_precision: str = "no"
-    base_precision: str = "fp32"
+    base_precision: str | None = None
     use_8bit_adam: bool = False
+    masked_moments: bool = False
+    bf16_weights: bool = False
+    original_precision: str = "fp32"
+
+    def of(self, network: nn.Module, mode: str) -> "Saving":
+        """What of it acts in a `mode`, with the precision that the frozen weights of a network are kept in."""
+        if mode == "lora":
+            base = self.base_precision or precision_name(network)
+            return replace(
+                self, base_precision=base, masked_moments=False, bf16_weights=False, original_precision="fp32"
+            )
+        return replace(self, base_precision="fp32", masked_moments=self.masked_moments and mode == "masked")
+
+    @property
+    def weight(self) -> int:
+        """Bytes of a trained weight, and of its gradient."""
+        return 2 if self.bf16_weights else FP32
+
+    @property
+    def moments(self) -> float:
+        """Bytes of the two moments of a weight."""
+        return 2 * EIGHT_BIT if self.use_8bit_adam else 2 * FP32
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes that the step of the largest tensor takes, a weight: moments, bf16 weights and gradients in float32,
+        and what rounds them."""
+        packed = self.use_8bit_adam or self.masked_moments
+        return 20 * packed + 16 * self.bf16_weights
 
 
 @dataclass
@@ -162,20 +204,24 @@ def memory(
         offload: the copy of the original and the slow weights are elsewhere.
         fishers: whether masks or ranks come from the two Fishers.
     """
+    saving, network = saving.of(network, mode), copy.deepcopy(network).float()  # as it is made ready
+    base, weight = saving.base_precision or "fp32", saving.weight
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     masked, separate = mode == "masked", method.forget_optim == "separate"
     lasting = {
-        "weights": FP32 * trained + base_bytes(network, saving.base_precision),
-        "retain optimizer": 2 * (1 if saving.use_8bit_adam else FP32) * trained,
-        "forget optimizer": 2 * FP32 * trained * separate,
-        "copy of the original": FP32 * trained * (method.needs_original and mode != "lora"),
+        "weights": weight * trained + base_bytes(network, "bf16" if saving.bf16_weights else base),
+        "retain optimizer": int(saving.moments * trained),
+        "forget optimizer": int(saving.moments * trained * (IN_MASK if saving.masked_moments else 1)) * separate,
+        "copy of the original": _original(network, saving) * (method.needs_original and mode != "lora"),
         "masks": trained * masked,
         "slow weights": FP32 * trained * (method.slow_rate < 1 or method.slow_form == "ema"),
     }
     if offload:
         lasting["copy of the original"] = lasting["slow weights"] = 0
     # Masked-out weights are kept aside where they could move, and where it is measured that they did not.
-    stepping = {"gradients": FP32 * trained, "weights kept outside the mask": FP32 * trained * masked}
+    stepping = {"gradients": weight * trained, "weights kept outside the mask": weight * trained * masked}
+    if saving.unpacked:
+        stepping["the largest tensor unpacked"] = saving.unpacked * max(p.numel() for p in network.parameters())
     passes = {"activations": pass_bytes(network, batch, size, saving)}
     preparing: dict[str, int] = {}
     if mode != "full" and fishers:
@@ -194,12 +240,17 @@ def memory(
         # One sample after the other, a gradient is squared and freed as soon as it is whole.
         held = chunk * sum(summed.values()) if chunk > 1 else max(summed.values())
         together = chunk if method.fisher == "sample" else samples
-        preparing = {"Fishers": sums, "gradients": FP32 * held, "activations of a chunk": one * together}
-        if saving.base_precision != "fp32":  # which ranks are chosen before
-            preparing["frozen weights in full"] = base_bytes(network, "fp32") - base_bytes(
-                network, saving.base_precision
-            )
+        preparing = {"Fishers": sums, "gradients": weight * held, "activations of a chunk": one * together}
+        if base != "fp32":  # which ranks are chosen before
+            preparing["frozen weights in full"] = base_bytes(network, "fp32") - base_bytes(network, base)
     return Memory(trained, lasting, passes, stepping, preparing)
+
+
+def _original(network: nn.Module, saving: Saving) -> int:
+    """Bytes of the frozen copy of a network, which shares what is not trained."""
+    if saving.original_precision == "fp32":
+        return saving.weight * sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return base_bytes(copy.deepcopy(network).requires_grad_(False), saving.original_precision)
 
 
 def adapted(network: nn.Module, rank: int, share: float = 1.0, select: str = "all") -> nn.Module:

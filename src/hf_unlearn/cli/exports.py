@@ -19,6 +19,7 @@ import torch
 from ..common.bars import bar
 from ..common.devices import joined_state
 from ..common.files import atomic, write_text
+from ..common.precisions import as_stored
 from ..families import denoiser_of
 from ..families.load import load_model
 from ..report.forgetting import is_unsafe
@@ -197,7 +198,9 @@ def eval_unlearn(record: RunRecord, run_dir: str | Path, out: Path, original: st
     model = Path(run_dir)
     if holds_adapter(run_dir):
         model = out / "model"
-        merged_pipeline(run_dir, original).save_pretrained(model)
+        pipeline = merged_pipeline(run_dir, original)
+        with as_stored(pipeline.components.values()):
+            pipeline.save_pretrained(model)
     _prompts(out / "target_prompts.csv", [prompt for prompt, _ in pairs])
     _prompts(out / "retain_prompts.csv", kept)
     sampler = sampler_of(record)

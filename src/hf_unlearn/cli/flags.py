@@ -125,8 +125,10 @@ class LoraFlags:
         0.5, "With --lora_select saliency: the adapter's size, as a share of that of --rank on all layers."
     )
     merge: bool = flag(False, "Save merged weights; the adapter stays beside them.")
-    base_precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] = flag(
-        "fp32", "Precision of the frozen weights; nf4 and int8 are bitsandbytes' (hf-unlearn[quantised])."
+    base_precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] | None = flag(
+        None,
+        "Precision of the frozen weights; nf4 and int8 are bitsandbytes' (hf-unlearn[quantised]). The default is that "
+        "of their files, and fp32 with --merge.",
     )
 
     def __post_init__(self):
@@ -134,7 +136,7 @@ class LoraFlags:
         if others and not self.use_lora:
             raise ValueError(f"--{others[0]} is for adapters: add --use_lora")
         check_limits(self, rank="[1, inf)", lora_alpha="(0, inf)", rank_budget="(0, 1]")
-        if self.base_precision != "fp32":
+        if self.base_precision is not None:
             from ..saliency.bases import check_base
 
             check_base(self.base_precision, self.merge)
@@ -142,7 +144,15 @@ class LoraFlags:
     def apply(
         self, objective: "Objective", forget: "SizedDataset", retain: "SizedDataset", training: "TrainingFlags"
     ) -> None:
-        """Give the objective its adapter, if the flags say so. Raises what `choose_lora` and `add_lora` raise."""
+        """Give the objective its adapter, if the flags say so, else have all weights in full precision to be trained.
+
+        Raises what `choose_lora` and `add_lora` raise.
+        """
+        from ..common.precisions import in_full, precision_name
+
+        kept = "fp32" if self.merge else precision_name(objective.network)
+        if not self.use_lora or self.merge or self.lora_select == "saliency":  # Fishers are those of full precision
+            in_full(objective.network)
         if self.use_lora:
             from ..saliency.ranks import add_lora, choose_lora
 
@@ -151,7 +161,7 @@ class LoraFlags:
             sizes = (self.lora_select, self.rank, self.lora_alpha, self.rank_budget)
             batch, seed = training.train_batch_size, training.seed
             config = choose_lora(objective, forget, retain, *sizes, seed=seed, train_batch_size=batch)
-            add_lora(objective, config, self.merge, seed, self.base_precision)
+            add_lora(objective, config, self.merge, seed, self.base_precision or kept)
 
 
 @dataclass
@@ -178,7 +188,12 @@ class TrainingFlags:
     offload: bool = flag(
         False, "Keep the original's copy and the slow weights in host memory: less on the GPU, slower."
     )
-    use_8bit_adam: bool = flag(False, "Keep Adam's states of the retain steps in 8 bits (hf-unlearn[adam8bit]).")
+    use_8bit_adam: bool = flag(False, "Keep Adam's moments of all steps in 8 bits: 2 bytes a weight instead of 8.")
+    masked_moments: bool = flag(False, "Keep the forget moments of the weights in the mask alone: the same result.")
+    bf16_weights: bool = flag(False, "Keep trained weights and gradients in bf16, rounded stochastically.")
+    original_precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] = flag(
+        "fp32", "Precision of the frozen original that is kept beside all weights."
+    )
     mixed_precision: Literal["no", "fp16", "bf16"] | None = flag(
         None, "Precision of the forward pass; the default is accelerate's."
     )
@@ -246,6 +261,7 @@ class TrainingFlags:
             "adam_epsilon",
             "max_grad_norm",
             "offload",
+            *("use_8bit_adam", "masked_moments", "bf16_weights", "original_precision"),
         )
         same += ("gradient_accumulation_steps", "dataloader_num_workers", "seed", "logging_steps", "report_to")
         same += ("target_forget", "max_retain_drift", "max_loss_ratio", "hub_token")
@@ -259,7 +275,7 @@ class TrainingFlags:
             "warmup_steps": self.lr_warmup_steps,
             "weight_decay": self.adam_weight_decay,
             "activation_checkpointing": self.gradient_checkpointing,
-            "optim": "adamw_bnb_8bit" if self.use_8bit_adam else "adamw_torch_fused",
+            "optim": "adamw_torch_fused",
             "fp16": self.mixed_precision == "fp16",
             "bf16": self.mixed_precision == "bf16",
             "save_strategy": "steps" if self.checkpointing_steps else "no",

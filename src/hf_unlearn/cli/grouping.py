@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Memory": (
         *("mixed_precision", "gradient_accumulation_steps", "gradient_checkpointing", "offload", "use_8bit_adam"),
+        *("masked_moments", "bf16_weights", "original_precision"),
         "low_memory",
         *("enable_xformers_memory_efficient_attention", "drawing_batch_size"),
     ),

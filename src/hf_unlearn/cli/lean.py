@@ -2,20 +2,23 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..common.checkpointing import checkpointable
+from ..common.precisions import precision_name
 from ..families.text_to_image.pipelines import NETWORKS, trained_names
 from ..methods import SFRon
 from .estimates import Memory, Saving, adapted, memory, size_text
 from .flags import LoraFlags
 
 ALL_LAYERS_RANK = 8  # of an adapter in place of all weights: the rank that docs/emoji.md measures
+OF_WEIGHTS = ("masked_moments", "use_8bit_adam", "bf16_weights")  # flags that save in the training of all weights
 SHARE = 0.9  # of the memory that may be planned with; the allocator's gaps and kernels take some
 
 
@@ -41,22 +44,34 @@ class Setting:
             f"--use_lora --lora_select all --rank {ALL_LAYERS_RANK}" * self.lora,
             "--train_batch_size 1" * self.one,
             "--gradient_checkpointing" * self.saving.gradient_checkpointing,
-            f"--base_precision {base}" * (base != "fp32"),
+            *(f"--{name}" * getattr(self.saving, name) for name in OF_WEIGHTS),
+            f"--base_precision {base}" * (base is not None),
         ]
         return " ".join(filter(None, words))
 
 
-def settings(network: nn.Module) -> Iterator[Setting]:
-    """All settings for a network, the leanest last. NF4 is one where bitsandbytes is installed."""
+def settings(network: nn.Module, masked: bool = False) -> Iterator[Setting]:
+    """All settings for a network, the leanest last. NF4 is one where bitsandbytes is installed.
+
+    Args:
+        masked: whether the forget steps have an optimizer of their own, and a mask.
+    """
     again = Saving(gradient_checkpointing=checkpointable(network))
     yield Setting()
+    if masked:
+        yield Setting(saving=Saving(masked_moments=True))
     if again.gradient_checkpointing:
-        yield Setting(saving=again)
+        yield Setting(saving=replace(again, masked_moments=masked))
+    eight = replace(again, masked_moments=masked, use_8bit_adam=True)
+    yield Setting(saving=eight)
+    if not any(isinstance(module, _BatchNorm) for module in network.modules()):
+        yield Setting(saving=replace(eight, bf16_weights=True))
     yield Setting(lora=True)
     if again.gradient_checkpointing:
         yield Setting(lora=True, saving=again)
     yield Setting(lora=True, one=True, saving=again)
-    for precision in ("bf16", *(["nf4"] if find_spec("bitsandbytes") else [])):
+    half = [] if precision_name(network) in ("bf16", "fp16") else ["bf16"]  # else it is kept so anyway
+    for precision in (*half, *(["nf4"] if find_spec("bitsandbytes") else [])):
         yield Setting(True, True, Saving(again.gradient_checkpointing, base_precision=precision))
 
 
@@ -96,7 +111,7 @@ def first_fit(
     network: nn.Module, method: SFRon, mode: str, batch: int, side: int | None, free: int
 ) -> tuple[Setting, Memory] | None:
     """The setting that changes least and fits `free` bytes with its training and Fisher pass; None if none does."""
-    for setting in settings(network):
+    for setting in settings(network, mode == "masked" and method.forget_optim == "separate"):
         needed = taken(network, setting, method, mode, batch, side)
         if not needed.too_large(int(SHARE * free)):
             return setting, needed
@@ -111,6 +126,7 @@ def choose(run: Any, network: nn.Module | str, method: SFRon, mode: str, free: i
     """
     training = run.training
     given = {"use_lora": run.lora.use_lora, "gradient_checkpointing": training.gradient_checkpointing}
+    given |= {name: getattr(training, name) for name in OF_WEIGHTS}
     named = next((name for name, value in given.items() if value), None)
     if named is not None:
         raise ValueError(f"--low_memory chooses --{named} itself: leave one of them out")
@@ -133,11 +149,13 @@ def choose(run: Any, network: nn.Module | str, method: SFRon, mode: str, free: i
     if setting.one:
         training.train_batch_size = 1
     training.gradient_checkpointing = setting.saving.gradient_checkpointing
+    for name in OF_WEIGHTS:
+        setattr(training, name, getattr(setting.saving, name))
     peak = size_text(needed.most)
     return f"low memory: {setting.flags or 'all weights fit as they are'} ({peak} of {size_text(free)})"
 
 
-def take_adapter(run: Any, base_precision: Any = "fp32") -> None:
+def take_adapter(run: Any, base_precision: Any = None) -> None:
     """Have a run train an adapter on all layers in place of all weights."""
     run.lora = LoraFlags(use_lora=True, lora_select="all", rank=ALL_LAYERS_RANK, base_precision=base_precision)
     run.parts = [run.lora if isinstance(part, LoraFlags) else part for part in run.parts]

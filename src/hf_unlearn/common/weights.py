@@ -59,10 +59,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return 16 hex digits that identify the weights."""
+    """Return 16 hex digits that identify the weights, whether they are kept in half precision or in float32."""
     digest = hashlib.sha256()
     for name, value in contiguous_state(module).items():
         digest.update(name.encode())
+        value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
         # Flattened, because 1x1 kernels in channels_last have strides that `view` refuses.
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

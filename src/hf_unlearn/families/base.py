@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.checkpointing import checkpointable, enable_checkpointing, keeping_activations
+from ..common.precisions import takes_any
 from .description import Description
 
 
@@ -106,8 +107,8 @@ class Objective(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the network's weights, which its inputs must have."""
-        return dtype_of(self.network)
+        """The precision that the network's inputs must have: that of its weights, or float32 if it takes any."""
+        return taken_precision(self.network)
 
     @contextmanager
     def measuring(self, keep_activations: bool = True) -> Iterator[None]:
@@ -281,6 +282,11 @@ class Objective(nn.Module):
     def checkpointable(self) -> bool:
         """Whether the network can checkpoint its activations."""
         return checkpointable(self.network)
+
+
+def taken_precision(network: nn.Module) -> torch.dtype:
+    """The precision that the inputs of a network must have: that of its weights, or float32 if it takes any."""
+    return torch.float32 if takes_any(network) else dtype_of(network)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

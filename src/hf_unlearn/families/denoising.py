@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..common.precisions import takes_any
 from ..data.class_names import in_words
-from .base import Baseline, Objective, dtype_of
+from .base import Baseline, Objective, taken_precision
 from .description import Anchor, Description
 from .held import Held
 from .label_vectors import shifted_labels
@@ -55,7 +56,7 @@ class Denoising(Objective):
         self.class_names: dict[int, str] = {}  # for the record, where the data has them
         self.pipeline = pipeline
         self.network = network
-        if network.dtype == torch.float16:
+        if network.dtype == torch.float16 and not takes_any(network):  # else an adapter is trained, or a copy in full
             raise ValueError("the weights are float16, which cannot be trained: load float32 and set mixed_precision")
         self.schedule = schedule
         self.num_classes = num_classes
@@ -148,7 +149,7 @@ class Denoising(Objective):
         return self._prediction(network, noisy, batch["timesteps"], labels)
 
     def _prediction(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
-        return self.denoise(network, noisy.to(dtype_of(network)), timesteps, labels)
+        return self.denoise(network, noisy.to(taken_precision(network)), timesteps, labels)
 
     def _labels(self, labels: Tensor | None, drop: Tensor | None) -> Tensor | None:
         if not self.conditional:

@@ -1,11 +1,15 @@
 """From images to latents and back, as each class of autoencoder scales them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from ..common.precisions import bring_to
 
 
 def posterior_mean(vae: Any, images: Tensor) -> Tensor:
@@ -15,7 +19,9 @@ def posterior_mean(vae: Any, images: Tensor) -> Tensor:
     autoencoder's batch statistics; those of Qwen-Image by a mean and a spread for each channel.
     """
     config = vae.config
-    encoded = vae.encode(images.unsqueeze(2) if "z_dim" in config else images)
+    with _in_range(vae):
+        images = images.to(vae.dtype)
+        encoded = vae.encode(images.unsqueeze(2) if "z_dim" in config else images)
     if isinstance(vae, AutoencoderTiny):
         mean = encoded.latents
     else:
@@ -27,12 +33,26 @@ def posterior_mean(vae: Any, images: Tensor) -> Tensor:
     return scaled(vae, mean)
 
 
+@contextmanager
+def _in_range(vae: Any) -> Iterator[None]:
+    """Have an autoencoder compute in float32 inside, if it is kept in float16 and says that it overflows there."""
+    overflows = vae.dtype == torch.float16 and vae.config.get("force_upcast", False)
+    if overflows:
+        bring_to(vae, torch.float32)
+    try:
+        yield
+    finally:
+        if overflows:
+            bring_to(vae, torch.float16)
+
+
 def decoded(vae: Any, latents: Tensor) -> Tensor:
     """Images (B, C, H, W), about in [-1, 1], of latents (B, c, h, w) that are scaled as `posterior_mean` does it."""
-    plain = unscaled(vae, latents).to(vae.device, vae.dtype)
-    if "z_dim" in vae.config:
-        return vae.decode(plain.unsqueeze(2)).sample[:, :, 0]
-    return vae.decode(pixel_shuffle(plain, 2) if hasattr(vae, "bn") else plain).sample
+    with _in_range(vae):
+        plain = unscaled(vae, latents).to(vae.device, vae.dtype)
+        if "z_dim" in vae.config:
+            return vae.decode(plain.unsqueeze(2)).sample[:, :, 0]
+        return vae.decode(pixel_shuffle(plain, 2) if hasattr(vae, "bn") else plain).sample
 
 
 def side_factor(vae: Any) -> int:

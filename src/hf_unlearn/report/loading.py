@@ -9,6 +9,7 @@ from .card_text import generation_call, scheduler_class
 from .record import RunRecord
 
 TEMPLATE = Path(__file__).parent / "templates" / "use.md"
+DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}  # diffusers loads float32 unless it is told
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16"}  # of a record -> of --mixed_precision
 
 
@@ -34,6 +35,7 @@ def loading(record: RunRecord, name: str) -> str:
         name=name,
         kind="classifier" if record.pipeline_tag == "image-classification" else "generator",
         call=generation_call(record),
+        dtype=None if record.weights is None else DTYPES.get(record.weights.stored or ""),
         scheduler=scheduler_class(record),
     )
     try:

@@ -87,6 +87,9 @@ class WeightsRecord:
     moved_share: Annotated[
         float | None, "share of `total` that differs from the original; null where no original was kept to compare"
     ] = None
+    stored: Annotated[
+        str | None, "`bf16` or `fp16` where the files of the base model have that precision, as then the saved weights"
+    ] = None
 
 
 @dataclass

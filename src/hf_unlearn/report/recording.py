@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..common.precisions import HALF, NAMES, stored_precision
 from ..data.fingerprint import fingerprint
 from ..data.pairs import labels_of
 from ..data.streaming import RetainStream
@@ -175,12 +176,15 @@ def _weights(trainer: Any) -> WeightsRecord:
     total = sum(sizes.values()) - (trained if adapter is not None else 0)
     moved = None
     # Sharded weights could be compared by all processes together only, and one process writes the record.
-    if adapter is None and trainer.reference.original is not None and not trainer.is_fsdp_enabled:
+    low = trainer.args.original_precision != "fp32"
+    if adapter is None and trainer.reference.original is not None and not (trainer.is_fsdp_enabled or low):
         old = dict(trainer.reference.original.named_parameters())
         pairs = [(p.detach(), old[name].to(p.device)) for name, p in network.named_parameters() if name in free]
         moved = sum(int((new != before).sum()) for new, before in pairs) / total
     kind = "adapter" if adapter is not None else "all" if trained == total else "part"
-    return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved)
+    dtype = stored_precision(network)
+    stored = next((name for name, known in NAMES.items() if known == dtype and dtype in HALF), None)
+    return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved, stored)
 
 
 def _adapter(objective: Any) -> AdapterRecord:

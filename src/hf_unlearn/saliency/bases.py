@@ -4,9 +4,10 @@ from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import torch
-from accelerate.utils import convert_to_fp32
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import nn
+
+from ..common.precisions import NAMES, precision_name, take_any
 
 BasePrecision = Literal["fp32", "bf16", "fp16", "nf4", "int8"]
 QUANTISED = ("nf4", "int8")
@@ -27,15 +28,15 @@ def lower_base(network: nn.Module, precision: str) -> None:
 
     Quantised are the linear layers of its blocks, whose names have a number; everything else that is frozen is then in
     bf16. NF4 (QLoRA, arXiv 2305.14314) takes half a byte a weight and int8 (LLM.int8, arXiv 2208.07339) one. Batch
-    statistics stay in fp32. The network takes tensors of any precision and returns fp32.
+    statistics stay in fp32. The network then takes tensors of any precision and returns that of its sample.
 
     Args:
-        precision: one that `check_base` lets pass; fp32 changes nothing.
+        precision: one that `check_base` lets pass.
     """
     check_base(precision)
-    if precision == "fp32":
+    if precision == precision_name(network) == "fp32":
         return
-    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    half = next((dtype for name, dtype in NAMES.items() if name == precision), torch.bfloat16)
     if precision in QUANTISED:
         _quantise(network, precision, half)
     for module in network.modules():
@@ -47,28 +48,11 @@ def lower_base(network: nn.Module, precision: str) -> None:
     for p in network.parameters():
         if p.requires_grad:  # peft gives factors the precision of their layer
             p.data = p.data.float()
-    network.register_forward_pre_hook(_enter, with_kwargs=True)
-    network.register_forward_hook(_leave)
-
-
-def _enter(network: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    half = next(p.dtype for p in network.parameters() if p.is_floating_point() and not p.requires_grad)
-
-    def cast(value: Any) -> Any:
-        """Images, latents and embeddings; timesteps and scales, one a sample, would lose too much."""
-        if isinstance(value, Tensor):
-            return value.to(half) if value.is_floating_point() and value.ndim > 1 else value
-        return {k: cast(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-    return tuple(map(cast, args)), {name: cast(value) for name, value in kwargs.items()}
-
-
-def _leave(network: nn.Module, args: tuple, output: Any) -> Any:
-    return convert_to_fp32(output)
+    take_any(network)
 
 
 def base_bytes(network: nn.Module, precision: str) -> int:
-    """Bytes of the frozen weights of a network that `lower_base` was not called on yet."""
+    """Bytes of the frozen weights of a network once they are kept in `precision`."""
     each = {"fp32": 4.0, "nf4": 0.52, "int8": 1.01}  # with a scale for each 64 weights, or for each row
     low = {id(layer.weight) for _, layer in _blocks(network)} if precision in QUANTISED else set()
     frozen = [p for p in network.parameters() if not p.requires_grad]

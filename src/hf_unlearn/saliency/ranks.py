@@ -13,6 +13,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from ..common.precisions import precision_name
 from ..data.protocols import SizedDataset
 from ..data.streaming import RetainStream
 from ..families import Adapter, Objective, text_side
@@ -184,14 +185,15 @@ def add_lora(
     config: LoraConfig,
     merge: bool = False,
     seed: int = 0,
-    base_precision: BasePrecision = "fp32",
+    base_precision: BasePrecision | None = None,
 ) -> None:
     """Put an untrained adapter into the objective's network and train nothing else from then on.
 
     Args:
         merge: whether saving exports merged weights instead of the adapter alone.
         seed: random seed of the factors A. B is 0, so the output does not change.
-        base_precision: of the weights below it: bf16, fp16, or nf4 and int8 by bitsandbytes (`bases.lower_base`).
+        base_precision: of the weights below it: fp32, bf16, fp16, or nf4 and int8 by bitsandbytes
+            (`bases.lower_base`). None keeps theirs.
 
     Raises:
         ValueError: the model has an adapter already, or the names in `config` match other layers than intended.
@@ -200,8 +202,9 @@ def add_lora(
         raise ValueError("the model has an adapter already: merge or remove it first")
     if not objective.adaptable:
         raise ValueError("adapters are for the UNet: choose another train_method, or do without LoRA")
-    check_base(base_precision, merge)
     network = objective.network
+    base: BasePrecision = base_precision or precision_name(network)
+    check_base(base, merge)
     wanted = None if isinstance(config.target_modules, str | None) else set(config.target_modules)
     network.requires_grad_(False)
     with torch.random.fork_rng():
@@ -210,7 +213,7 @@ def add_lora(
     met = {name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
     if wanted is not None and config.rank_pattern and met != wanted:
         raise ValueError(f"target_modules met {len(met)} layers, not {len(wanted)}: {sorted(met ^ wanted)[:3]}")
-    lower_base(network, base_precision)
+    lower_base(network, base)
     objective.adapter = Adapter(config, merge)
 
 

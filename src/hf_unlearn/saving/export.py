@@ -14,6 +14,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from ..common.files import atomic, atomic_folder, write_text
 from ..common.names import is_hub_id
+from ..common.precisions import as_stored, round_to_stored, take_any, takes_any
 from ..common.sharding import is_sharded
 from ..common.untrusted import loading, read_json
 from ..common.weights import contiguous_state, save_weights
@@ -113,8 +114,11 @@ def load_saved(objective: Objective, folder: str) -> None:
         load_factors(objective, Path(folder) / ADAPTER_FOLDER if objective.adapter.merge else folder)
 
 
-def export(objective: Objective, folder: str | Path) -> tuple[str, ...]:
+def export(objective: Objective, folder: str | Path, write: bool = True) -> tuple[str, ...]:
     """Write the result in a format that plain diffusers, transformers or peft loads. Return its files in `folder`.
+
+    Every part is written in the precision of the files that it came from. Trained weights stay rounded to that, so
+    that what is measured next is what was written; every process calls it, and one of them with `write`.
 
     This is the full pipeline or model, or the adapter alone. A merged adapter is also kept beside the result, in
     `adapter`. The result is reloaded and compared before it replaces an earlier one.
@@ -123,6 +127,10 @@ def export(objective: Objective, folder: str | Path) -> tuple[str, ...]:
         RuntimeError: the result does not reload to what was saved.
         OSError: the result could not be written. In both cases an earlier result in `folder` is unchanged.
     """
+    if objective.adapter is None:
+        round_to_stored(objective.network)
+    if not write:
+        return ()
     with atomic_folder(folder) as staged:
         _export(objective, staged)
         files = sorted(path for path in staged.rglob("*") if path.is_file())
@@ -131,7 +139,7 @@ def export(objective: Objective, folder: str | Path) -> tuple[str, ...]:
 
 def _export(objective: Objective, folder: Path) -> None:
     if objective.adapter is None:
-        objective.save_pretrained(str(folder))
+        save_whole(objective, folder)
         forget_local_names(folder)
         check_reload(objective, str(folder))
         return
@@ -143,9 +151,17 @@ def _export(objective: Objective, folder: Path) -> None:
         merged = merged_copy(objective.network)
         _same_output(live, _output(objective, merged), folder)
         with exporting(objective, merged):
-            objective.save_pretrained(str(folder))
+            save_whole(objective, folder)
             forget_local_names(folder)
             check_reload(objective, str(folder))
+
+
+def save_whole(objective: Objective, folder: str | Path) -> None:
+    """Write the whole pipeline or model, every part in the precision that it is stored in."""
+    exported = objective.exported
+    parts = getattr(exported, "components", None)
+    with as_stored(parts.values() if isinstance(parts, dict) else [exported]):
+        objective.save_pretrained(str(folder))
 
 
 def forget_local_names(folder: str | Path) -> None:
@@ -170,6 +186,8 @@ def check_reload(objective: Objective, folder: str) -> None:
     for name, value in live.state_dict().items():
         if name not in saved or not torch.equal(saved[name].to(value.dtype), value):
             raise RuntimeError(f"{folder} does not reload to what was saved: {name} differs")
+    if takes_any(live):
+        take_any(loaded)
     own = {**dict(live.named_parameters()), **dict(live.named_buffers())}
     for name, tensor in (*loaded.named_parameters(), *loaded.named_buffers()):
         tensor.data = tensor.data.to(own[name].dtype)  # diffusers loads float32 unless it is told otherwise

@@ -6,6 +6,7 @@ A1111, ComfyUI and others read it. The names are the opposites of those that dif
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..common.files import atomic
+from ..common.precisions import as_stored
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -53,16 +55,17 @@ def write_single_file(pipeline: Any, path: str | Path, dtype: torch.dtype | None
     """Write UNet, autoencoder and text encoders of a pipeline to `path`, a .safetensors file.
 
     Args:
-        dtype: of the written weights; None keeps theirs.
+        dtype: of the written weights; None keeps that of the files that they came from.
 
     Raises:
         ValueError: the pipeline has no such layout, or a weight has no place in it.
         RuntimeError: diffusers reads other weights back. An earlier file is unchanged then.
     """
-    state = {name: value.to("cpu", dtype).contiguous() for name, value in single_file_state(pipeline).items()}
-    with atomic(path) as partial:
-        save_file(state, partial, metadata={"format": "pt"})
-        _check_reading(pipeline, load_file(partial), dtype)
+    with as_stored(pipeline.components.values()) if dtype is None else nullcontext():
+        state = {name: value.to("cpu", dtype).contiguous() for name, value in single_file_state(pipeline).items()}
+        with atomic(path) as partial:
+            save_file(state, partial, metadata={"format": "pt"})
+            _check_reading(pipeline, load_file(partial), dtype)
 
 
 def single_file_state(pipeline: Any) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from ..common.errors import redact
 from ..common.files import write_text
 from ..common.weights import model_digest
 from ..families import Objective
-from ..saving.export import forget_local_names
+from ..saving.export import forget_local_names, save_whole
 from ..saving.history import entry as history_entry
 from ..saving.history import read_history, write_history
 from ..training.config import UnlearnConfig
@@ -221,7 +221,7 @@ class Service:
 
     def _write_model(self) -> None:
         folder = self.folder / MODEL
-        self.objective.save_pretrained(str(folder))
+        save_whole(self.objective, folder)
         forget_local_names(folder)
         write_text(folder / CARD_FILE, card(self.ledger))
 

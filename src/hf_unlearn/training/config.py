@@ -114,6 +114,22 @@ class UnlearnConfig(TrainingArguments):
         },
     )
 
+    use_8bit_adam: bool = field(
+        default=False, metadata={"help": "Keep Adam's moments of all steps in 8 bits: 2 bytes a weight instead of 8."}
+    )
+    masked_moments: bool = field(
+        default=False,
+        metadata={"help": "Keep the forget optimizer's moments of the weights in the mask alone: the same result."},
+    )
+    bf16_weights: bool = field(
+        default=False,
+        metadata={"help": "Keep the trained weights and their gradients in bf16, rounded stochastically."},
+    )
+    original_precision: str = field(
+        default="fp32",
+        metadata={"help": "Precision of the frozen original beside all weights: fp32, bf16, fp16, nf4 or int8."},
+    )
+
     @property
     def draws_seed(self) -> int:
         """The seed of all random draws: `data_seed` if it is set, else `seed`."""
@@ -167,6 +183,11 @@ class UnlearnConfig(TrainingArguments):
         for name, (idle, why) in REFUSED.items():
             if getattr(self, name, idle) != idle:
                 raise ValueError(f"{name} must be {idle} when a model unlearns: {why}")
+        if self.bf16_weights and self.fp16:
+            raise ValueError("bf16_weights and fp16 are two precisions of a step: leave one of them out")
+        optim = str(getattr(self.optim, "value", self.optim))
+        if (self.bf16_weights or self.use_8bit_adam) and not optim.startswith("adamw_torch"):
+            raise ValueError(f"bf16_weights and use_8bit_adam have an AdamW of their own: leave optim={optim} out")
         self._check_software()
 
     def _check_best(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..common.sharding import local, sum_of_shards
+from .compact import MOMENTS, CompactAdamW, moment, moved
 
 PIECE = 2**17  # numbers that are taken together on a CPU, whose cache then holds what is computed of them
 TINY = 1e-30  # nothing beside Adam's eps squared; the root of an exact 0 takes ten times as long on some CPUs
@@ -19,16 +20,16 @@ def directions(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     One piece at a time, so that no second copy of the weights exists. Weights and gradients share their storage.
     """
     groups = [(group, p) for group in optimizer.param_groups for p in group["params"]]
-    moved = [(group, p, optimizer.state[p]) for group, p in groups if p.grad is not None and optimizer.state.get(p)]
-    if not moved:
+    ready = [(group, p) for group, p in groups if p.grad is not None and optimizer.state.get(p)]
+    if not ready:
         return
-    steps = torch.stack([state["step"] for *_, state in moved]).tolist()
-    for (group, p, state), step in zip(moved, steps):
+    steps = torch.stack([optimizer.state[p]["step"] for _, p in ready]).tolist()
+    for (group, p), step in zip(ready, steps):
         beta1, beta2 = group["betas"]
         first = 1 - beta1**step
         # m / first / (√(v / second) + eps), with one pass less
         scale, eps = first / math.sqrt(1 - beta2**step), first * group["eps"]
-        for weights, gradient, m, v in _pieces(p, p.grad, state["exp_avg"], state["exp_avg_sq"]):
+        for weights, gradient, m, v in _pieces(p, p.grad, *(moment(optimizer, p, name) for name in MOMENTS)):
             spread = v.add(TINY).sqrt_().mul_(scale).add_(eps)
             yield weights, gradient, torch.div(m, spread, out=spread)
 
@@ -56,19 +57,22 @@ def step_along(optimizer: Optimizer, length: Callable[[float, float, float, int]
         length: κ of (<g, d>, norm of d, norm of the weights, their number), with g the present gradient. Over all
             shards.
     """
-    rows, moved = [], []
+    rows, waiting = [], []
     for weights, gradient, d in directions(optimizer):
         slope = torch.dot(gradient.flatten().float(), d.flatten().float())
         rows.append(torch.stack([slope, _squares(d), _squares(weights), slope.new_full((), d.numel())]))
         gradient.copy_(d)
-        moved.append((weights, gradient))
+        waiting.append((weights, gradient))
     if not rows:
         return
     every = [p for group in optimizer.param_groups for p in group["params"]]
     slope, across, whole, number = sum_of_shards(torch.stack(rows).double().sum(0), every).tolist()
     kappa = length(slope, math.sqrt(across), math.sqrt(whole), int(number))
-    for weights, direction in moved:
-        weights.add_(direction, alpha=-kappa)
+    random = None
+    if isinstance(optimizer, CompactAdamW):
+        random = optimizer.generator(waiting[0][0].device, int(next(iter(optimizer.state.values()))["step"].item()))
+    for weights, direction in waiting:
+        moved(weights, direction, -kappa, random)
 
 
 @torch.no_grad()
@@ -94,9 +98,10 @@ def conflict(forget: Optimizer | None, retain: Optimizer) -> dict[str, float]:
     eps = {id(p): group["eps"] for group in forget.param_groups for p in group["params"]}
     for p in every:
         ours, theirs = forget.state.get(p), retain.state.get(p)
-        if not ours or not theirs or "exp_avg" not in ours:
+        if not ours or not theirs or "exp_avg" not in ours or "exp_avg" not in theirs:
             continue
-        for m, v, other in _pieces(ours["exp_avg"], ours["exp_avg_sq"], theirs["exp_avg"]):
+        both = (*(moment(forget, p, name) for name in MOMENTS), moment(retain, p, "exp_avg"))
+        for m, v, other in _pieces(*both):
             m, other = m.flatten().float(), other.flatten().float()
             d = m / (v.flatten().float().sqrt() + eps[id(p)])  # bias corrections change its length alone, all but eps
             products = ((m, other), (m, m), (other, other), (m, d), (d, d))

@@ -11,6 +11,7 @@ from ..common.sharding import gather, local
 from ..data.numerics import gradient_norm
 from ..families.base import Objective
 from ..methods.base import Above, Method
+from .compact import CompactAdamW
 from .config import UnlearnConfig
 from .guard import DivergenceGuard
 from .optim import FastSlow, Length
@@ -55,6 +56,9 @@ class FastSteps:
         trained = [p for p in self.objective.network.parameters() if p.requires_grad]
         by_parameter = {id(p): mask for p, mask in zip(trained, masks.aligned(self.objective.network))}
         self.masks = [by_parameter[id(p)] for p in self.parameters]
+        for _, optimizer in self.weights.parts():
+            if isinstance(optimizer, CompactAdamW):
+                optimizer.bind(self.masks)
         if self.method.masks_every_step:
             self.weights.masks = self.masks
 

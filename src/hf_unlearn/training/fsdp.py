@@ -22,6 +22,7 @@ from .config import UnlearnConfig
 from .optim import FastSlow
 from .optim_shards import load_named_tensors, named_tensors
 from .reference import Reference
+from .savings import check_savings
 
 SHARDS = "shards"  # in a checkpoint: weights and optimizer states, a file for each process
 LAUNCH = "launch with --config_file $(hf-unlearn env --accelerate_config {0}) ({0}.yaml)"
@@ -37,6 +38,7 @@ def check_launch(
         raise ValueError(
             f"{method.name} steps and masks weights by itself, which DeepSpeed's engine does in its place: {FSDP2}"
         )
+    check_savings(objective, method, args, fsdp)
     if not fsdp:
         return
     plugin = accelerator.state.fsdp_plugin

@@ -16,6 +16,7 @@ from ..data.streaming import first_of
 from ..families import Baseline
 from ..families.base import Objective
 from ..methods import Method
+from ..saliency.bases import lower_base
 from ..saliency.masks import Masks, kept_masks, masks_from
 from ..saving.adapters import base_copy
 from .config import UnlearnConfig
@@ -151,8 +152,12 @@ class Reference:
         if self.objective.adapter is not None:  # the original is the network without it
             self.original = base_copy(network).eval()
             return
-        shared: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad}
+        low = self.args.original_precision != "fp32"
+        shared: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad and not low}
         self.original = copy.deepcopy(network, shared).eval().requires_grad_(False)
+        if low:
+            self._digest = self._digest or weights_digest(self.original)  # of the weights in full
+            lower_base(self.original, self.args.original_precision)
 
     def place(self) -> None:
         """Keep the original in host memory, if the arguments say so."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..common.losses import global_sum, world_size
+from ..common.precisions import precision_name
 from ..data.numerics import gradient_norm
 from ..families import Baseline
 from ..families.base import Objective
@@ -56,7 +57,7 @@ class Step(FastSteps):
     def precision(self) -> str:
         """What a step computes in: fp32, bf16 or fp16."""
         mixed = self.accelerator.mixed_precision
-        own = "bf16" if self.objective.dtype == torch.bfloat16 else "fp32"
+        own = precision_name(self.objective.network)
         return own if mixed == "no" else mixed
 
     # ---- one outer step ----------------------------------------------------------------------------

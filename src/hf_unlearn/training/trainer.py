@@ -35,6 +35,7 @@ from .interrupts import Interrupt
 from .optimizers import fast_slow_around
 from .publishing import Publisher, written_report
 from .reference import Reference
+from .savings import lower_weights
 from .step import Step
 from .stock import reset_accelerate_wrapping, stock_optimizer, undisturbed
 
@@ -80,7 +81,7 @@ class UnlearnTrainer(Trainer):
     ):
         args = checked_arguments(args, kwargs)
         objective, method = objective_of(model, kwargs.get("processing_class")), method_for(method or SFRon(), args)
-        check_network(objective, args)
+        check_network(lower_weights(objective, args), args)
         given = (forget_dataset, retain_dataset), (eval_forget_dataset, eval_retain_dataset)
         sets = checked_sets(objective, method, args, *given, holdout_dataset, learn_dataset)
         self.forget_dataset, self.retain_dataset, self.learn_dataset = sets.forget, sets.retain, sets.learn
@@ -278,9 +279,8 @@ class UnlearnTrainer(Trainer):
         if _internal_call:
             return self.checkpointer.save(folder)
         self.publisher.write_history(self.outer_steps)
-        if self.args.should_save:
-            with self.merge.averaged():
-                self.exported = export(self.objective, folder)
+        with self.merge.averaged():
+            self.exported = export(self.objective, folder, self.args.should_save)
         self.accelerator.wait_for_everyone()  # a process that ends first may have the launcher end the one that writes
         if self.args.push_to_hub and folder == Path(self.args.output_dir or "."):
             self.push_to_hub(include_masks=self.args.push_masks)

@@ -63,12 +63,19 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--base_precision",
         choices=("fp32", "bf16", "fp16", "nf4", "int8"),
-        default="fp32",
-        help="Precision of the frozen weights under an adapter.",
+        help="Precision of the frozen weights under an adapter; the default is that of their files.",
     )
     parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help="The default is no.")
     parser.add_argument("--gradient_checkpointing", action="store_true", help="Activations are computed twice.")
-    parser.add_argument("--use_8bit_adam", action="store_true", help="Adam's states of the retain steps in 8 bits.")
+    parser.add_argument("--use_8bit_adam", action="store_true", help="Adam's moments in 8 bits.")
+    parser.add_argument("--masked_moments", action="store_true", help="Forget moments of the weights in the mask.")
+    parser.add_argument("--bf16_weights", action="store_true", help="Trained weights and gradients in bf16.")
+    parser.add_argument(
+        "--original_precision",
+        choices=("fp32", "bf16", "fp16", "nf4", "int8"),
+        default="fp32",
+        help="Precision of the frozen original beside all weights.",
+    )
     parser.add_argument("--memory_gb", type=float, help="Memory to fit, in GB; the default is what is free.")
     parser.add_argument("--no_time", action="store_true", help="Estimate memory only; nothing is run.")
     parser.add_argument("--json", action="store_true", help="Print it as JSON.")
@@ -104,12 +111,13 @@ def estimate(flags: Any) -> dict[str, Any]:
     by_scores = flags.lora_select == "saliency"
     saved = (flags.gradient_checkpointing, flags.mixed_precision)
     for mode in MODES:
-        network, base = copy.deepcopy(plain), "fp32"
+        network = copy.deepcopy(plain)
         if mode == "lora":
-            share, base = flags.rank_budget if by_scores else 1.0, flags.base_precision
+            share = flags.rank_budget if by_scores else 1.0
             network = adapted(network, flags.rank, share, "xattn" if flags.lora_select == "xattn" else "all")
         elsewhere = flags.offload and device != "cpu"
-        saving = Saving(*saved, base, flags.use_8bit_adam)
+        named = ("use_8bit_adam", "masked_moments", "bf16_weights", "original_precision")
+        saving = Saving(*saved, flags.base_precision, **{name: getattr(flags, name) for name in named})
         sizes = (method, flags.batch_size, flags.size, elsewhere, mode != "lora" or by_scores, saving)
         needed = memory(network, mode, *sizes)
         if mode == "masked":  # takes what `full` does, and one multiplication a weight

@@ -87,7 +87,10 @@ class ConceptFlags:
     image_column: str = flag("image", "Column that holds the images.")
     caption_column: str = flag("text", "Column that holds the captions, if there is one.")
     center_crop: bool = flag(False, "Crop images to a square instead of squeezing them.")
-    resolution: int | None = flag(None, "Height and width of the images; the default is the model's sample size.")
+    resolution: int | None = flag(
+        None,
+        "Height and width of the images: a multiple of 8, 16 or 32, as the model has it. The default is its own size.",
+    )
     num_inference_steps: int = flag(30, "Sampling steps of generated images.")
     guidance_scale: float | None = flag(
         None, "Guidance scale of generated images; the default is 7.5, or what a later pipeline samples at."
@@ -101,8 +104,6 @@ class ConceptFlags:
         if self.guidance_scale is not None:
             check_limits(self, guidance_scale="[0, inf)")
         check_limits(self, num_inference_steps="[1, 1000]", **limits)
-        if self.resolution and self.resolution % 8:
-            raise ValueError(f"resolution must be a multiple of 8, got {self.resolution}")
 
     @property
     def sources(self) -> dict[str, str]:

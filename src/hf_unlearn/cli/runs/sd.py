@@ -207,6 +207,7 @@ class TextToImageRun(DiffusionRun):
             str(self.base_model),
             xformers=self.model.enable_xformers_memory_efficient_attention,
             config=self.model.model_config,
+            precision="fp32" if self.model.train_method == "text_encoder" else "stored",  # its gradients cross all
             revision=self.revision,
             variant=self.model.variant,
         )

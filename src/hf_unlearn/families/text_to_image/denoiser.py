@@ -1,6 +1,7 @@
 """What one class of text-to-image pipelines has of its own: the contract that every adapter file fills in."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -55,6 +56,7 @@ class Denoiser:
     side: of their latents, where the configuration does not say.
     text_side, image_side: words in the names of the weights of attention that read text, and of those that do not.
     fixed: first words of the names of what `noxattn` leaves alone beside those.
+    asks: what the pipeline's call asks a side in pixels to be a multiple of, whatever its model.
     vectors: the (tokenizer, text encoder) pairs in which vectors can take the place of tokens.
     """
 
@@ -68,6 +70,7 @@ class Denoiser:
     text_side: ClassVar[tuple[str, ...]] = JOINT
     image_side: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out", "norm_q", "norm_k")
     fixed: ClassVar[tuple[str, ...]] = ("time_text_embed", "norm_out", "proj_out")
+    asks: ClassVar[int] = 1
     vectors: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def network(self, pipeline: Any) -> Any:
@@ -97,9 +100,27 @@ class Denoiser:
         """How many pixels a side of a latent covers."""
         return pipeline.vae_scale_factor
 
+    def patch(self, network: Any) -> int:
+        """How many latents a side of an image token covers."""
+        return network.config.get("patch_size") or 1
+
+    def multiple(self, pipeline: Any) -> int:
+        """What a side in pixels must be a multiple of: what an image token covers, and what the call asks for."""
+        return math.lcm(self.asks, self.factor(pipeline) * self.patch(self.network(pipeline)))
+
+    def check_sides(self, pipeline: Any, sides: Sequence[int]) -> None:
+        """Raise ValueError, with what to set, unless the pipeline draws images of these (height, width) in pixels."""
+        multiple, kind = self.multiple(pipeline), type(pipeline).__name__
+        other = next((side for side in sides if side % multiple), None)
+        if other is not None:
+            near = max(multiple, round(other / multiple) * multiple)
+            raise ValueError(
+                f"resolution {other} does not fit {kind}: set a multiple of {multiple} pixels, such as {near}"
+            )
+
     def length(self, network: Any, shape: Sequence[int]) -> int:
         """The number of image tokens of latents (C, h, w)."""
-        side = network.config.get("patch_size", 1)
+        side = self.patch(network)
         return (shape[-2] // side) * (shape[-1] // side)
 
     def shift(self, pipeline: Any, length: int) -> float:
@@ -195,8 +216,8 @@ class Patched(Denoiser):
     def channels(self, config: Any) -> int:
         return config.in_channels // 4
 
-    def length(self, network: Any, shape: Sequence[int]) -> int:
-        return (shape[-2] // 2) * (shape[-1] // 2)
+    def patch(self, network: Any) -> int:
+        return 2
 
     def noise_pred(self, output: Tensor, noisy: Tensor) -> Tensor:
         return unpacked(output, *noisy.shape[-2:])

@@ -77,7 +77,8 @@ class TextToImage(Denoising):
         others: as in `Denoising`.
 
     Raises:
-        ValueError: another pipeline, an unknown train_method, or a prompt that is its own anchor.
+        ValueError: another pipeline, an unknown train_method, a prompt that is its own anchor, or a resolution that
+            the pipeline does not draw.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("diffusion", "text to image")
@@ -110,6 +111,8 @@ class TextToImage(Denoising):
         rest = (label_dropout, antithetic, forget_label_dropout, timestep_bins)
         shape, factor = adapter.shape(pipeline), adapter.factor(pipeline)
         sides = sides_of(resolution or [side * factor for side in shape[1:]])
+        if resolution is not None:
+            adapter.check_sides(pipeline, sides)
         schedule = adapter.schedule(pipeline, [shape[0], *(side // factor for side in sides)], flow)
         network = adapter.network(pipeline)
         super().__init__(pipeline, network, schedule, len(prompts.texts), 0, *rest)

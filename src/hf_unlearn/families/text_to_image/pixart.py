@@ -17,6 +17,7 @@ class PixArtSigma(Denoiser):
     network_class: ClassVar[str] = "PixArtTransformer2DModel"
     tokens: ClassVar[int] = 300
     cross_attention: ClassVar[bool] = True
+    asks: ClassVar[int] = 8
     text_side: ClassVar[tuple[str, ...]] = ("attn2",)
     image_side: ClassVar[tuple[str, ...]] = ("attn1",)
     fixed: ClassVar[tuple[str, ...]] = ("adaln_single", "proj_out", "scale_shift_table")

@@ -21,6 +21,7 @@ class Sana(Denoiser):
     tokens: ClassVar[int] = 300
     pixels: ClassVar[int] = 32
     cross_attention: ClassVar[bool] = True
+    asks: ClassVar[int] = 32
     text_side: ClassVar[tuple[str, ...]] = ("attn2",)
     image_side: ClassVar[tuple[str, ...]] = ("attn1",)
     fixed: ClassVar[tuple[str, ...]] = ("time_embed", "norm_out", "proj_out", "scale_shift_table")

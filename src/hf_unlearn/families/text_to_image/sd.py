@@ -15,6 +15,7 @@ class StableDiffusion(Denoiser):
     part: ClassVar[str] = "unet"
     network_class: ClassVar[str] = "UNet2DConditionModel"
     cross_attention: ClassVar[bool] = True
+    asks: ClassVar[int] = 8
     text_side: ClassVar[tuple[str, ...]] = ("attn2",)
     image_side: ClassVar[tuple[str, ...]] = ("attn1",)
     fixed: ClassVar[tuple[str, ...]] = ("time_embed", "time_embedding", "conv_out", "conv_norm_out")

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import constants, snapshot_download
 
 from ...common.causes import in_a_folder
+from ...common.precisions import precision_of_tensors
 from ...common.untrusted import check_filled, loading, pipeline_index
 from .pipelines import PIPELINES
 
@@ -27,8 +29,8 @@ def beside(path: str | Path) -> str | None:
     return str(folder) if (folder / "model_index.json").is_file() else None
 
 
-def load_single_file(path: str | Path, config: str | None = None) -> DiffusionPipeline:
-    """The pipeline that a .safetensors or .ckpt file holds, in the stored precision.
+def load_single_file(path: str | Path, config: str | None = None) -> tuple[dict[str, torch.dtype], DiffusionPipeline]:
+    """(the precision of most of the file for each part, the pipeline) of a .safetensors or .ckpt file, in that.
 
     Args:
         config: folder or Hub id of a pipeline of the same architecture, of which only configurations and tokenizers
@@ -47,6 +49,7 @@ def load_single_file(path: str | Path, config: str | None = None) -> DiffusionPi
     if any("lora_" in key for key in state):
         raise ValueError(f"{name} is an adapter: give its base model, and load the adapter with load_lora_weights")
     folder = configuration(name, config or beside(name) or _inferred(name, state))
+    stored = precision_of_tensors(state.values())
     del state
     index = pipeline_index(folder, weights=False)
     kind = index.get("_class_name")
@@ -54,10 +57,10 @@ def load_single_file(path: str | Path, config: str | None = None) -> DiffusionPi
     if not hasattr(cls, "from_single_file"):
         raise ValueError(f"{folder} is a {kind}, which diffusers reads from no single file: {in_a_folder(name)}")
     with loading(name):
-        pipeline: Any = cls.from_single_file(name, config=folder, local_files_only=True)
+        pipeline: Any = cls.from_single_file(name, config=folder, local_files_only=True, torch_dtype=stored)
     check_filled(pipeline, name)
     pipeline.register_to_config(_name_or_path=name)
-    return pipeline
+    return dict.fromkeys(pipeline.components, stored), pipeline
 
 
 def configuration(name: str, config: str) -> str:
