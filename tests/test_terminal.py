@@ -164,6 +164,19 @@ def test_a_bar_that_stands_still_says_for_how_long_and_comes_back():
     assert made.tail == " 20%|##  | 2/10"
 
 
+def test_what_nobody_sees_is_no_sign_of_life():
+    """On a terminal that says it has no columns a bar is only carriage returns and blanks."""
+    made, screen, now = watch()
+    made.enter("evaluate")
+    stream = Watched(screen, made)
+    for second in range(1, 6):
+        now[0] = float(second)
+        stream.write("\r")
+        stream.write("   ")
+        made.beat()
+    assert screen.getvalue().endswith(f"{ERASE}evaluate: 0:05")
+
+
 def test_times():
     assert [clock_text(s) for s in (0.9, 61, 3725)] == ["0:00", "1:01", "1:02:05"]
 
@@ -173,6 +186,21 @@ SCRIPT = (
     "import sys, time, warnings; assert sys.stdout.isatty(); print('begin'); time.sleep(1.2); print('end');"
     "warnings.warn('old'); print('WARNING: something'); sys.exit(3)"
 )
+
+
+def test_the_recorder_has_a_terminal_with_columns(silence, tmp_path):
+    """Without any a bar of tqdm is empty."""
+    words = "import os, tqdm; print(os.get_terminal_size().columns, os.getcwd()); list(tqdm.tqdm(range(3), desc='bar'))"
+    found = silence.record([sys.executable, "-c", words], folder=tmp_path)
+    assert silence.lines_of(found.text)[0] == f"{silence.COLUMNS} {tmp_path}" and "bar: 100%|" in found.text
+
+
+def test_the_recorder_knows_the_phases_and_interrupts_a_server(silence):
+    said = "print('\\rload: 0:05'); print('load: 1:02, about 0:10 left'); print('at 12:30'); print('a: 50%|: 0:09')"
+    found = silence.record([sys.executable, "-c", said])
+    assert found.phases == {"load": 62} and found.cpu > 0
+    served = silence.record([sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(60)"], until="ready")
+    assert served.seconds < 30 and "KeyboardInterrupt" in served.text
 
 
 def test_the_recorder_measures_silence_and_names_foreign_lines(silence, monkeypatch, capsys):

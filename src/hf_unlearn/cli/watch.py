@@ -69,7 +69,8 @@ class Watch:
                 self.screen.flush()
             count = stream.write(text)
             self.tail = (self.tail + text).replace("\r\n", "\n").rpartition("\n")[2].rpartition("\r")[2]
-            self.last = self.clock()
+            if text.strip():  # a bar on a terminal of no columns is blank, and would keep the line away
+                self.last = self.clock()
             return count
 
 
