@@ -11,6 +11,7 @@ import pytest
 
 from hf_unlearn.cli.quiet import quiet_libraries
 from hf_unlearn.cli.watch import ERASE, QUIET, Watch, Watched, clock_text
+from hf_unlearn.common.bars import listen, phase
 from hf_unlearn.evaluation.judge import ASSETS
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +136,17 @@ def test_a_quiet_phase_is_named_with_its_time_and_what_is_left():
     assert made.line(75.0) == "evaluate: 1:15"
 
 
+def test_rooms_below_the_commands_name_phases_too():
+    made, screen, now = watch()
+    phase("unheard")
+    unheard = listen(made.enter)
+    phase("request 1", 30)
+    assert (made.phase, made.expected) == ("request 1", 30)
+    unheard()
+    phase("unheard")
+    assert made.phase == "request 1"
+
+
 def test_what_is_printed_takes_the_lines_place():
     made, screen, now = watch()
     stream = Watched(screen, made)
@@ -190,7 +202,9 @@ SCRIPT = (
 
 def test_the_recorder_has_a_terminal_with_columns(silence, tmp_path):
     """Without any a bar of tqdm is empty."""
-    words = "import os, tqdm; print(os.get_terminal_size().columns, os.getcwd()); list(tqdm.tqdm(range(3), desc='bar'))"
+    words = (
+        "import os, tqdm; print(os.get_terminal_size().columns, os.getcwd()); list(tqdm.tqdm(range(3), desc='bar'))"
+    )
     found = silence.record([sys.executable, "-c", words], folder=tmp_path)
     assert silence.lines_of(found.text)[0] == f"{silence.COLUMNS} {tmp_path}" and "bar: 100%|" in found.text
 
@@ -199,7 +213,9 @@ def test_the_recorder_knows_the_phases_and_interrupts_a_server(silence):
     said = "print('\\rload: 0:05'); print('load: 1:02, about 0:10 left'); print('at 12:30'); print('a: 50%|: 0:09')"
     found = silence.record([sys.executable, "-c", said])
     assert found.phases == {"load": 62} and found.cpu > 0
-    served = silence.record([sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(60)"], until="ready")
+    served = silence.record(
+        [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(60)"], until="ready"
+    )
     assert served.seconds < 30 and "KeyboardInterrupt" in served.text
 
 
@@ -222,7 +238,7 @@ def test_a_command_prints_nothing_of_libraries(silence, tmp_path):
     words += f" --num_inference_steps 2 --output_dir {tmp_path / 'run'} --retain_prompts fluent_cat noto_cat"
     found = silence.record([sys.executable, "-m", "hf_unlearn", *words.split()])
     assert found.code == 0, found.text[-2000:]
-    assert found.foreign == []
+    assert found.foreign == [] and "Loading pipeline" not in found.text  # its bar is gone before it is shown
     lines = [line.strip() for line in silence.ESCAPES.sub("", found.text).splitlines() if line.strip()]
     begins = [
         lines.index(line) for line in ("[1/5] data", "[2/5] masks", "[3/5] unlearn", "[4/5] save", "[5/5] evaluate")

@@ -4,8 +4,8 @@ python tools/silence.py -- hf-unlearn ddpm --max_train_steps 3 --output_dir /tmp
 python tools/silence.py --limit 10 --log screen.txt -- hf-unlearn sd ...
 
 The command runs in a terminal of its own, so that bars are drawn as a person sees them. Printed are: the longest time
-without a new character with what stood on the screen then, the phases that had a time and no bar, and every line that a
-library's log or warning printed.
+without a new character with what stood on the screen then, the phases that had a time and no bar, and every line
+that a library's log or warning printed.
 The exit code is 1 where a silence was longer than the limit or a foreign line was found, else that of the command.
 tools/silence_commands.py does this for every command.
 """
@@ -28,7 +28,7 @@ from pathlib import Path
 LIMIT = 10.0  # seconds
 ROWS, COLUMNS = 40, 120
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What a library prints of itself: a warning with its place, a log line with its level, progress of its own.
+# What a library prints of itself: a warning with its place, a log line with its level.
 FOREIGN = (
     re.compile(r"^\S+\.py:\d+: \w*Warning: "),
     re.compile(r"^\s*warnings\.warn\("),
@@ -37,7 +37,6 @@ FOREIGN = (
     re.compile(r"^W\d{4} "),
     re.compile(r"torchvision|safety.checker|were passed to|No LoRA keys|config attributes|image processor", re.I),
     re.compile(r"is deprecated|will be removed in|FutureWarning|UserWarning"),
-    re.compile(r"^(Loading (pipeline components|weights|checkpoint shards)|Writing model shards)"),
 )
 # The line of hf_unlearn.cli.watch where nothing else is printed: a phase and its time.
 PHASE = re.compile(r"^(?P<name>[^|%]+): (?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d\d)(?:, about \S+ left)?$")
@@ -47,8 +46,10 @@ PHASE = re.compile(r"^(?P<name>[^|%]+): (?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P
 class Recording:
     """What a command printed and when.
 
-    seconds, cpu: on the clock, and of all its processes on a core. silences: (seconds, the last line before it), the
-    longest first. phases: how many seconds each phase without a bar was seen to last. foreign: lines that are not ours.
+    seconds, cpu: on the clock, and of all its processes on a core.
+    silences: (seconds, the last line before it), the longest first.
+    phases: how many seconds each phase without a bar was seen to last.
+    foreign: lines that are not ours.
     """
 
     code: int = 0

@@ -47,11 +47,14 @@ def demo_command(argv: list[str]) -> None:
         import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError(f"gradio does not import ({error}): install hf_unlearn[app]") from error
+    from ...common.bars import phase
     from ..side_by_side import Drawing, side_by_side
 
+    phase("loading both models")
     pair = side_by_side(
         options.run_dir, options.original, Drawing(options.num_inference_steps, options.guidance_scale)
     )
+    phase("starting the server")
     app(pair).launch(server_name=options.host, server_port=options.port, theme=theme(), footer_links=[])
 
 
