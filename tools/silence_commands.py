@@ -19,16 +19,17 @@ from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import yaml
 from PIL import Image
 
 from hf_unlearn import digits
 from hf_unlearn.evaluation.emoji import EMOJI_SD
+from hf_unlearn.families.classifier.inputs import plain_processor
+from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
 
 TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent / "tests")]
-from silence import LIMIT, Recording, record  # noqa: E402
+from silence import LIMIT, Recording, last_line, record  # noqa: E402
 
 PAGE = re.compile(r"(<!-- silence -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -68,7 +69,7 @@ CASES = (
     Case("compare", "compare recipe.yaml --output_dir comparisons --jobs 2"),
     Case(
         "augment",
-        "augment --early_epochs 2 --num_inference_steps 10 --max_train_samples 200 --max_train_steps 20 "
+        "augment --early_epochs 4 --num_inference_steps 10 --max_train_samples 200 --max_train_steps 20 "
         "--train restart --output_dir augmented",
     ),
     Case("requests add", "requests service add --file requests.yaml"),
@@ -78,14 +79,20 @@ CASES = (
     Case("requests run, pictures", "requests painted run --file pictures.yaml"),
     Case("attack, class", "attack ddpm --samples 4", ("ddpm",)),
     Case("attack, concept", "attack sd --samples 4 --original {emoji} --neighbours", ("sd",)),
-    Case("attack, classifier", "attack classify", ("classify",)),
+    Case(
+        "classify, own model",
+        "classify --pretrained_model_name_or_path classifier --train_data_dir digits/train "
+        "--validation_data_dir digits/test --forget_class 3 --max_train_steps 10 --train_batch_size 16 "
+        "--output_dir own",
+    ),
+    Case("attack, classifier", "attack own", ("classify, own model",)),
     Case("report", "report sd", ("sd",)),
     Case(
         "report --export",
         "report sd --export unlearncanvas canvas --seeds 188 --styles Cartoon --objects Dogs",
         ("sd",),
     ),
-    Case("export", "export sd --format single_file", ("sd",)),
+    Case("export", "export tiny-sd --format single_file"),
     Case("export, adapter", "export t2i --format kohya", ("t2i",)),
     Case("check", "check sd --max-forget 1", ("sd",)),
     Case("demo", "demo t2i --original {emoji} --port 7899", ("t2i",), "Running on local URL", "gradio"),
@@ -98,17 +105,28 @@ CASES = (
 
 
 def prepare(folder: Path) -> None:
-    """Write what the cases read: a tiny DiT with images, a recipe, and two files of requests."""
-    from conftest import tiny_dit
+    """Write what the cases read: tiny pipelines, a classifier with images, a recipe, and two files of requests."""
+    from conftest import tiny_dit, tiny_sd
 
     tiny_dit().save_pretrained(folder / "tiny-dit")
+    tiny_sd().save_pretrained(folder / "tiny-sd")
+    classifier = build_classifier("digits_vit", 0)
+    train_classifier(classifier, digits_splits()["train"], 0, max_steps=100)
+    classifier.save_pretrained(folder / "classifier")
+    plain_processor(classifier.config, [0.5], [0.5]).save_pretrained(folder / "classifier")
     data = digits()
-    for label in range(4):
-        (folder / "images" / str(label)).mkdir(parents=True, exist_ok=True)
-        of_label = [i for i in range(len(data)) if int(data[i]["labels"]) == label][:8]
-        for i in of_label:
-            pixels = (np.asarray(data[i]["pixel_values"])[0] * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).convert("RGB").resize((8, 8)).save(folder / "images" / str(label) / f"{i}.png")
+    labels = data.labels or []
+    for label in range(10):
+        places = [i for i, found in enumerate(labels) if found == label]
+        parts = {"digits/train": places[:20], "digits/test": places[20:30]} | (
+            {"images": places[:8]} if label < 4 else {}
+        )
+        for part, chosen in parts.items():
+            (folder / part / str(label)).mkdir(parents=True, exist_ok=True)
+            for i in chosen:
+                pixels = ((data.pixel_values[i, 0] + 1) * 127.5).byte().numpy()
+                image = Image.fromarray(pixels).convert("RGB" if part == "images" else "L")
+                image.save(folder / part / str(label) / f"{i}.png")
     train = {"max_steps": 60, "learning_rate": 2e-3, "per_device_train_batch_size": 64}
     recipe = {"name": "recipe", "data": "digits", "model": "digits_resnet", "forget": {"classes": [3]}}
     recipe |= {"methods": ["finetune", "sfron"], "seeds": [0, 1], "budget": 12, "batch_size": 64, "trials": 2}
@@ -143,7 +161,7 @@ def run_case(case: Case, folder: Path) -> Recording:
 
 def wrong(found: Recording, limit: float = LIMIT) -> list[str]:
     """What is wrong with a run, a line each."""
-    lines = [f"exit code {found.code}: {found.text[-600:].strip()}"] if found.code else []
+    lines = [f"exit code {found.code}: {last_line(found.text)[:300]}"] if found.code else []
     if found.silence > limit:
         lines.append(f"silent for {found.silence:.1f} s after: {found.silences[0][1][:100]}")
     return lines + [f"not ours: {line[:200]}" for line in found.foreign]

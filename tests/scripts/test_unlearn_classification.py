@@ -153,8 +153,8 @@ def test_many_classes_without_a_retained_image_are_counted():
     names = {i: f"LABEL_{i}" for i in range(100)}
     config = ViTConfig(id2label=names, label2id={name: i for i, name in names.items()})
     assert unretained([0, 1], config, [2]) == (
-        "97 of 100 classes have no retained image (3, 4, 5, 6, 7, 8, ...): nothing holds what the model knows of them. "
-        "Add images of them to the training images; name a class that is to go in --forget_class"
+        "97 of 100 classes have no retained image (3, 4, 5, 6, 7, 8, ...): nothing holds what the model knows of "
+        "them. Add images of them to the training images; name a class that is to go in --forget_class"
     )
     assert unretained([0, 1], config, range(2, 100)) == "" and unretained(None, config, []) == ""
 

@@ -138,8 +138,8 @@ def unretained(retained: Iterable[int] | None, config: Any, forgotten: Iterable[
     named = ", ".join(names_of(lost[:shown], config)) + (", ..." if len(lost) > shown else "")
     has, them = ("has", "it") if len(lost) == 1 else ("have", "them")
     return (
-        f"{len(lost)} of {config.num_labels} classes {has} no retained image ({named}): nothing holds what the model knows of "
-        f"{them}. Add images of {them} to the training images; name a class that is to go in --forget_class"
+        f"{len(lost)} of {config.num_labels} classes {has} no retained image ({named}): nothing holds what the model "
+        f"knows of {them}. Add images of {them} to the training images; name a class that is to go in --forget_class"
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import gc
 import os
 import sys
 import traceback
@@ -47,6 +48,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     So is any other error where a package that the run needs is too old or missing, which then is the likely cause.
     HF_UNLEARN_TRACEBACK=1 shows the traceback too.
     """
+    atexit.register(gc.freeze)  # or the interpreter looks through all of torch for garbage before it ends: 1 s
     # tqdm reads it when it is imported: libraries' bars of files that are read in a moment are not shown.
     os.environ.setdefault("TQDM_DELAY", str(BARS_AFTER))
     try:

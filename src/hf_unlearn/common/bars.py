@@ -13,6 +13,7 @@ def bar(items: Iterable[Any], what: str, total: int | None = None) -> Any:
     """Go through `items` with a bar that says what is done and how long it still takes; it leaves no line behind."""
     from tqdm import tqdm
 
+    phase(what)  # until the first item is done
     return tqdm(items, desc=what, total=total, disable=None if is_first() else True, leave=False, mininterval=0.5)
 
 

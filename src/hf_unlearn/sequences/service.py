@@ -213,6 +213,7 @@ class Service:
             self.memory = found
         else:
             self.memory = self.memory.emptied()
+            phase("filling the memory")
             self._fill()
             self.store.save_memory(number, self.memory)
         self.store.clear(number)

@@ -29,6 +29,7 @@ from .augmented import PROBED, augmented, explained
 from .skeleton import Run
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
+TRAINING, RETRAINING = "training the original", "training without the forget images"
 
 
 class ClassifierRun(Run):
@@ -138,8 +139,8 @@ class ClassifierRun(Run):
         if self.base_model is None:
             if self.retrained is None:
                 self.retrained = recipes.build_classifier("digits_vit", seed)
-                recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
-            recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)
+                recipes.train_classifier(self.retrained, self.retain, seed, what=RETRAINING, max_steps=DEFAULT_STEPS)
+            recipes.train_classifier(model, self.train, seed, what=TRAINING, max_steps=DEFAULT_STEPS)
         if self.test is not None and not can_attack():
             print("not measured: membership inference and the average gap, install hf-unlearn[eval]")
         by_class = bool(self.data.forget_class)
