@@ -171,8 +171,11 @@ def test_a_bar_counts_the_outer_steps(tmp_path, images, monkeypatch):
     trainer = trainer_of(tmp_path, images, FineTune(), max_steps=3)
     trainer.add_callback(callbacks.Progress("training"))
     counts = []
-    monkeypatch.setattr(
-        type(real(range(1), "")), "update", lambda self, n: counts.append(n) or setattr(self, "n", self.n + n)
-    )
+
+    def update(self, n: int) -> None:
+        counts.append(n)
+        self.n += n
+
+    monkeypatch.setattr(type(real(range(1), "")), "update", update)
     trainer.train()
     assert len(made) == 1 and made[0].total == 3 and counts == [1, 1, 1]

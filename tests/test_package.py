@@ -93,7 +93,7 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path):
 
 
 def test_the_version_is_one(tmp_path):
-    """Package, CITATION.cff, change log and the page on citing agree; tools/check_release.sh compares a tag with it."""
+    """Package, CITATION.cff, change log and the page on citing agree; tools/check_release.sh compares a tag."""
     version = re.search(r'^__version__ = "(.+)"$', (ROOT / "src/hf_unlearn/__init__.py").read_text(), re.M)[1]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"version = {{{version}}}" in (ROOT / "docs/platforms.md").read_text()

@@ -3,12 +3,15 @@
 import importlib.util
 import io
 import logging
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
+from hf_unlearn.cli.commands import COMMANDS
 from hf_unlearn.cli.quiet import quiet_libraries
 from hf_unlearn.cli.watch import ERASE, QUIET, Watch, Watched, clock_text
 from hf_unlearn.common.bars import listen, phase
@@ -231,6 +234,34 @@ def test_the_recorder_measures_silence_and_names_foreign_lines(silence, monkeypa
     assert silence.record(["no-such-command"]).code == 127
 
 
+def test_a_bar_of_a_moment_is_not_shown(silence):
+    bars = "lambda: [list(__import__('tqdm').tqdm(range(3), desc='read')), print('done')]"
+    found = silence.record([sys.executable, "-c", f"from hf_unlearn.cli.terminal import run; run({bars})"])
+    assert silence.lines_of(found.text) == ["done"]
+
+
+@pytest.mark.long
+def test_no_command_is_silent():
+    """None is silent for 10 s, fails, or shows what a library printed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, str(ROOT / "tools/silence_commands.py")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_command_has_a_case(silence, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    spec = importlib.util.spec_from_file_location("silence_commands", ROOT / "tools" / "silence_commands.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "silence_commands", module)
+    spec.loader.exec_module(module)
+    assert {case.words.split()[0] for case in module.CASES} == set(COMMANDS)
+    assert [case.name for case in module.wanted(["attack, class"])] == ["ddpm", "attack, class"]
+    quiet, loud = silence.Recording(silences=[(9.0, "x")]), silence.Recording(1, silences=[(11.0, "y")], foreign=["w"])
+    assert module.wrong(quiet) == [] and len(module.wrong(loud)) == 3
+    assert "| `a` | 0 | 0 | 9.0 | – | 0 |" in module.table({"a": quiet})
+
+
 def test_a_command_prints_nothing_of_libraries(silence, tmp_path):
     """The emoji model with an adapter: its small autoencoder, no safety checker, an adapter of the UNet alone."""
     words = f"sd --pretrained_model_name_or_path {ASSETS / 'emoji_sd'} --concept rocket --num_forget_images 8"
@@ -238,7 +269,7 @@ def test_a_command_prints_nothing_of_libraries(silence, tmp_path):
     words += f" --num_inference_steps 2 --output_dir {tmp_path / 'run'} --retain_prompts fluent_cat noto_cat"
     found = silence.record([sys.executable, "-m", "hf_unlearn", *words.split()])
     assert found.code == 0, found.text[-2000:]
-    assert found.foreign == [] and "Loading pipeline" not in found.text  # its bar is gone before it is shown
+    assert found.foreign == []
     lines = [line.strip() for line in silence.ESCAPES.sub("", found.text).splitlines() if line.strip()]
     begins = [
         lines.index(line) for line in ("[1/5] data", "[2/5] masks", "[3/5] unlearn", "[4/5] save", "[5/5] evaluate")

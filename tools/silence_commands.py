@@ -118,9 +118,9 @@ def prepare(folder: Path) -> None:
     labels = data.labels or []
     for label in range(10):
         places = [i for i, found in enumerate(labels) if found == label]
-        parts = {"digits/train": places[:20], "digits/test": places[20:30]} | (
-            {"images": places[:8]} if label < 4 else {}
-        )
+        parts = {"digits/train": places[:20], "digits/test": places[20:30]}
+        if label < 4:
+            parts["images"] = places[:8]
         for part, chosen in parts.items():
             (folder / part / str(label)).mkdir(parents=True, exist_ok=True)
             for i in chosen:
