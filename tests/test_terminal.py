@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -259,7 +260,8 @@ def test_every_command_has_a_case(silence, monkeypatch):
     assert [case.name for case in module.wanted(["attack, class"])] == ["ddpm", "attack, class"]
     quiet, loud = silence.Recording(silences=[(9.0, "x")]), silence.Recording(1, silences=[(11.0, "y")], foreign=["w"])
     assert module.wrong(quiet) == [] and len(module.wrong(loud)) == 3
-    assert "| `a` | 0 | 0 | 9.0 | – | 0 |" in module.table({"a": quiet})
+    made = module.table({"env": quiet}, "| `ddpm` | kept |\n| `env` | old |\n| `gone` | 1 |")
+    assert made.splitlines()[2:] == ["| `ddpm` | kept |", f"| `env` | {date.today()} | 0 | 0 | 9.0 | – | 0 |"]
 
 
 def test_a_command_prints_nothing_of_libraries(silence, tmp_path):

@@ -9,7 +9,6 @@ line that a library printed.
 """
 
 import argparse
-import platform
 import re
 import sys
 import tempfile
@@ -31,6 +30,10 @@ TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent / "tests")]
 from silence import LIMIT, Recording, last_line, record  # noqa: E402
 
+HEAD = (
+    "| command | date | seconds | of CPU | longest silence, s | longest phase without a bar | lines of libraries |",
+    "|---|---|---|---|---|---|---|",
+)
 PAGE = re.compile(r"(<!-- silence -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -167,19 +170,17 @@ def wrong(found: Recording, limit: float = LIMIT) -> list[str]:
     return lines + [f"not ours: {line[:200]}" for line in found.foreign]
 
 
-def table(found: dict[str, Recording]) -> str:
-    """A row for each case."""
-    lines = [
-        "| command | seconds | of CPU | longest silence, s | longest phase without a bar | lines of libraries |",
-        "|---|---|---|---|---|---|",
-    ]
+def table(found: dict[str, Recording], before: str = "") -> str:
+    """A row for each case; those that were not run keep their row of the table `before`."""
+    rows = {line.split("`")[1]: line for line in before.splitlines() if line.startswith("| `")}
     for name, one in found.items():
         phase, seconds = max(one.phases.items(), key=lambda pair: pair[1], default=("–", 0))
         shown = f"{phase}, {seconds} s" if seconds else phase
-        lines.append(
-            f"| `{name}` | {one.seconds:.0f} | {one.cpu:.0f} | {one.silence:.1f} | {shown} | {len(one.foreign)} |"
+        rows[name] = (
+            f"| `{name}` | {date.today()} | {one.seconds:.0f} | {one.cpu:.0f} | {one.silence:.1f} | {shown} | "
+            f"{len(one.foreign)} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*HEAD, *(rows[case.name] for case in CASES if case.name in rows)])
 
 
 def main() -> None:
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="commands or cases; the default is all")
     parser.add_argument("--folder", type=Path, help="where the commands work; the default is a temporary folder")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of silence that are too long")
-    parser.add_argument("--docs", type=Path, help="page whose table is replaced")
+    parser.add_argument("--docs", type=Path, help="page whose rows of these cases are renewed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as own:
         folder = (options.folder or Path(own)).absolute()
@@ -202,12 +203,11 @@ def main() -> None:
             lines = wrong(one, options.limit)
             faults += len(lines)
             print(f"{case.name}: {one.seconds:.0f} s", *lines, sep="\n    ", flush=True)
-    made = table(found)
+    page = "" if options.docs is None else options.docs.read_text(encoding="utf-8")
+    made = table(found, page)
     print(f"\n{made}")
     if options.docs is not None:
-        when = f"{date.today()}, {platform.machine()}, {platform.system()}"
-        text = options.docs.read_text(encoding="utf-8")
-        options.docs.write_text(PAGE.sub(lambda m: f"{m[1]}{when}\n\n{made}\n{m[2]}", text), encoding="utf-8")
+        options.docs.write_text(PAGE.sub(lambda m: f"{m[1]}\n{made}\n\n{m[2]}", page), encoding="utf-8")
     sys.exit(1 if faults else 0)
 
 

@@ -73,8 +73,8 @@ def single_file_state(pipeline: Any) -> dict[str, Tensor]:
     if not hasattr(pipeline.vae.config, "up_block_types"):
         small = type(pipeline.vae).__name__
         raise ValueError(
-            f"the layout of a single file is that of an AutoencoderKL, and this model has an {small}: load its folder, "
-            "or export an adapter with --format kohya"
+            f"the layout of a single file is that of an AutoencoderKL, and this model has an {small}: load its "
+            "folder, or export an adapter with --format kohya"
         )
     state = {UNET + name: value for name, value in _unet(pipeline.unet)}
     state |= {VAE + name: value for name, value in _vae(pipeline.vae)}
