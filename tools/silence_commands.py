@@ -72,8 +72,8 @@ CASES = (
     Case("compare", "compare recipe.yaml --output_dir comparisons --jobs 2"),
     Case(
         "augment",
-        "augment --early_epochs 4 --num_inference_steps 10 --max_train_samples 200 --max_train_steps 20 "
-        "--train restart --output_dir augmented",
+        "augment --by loss --share 0.05 --num_inference_steps 10 --max_train_steps 20 --train restart "
+        "--output_dir augmented",
     ),
     Case("requests add", "requests service add --file requests.yaml"),
     Case("requests run", "requests service run", ("requests add",)),

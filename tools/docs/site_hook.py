@@ -14,6 +14,8 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(?<=\]\()(?:\.\./)+[^)\s]+(?=\))")
+BLOCK = re.compile(r"<pre.*?</pre>", re.DOTALL)
+FLAG = re.compile(r"(?<=[\s>])--[a-zA-Z][\w-]*(?=[\s<])")  # in the text of a block, where lines may end at a hyphen
 PICTURES = (".png", ".svg")
 COMMAND = re.compile(r"<code>(?=[^<]{40})")  # a flag is never broken; what is longer than a line of a phone must be
 
@@ -42,8 +44,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Let commands in a sentence wrap: assets/site.css keeps other code in one piece."""
-    return COMMAND.sub('<code class="long">', html)
+    """Let commands in a sentence wrap, and keep flags in blocks of code in one piece."""
+    wrapped = COMMAND.sub('<code class="long">', html)
+    return BLOCK.sub(lambda block: FLAG.sub(r'<span class="flag">\g<0></span>', block[0]), wrapped)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
