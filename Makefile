@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Threads that wait asleep: on a machine with other work, spinning ones make a run many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint bench gpu cards docs env clean
+.PHONY: demo test test-all lint bench gpu cards docs silence env clean
 
 env: $(VENV)/.ready
 
@@ -39,6 +39,10 @@ gpu:
 
 cards: env
 	$(BIN)/python tools/model_cards.py
+
+# Every command in a terminal of its own, and the table of docs/terminal.md; half an hour.
+silence: env
+	$(BIN)/python tools/silence_commands.py --docs docs/terminal.md
 
 docs:
 	PYTHON="$(PYTHON)" bash tools/build_docs.sh

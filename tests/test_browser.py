@@ -1,12 +1,18 @@
-"""The page of a run and the demo, in a real browser. Needs Chromium, and the packages playwright and gradio."""
+"""The page of a run, the demo and the documentation in a real browser.
+
+Needs Chromium and the package playwright; the demo gradio; the accessibility checks axe-core of npm, beside the
+checkout's README or where AXE_CORE says; those of the documentation its packages, as `make docs` installs them.
+"""
 
 import io
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +24,7 @@ from hf_unlearn.__main__ import main
 from hf_unlearn.cli.side_by_side import Drawing, side_by_side
 
 pytestmark = pytest.mark.long
+ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
@@ -46,6 +53,13 @@ CONTRAST = """() => {
 }"""
 
 
+SERIOUS = """() => axe.run().then(found => found.violations
+  .filter(v => ["serious", "critical"].includes(v.impact))
+  .map(v => `${v.impact}: ${v.id}, ${v.nodes.length} times, ${v.nodes[0].html.slice(0, 200)}`))"""
+# A page of each kind: cards, code, tables, a method, a generated reference, many pictures.
+DOCS_PAGES = ("", "quickstart/", "commands/", "classification/", "methods/sfron/", "api/trainer/", "emoji/")
+
+
 @pytest.fixture(scope="module")
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="no browser test: pip install playwright")
@@ -57,9 +71,26 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def serious():
+    """`serious(page)`: what axe-core calls serious or critical in a page, every fold open."""
+    places = (os.environ.get("AXE_CORE"), ROOT / "node_modules/axe-core/axe.min.js")
+    script = next((Path(place) for place in places if place and Path(place).is_file()), None)
+    if script is None:
+        pytest.skip("no accessibility test: npm install axe-core, or set AXE_CORE to its axe.min.js")
+
+    def check(page) -> list[str]:
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        page.evaluate(script.read_text())
+        return page.evaluate(SERIOUS)
+
+    return check
+
+
 def opened(browser, address: str, width: int = 1280, scheme: str = "light"):
-    """(page, what went wrong in it so far)."""
-    page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+    """(page, what went wrong in it so far). A script of the test may run where the page itself allows none."""
+    viewport = {"width": width, "height": 900}
+    page = browser.new_context(viewport=viewport, color_scheme=scheme, bypass_csp=True).new_page()
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -100,6 +131,55 @@ def test_the_page_is_readable(browser, report, width, scheme):
     assert smallest >= 11  # pixels, of the lines of text in a chart
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(browser, report, serious, width, scheme):
+    assert serious(opened(browser, report(), width, scheme)[0]) == []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation, built."""
+    venv = Path(os.environ.get("DOCS_VENV", ROOT / ".docs-venv"))
+    if not (venv / "bin/mkdocs").is_file():
+        pytest.skip("no test of the documentation's pages: make docs installs what builds them")
+    folder = tmp_path_factory.mktemp("site")
+    build = ["bash", str(ROOT / "tools/build_docs.sh"), str(folder)]
+    done = subprocess.run(build, capture_output=True, text=True, env={**os.environ, "DOCS_VENV": str(venv)})
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(f"http://127.0.0.1:{port}")
+    yield f"http://127.0.0.1:{port}/"
+    server.terminate()
+    server.wait(20)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_documentation_is_accessible(browser, site, serious, width, scheme):
+    for name in DOCS_PAGES:
+        page, wrong = opened(browser, site + name, width, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") == width, name
+        assert serious(page) == [] and wrong == [], name
+        page.context.close()
+
+
+def wait_for(address: str, alive=lambda: None) -> None:
+    """Wait until a server answers; `alive` fails where it has ended."""
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(address, timeout=5)
+            return
+        except OSError:
+            alive()
+            time.sleep(0.5)
+    raise AssertionError(f"{address} did not answer")
+
+
 def test_nothing_of_a_record_runs(browser, report):
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover='alert(3)"
     page, wrong = opened(browser, report(forgotten=evil, history=[{evil: evil}], environment={evil: evil}))
@@ -125,19 +205,31 @@ def demo(tmp_path):
         with open(tmp_path / "demo.log", "w") as log:
             started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
         address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(address, timeout=5)
-                return address, tmp_path / "run"
-            except OSError:
-                assert started[0].poll() is None, (tmp_path / "demo.log").read_text()
-                time.sleep(0.5)
-        raise AssertionError((tmp_path / "demo.log").read_text())
+
+        def alive() -> None:
+            assert started[0].poll() is None, (tmp_path / "demo.log").read_text()
+
+        wait_for(address, alive)
+        return address, tmp_path / "run"
 
     yield start
     for process in started:
         process.terminate()
         process.wait(20)
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_vit])
+def test_the_demo_is_accessible(browser, demo, serious, make):
+    address, _ = demo(make)
+    for width in (390, 1280):
+        for scheme in ("light", "dark"):
+            page, _ = opened(browser, address, width, scheme)
+            page.get_by_role("button", name="Draw").or_(page.get_by_role("button", name="Classify")).first.wait_for()
+            if make is tiny_pipeline:
+                page.locator(".gallery-item img, .thumbnail-item img").nth(7).wait_for(timeout=60_000)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert serious(page) == [], (width, scheme)
+            page.context.close()
 
 
 def test_the_demo_draws_a_class_with_both_models(browser, demo):

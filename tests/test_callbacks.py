@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from hf_unlearn import DivergenceError, FineTune, SFRon, UnlearnTrainer, split_by_label
 from hf_unlearn.data.pairs import collate
+from hf_unlearn.training import callbacks
 from hf_unlearn.training.callbacks import TwoSidedStop
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -161,3 +162,20 @@ def test_retain_loss_is_compared_with_the_originals(tmp_path, images):
         guard.check_retain(torch.tensor(6.1))
     with pytest.raises(DivergenceError, match="retain_loss nan"):
         guard.check_retain(torch.tensor(float("nan")))
+
+
+def test_a_bar_counts_the_outer_steps(tmp_path, images, monkeypatch):
+    made = []
+    real = callbacks.bar
+    monkeypatch.setattr(callbacks, "bar", lambda *given: made.append(real(*given)) or made[-1])
+    trainer = trainer_of(tmp_path, images, FineTune(), max_steps=3)
+    trainer.add_callback(callbacks.Progress("training"))
+    counts = []
+
+    def update(self, n: int) -> None:
+        counts.append(n)
+        self.n += n
+
+    monkeypatch.setattr(type(real(range(1), "")), "update", update)
+    trainer.train()
+    assert len(made) == 1 and made[0].total == 3 and counts == [1, 1, 1]

@@ -23,6 +23,7 @@ from hf_unlearn.cli import exports
 from hf_unlearn.cli.commands.export import export_command
 from hf_unlearn.cli.commands.report import report_command
 from hf_unlearn.cli.exports import OBJECTS, STYLES, export_run, pipeline_of, theme_of
+from hf_unlearn.evaluation.emoji import EMOJI_SD
 from hf_unlearn.report.reading import read_record
 from hf_unlearn.saliency.ranks import lora_layers
 from hf_unlearn.saving.adapters import save_adapter, tuner_layers
@@ -188,6 +189,13 @@ def test_an_adapter_in_kohya_s_form(tmp_path, tiny, ranks):
             )
     assert drawn(ours) == pytest.approx(drawn(theirs), abs=1e-4)
     assert drawn(ours) != pytest.approx(drawn(tiny(0)), abs=1e-2)
+
+
+def test_the_small_autoencoder_has_no_place_in_a_single_file(tmp_path):
+    """That of the shipped emoji model: it was a traceback."""
+    with pytest.raises(ValueError, match="that of an AutoencoderKL, and this model has an AutoencoderTiny"):
+        export_command([str(EMOJI_SD), "--format", "single_file", "--output", str(tmp_path / "emoji.safetensors")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_kohya_s_form_cannot_say(tmp_path, monkeypatch):

@@ -93,11 +93,15 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path):
 
 
 def test_the_version_is_one(tmp_path):
-    """The package, CITATION.cff and the page on citing say the same; tools/check_release.sh compares a tag with it."""
+    """Package, CITATION.cff, change log and the page on citing agree; tools/check_release.sh compares a tag."""
     version = re.search(r'^__version__ = "(.+)"$', (ROOT / "src/hf_unlearn/__init__.py").read_text(), re.M)[1]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"version = {{{version}}}" in (ROOT / "docs/platforms.md").read_text()
-    wrong = subprocess.run(["bash", str(ROOT / "tools/check_release.sh"), "v0.0.9"], capture_output=True, text=True)
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == version
+    check = ["bash", str(ROOT / "tools/check_release.sh")]
+    right = subprocess.run([*check, f"v{version}"], capture_output=True, text=True)
+    assert right.returncode == 0 and "### Added" in right.stdout
+    wrong = subprocess.run([*check, "v0.0.9"], capture_output=True, text=True)
     assert wrong.returncode == 1 and "not version 0.0.9" in wrong.stderr
 
 

@@ -3,14 +3,19 @@
 import importlib.util
 import io
 import logging
+import os
+import subprocess
 import sys
 import warnings
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from hf_unlearn.cli.commands import COMMANDS
 from hf_unlearn.cli.quiet import quiet_libraries
 from hf_unlearn.cli.watch import ERASE, QUIET, Watch, Watched, clock_text
+from hf_unlearn.common.bars import listen, phase
 from hf_unlearn.evaluation.judge import ASSETS
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +140,17 @@ def test_a_quiet_phase_is_named_with_its_time_and_what_is_left():
     assert made.line(75.0) == "evaluate: 1:15"
 
 
+def test_rooms_below_the_commands_name_phases_too():
+    made, screen, now = watch()
+    phase("unheard")
+    unheard = listen(made.enter)
+    phase("request 1", 30)
+    assert (made.phase, made.expected) == ("request 1", 30)
+    unheard()
+    phase("unheard")
+    assert made.phase == "request 1"
+
+
 def test_what_is_printed_takes_the_lines_place():
     made, screen, now = watch()
     stream = Watched(screen, made)
@@ -164,6 +180,19 @@ def test_a_bar_that_stands_still_says_for_how_long_and_comes_back():
     assert made.tail == " 20%|##  | 2/10"
 
 
+def test_what_nobody_sees_is_no_sign_of_life():
+    """On a terminal that says it has no columns a bar is only carriage returns and blanks."""
+    made, screen, now = watch()
+    made.enter("evaluate")
+    stream = Watched(screen, made)
+    for second in range(1, 6):
+        now[0] = float(second)
+        stream.write("\r")
+        stream.write("   ")
+        made.beat()
+    assert screen.getvalue().endswith(f"{ERASE}evaluate: 0:05")
+
+
 def test_times():
     assert [clock_text(s) for s in (0.9, 61, 3725)] == ["0:00", "1:01", "1:02:05"]
 
@@ -173,6 +202,25 @@ SCRIPT = (
     "import sys, time, warnings; assert sys.stdout.isatty(); print('begin'); time.sleep(1.2); print('end');"
     "warnings.warn('old'); print('WARNING: something'); sys.exit(3)"
 )
+
+
+def test_the_recorder_has_a_terminal_with_columns(silence, tmp_path):
+    """Without any a bar of tqdm is empty."""
+    words = (
+        "import os, tqdm; print(os.get_terminal_size().columns, os.getcwd()); list(tqdm.tqdm(range(3), desc='bar'))"
+    )
+    found = silence.record([sys.executable, "-c", words], folder=tmp_path)
+    assert silence.lines_of(found.text)[0] == f"{silence.COLUMNS} {tmp_path}" and "bar: 100%|" in found.text
+
+
+def test_the_recorder_knows_the_phases_and_interrupts_a_server(silence):
+    said = "print('\\rload: 0:05'); print('load: 1:02, about 0:10 left'); print('at 12:30'); print('a: 50%|: 0:09')"
+    found = silence.record([sys.executable, "-c", said])
+    assert found.phases == {"load": 62} and found.cpu > 0
+    served = silence.record(
+        [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(60)"], until="ready"
+    )
+    assert served.seconds < 30 and "KeyboardInterrupt" in served.text
 
 
 def test_the_recorder_measures_silence_and_names_foreign_lines(silence, monkeypatch, capsys):
@@ -185,6 +233,35 @@ def test_the_recorder_measures_silence_and_names_foreign_lines(silence, monkeypa
         silence.main()
     assert stop.value.code == 0 and "exit code 0" in capsys.readouterr().out
     assert silence.record(["no-such-command"]).code == 127
+
+
+def test_a_bar_of_a_moment_is_not_shown(silence):
+    bars = "lambda: [list(__import__('tqdm').tqdm(range(3), desc='read')), print('done')]"
+    found = silence.record([sys.executable, "-c", f"from hf_unlearn.cli.terminal import run; run({bars})"])
+    assert silence.lines_of(found.text) == ["done"]
+
+
+@pytest.mark.long
+def test_no_command_is_silent():
+    """None is silent for 10 s, fails, or shows what a library printed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, str(ROOT / "tools/silence_commands.py")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_command_has_a_case(silence, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    spec = importlib.util.spec_from_file_location("silence_commands", ROOT / "tools" / "silence_commands.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "silence_commands", module)
+    spec.loader.exec_module(module)
+    assert {case.words.split()[0] for case in module.CASES} == set(COMMANDS)
+    assert [case.name for case in module.wanted(["attack, class"])] == ["ddpm", "attack, class"]
+    quiet, loud = silence.Recording(silences=[(9.0, "x")]), silence.Recording(1, silences=[(11.0, "y")], foreign=["w"])
+    assert module.wrong(quiet) == [] and len(module.wrong(loud)) == 3
+    made = module.table({"env": quiet}, "| `ddpm` | kept |\n| `env` | old |\n| `gone` | 1 |")
+    assert made.splitlines()[2:] == ["| `ddpm` | kept |", f"| `env` | {date.today()} | 0 | 0 | 9.0 | – | 0 |"]
 
 
 def test_a_command_prints_nothing_of_libraries(silence, tmp_path):

@@ -4,23 +4,31 @@ python tools/silence.py -- hf-unlearn ddpm --max_train_steps 3 --output_dir /tmp
 python tools/silence.py --limit 10 --log screen.txt -- hf-unlearn sd ...
 
 The command runs in a terminal of its own, so that bars are drawn as a person sees them. Printed are: the longest time
-without a new character with what stood on the screen then, and every line that a library's log or warning printed.
+without a new character with what stood on the screen then, the phases that had a time and no bar, and every line
+that a library's log or warning printed.
 The exit code is 1 where a silence was longer than the limit or a foreign line was found, else that of the command.
+tools/silence_commands.py does this for every command.
 """
 
 import argparse
+import fcntl
 import os
 import pty
 import re
+import resource
 import select
+import signal
+import struct
 import sys
+import termios
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LIMIT = 10.0  # seconds
+ROWS, COLUMNS = 40, 120
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What a library prints of itself: a warning with its place, a log line with its level, progress of its own.
+# What a library prints of itself: a warning with its place, a log line with its level.
 FOREIGN = (
     re.compile(r"^\S+\.py:\d+: \w*Warning: "),
     re.compile(r"^\s*warnings\.warn\("),
@@ -29,31 +37,52 @@ FOREIGN = (
     re.compile(r"^W\d{4} "),
     re.compile(r"torchvision|safety.checker|were passed to|No LoRA keys|config attributes|image processor", re.I),
     re.compile(r"is deprecated|will be removed in|FutureWarning|UserWarning"),
-    re.compile(r"^(Loading (pipeline components|weights|checkpoint shards)|Writing model shards)"),
 )
+# The line of hf_unlearn.cli.watch where nothing else is printed: a phase and its time.
+PHASE = re.compile(r"^(?P<name>[^|%]+): (?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d\d)(?:, about \S+ left)?$")
 
 
 @dataclass
 class Recording:
     """What a command printed and when.
 
-    silences: (seconds, the last line before it), the longest first. foreign: lines that are not ours.
+    seconds, cpu: on the clock, and of all its processes on a core.
+    silences: (seconds, the last line before it), the longest first.
+    phases: how many seconds each phase without a bar was seen to last.
+    foreign: lines that are not ours.
     """
 
     code: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
     text: str = ""
     silences: list[tuple[float, str]] = field(default_factory=list)
+    phases: dict[str, int] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
 
+    @property
+    def silence(self) -> float:
+        """The longest silence, in seconds."""
+        return self.silences[0][0] if self.silences else 0.0
 
-def record(command: list[str], echo: bool = False) -> Recording:
-    """Run a command in a terminal of its own, 120 columns wide, and note when it printed what."""
-    found = Recording()
+
+def record(
+    command: list[str], echo: bool = False, until: str | None = None, folder: str | Path | None = None
+) -> Recording:
+    """Run a command in a terminal of its own, 120 columns wide, and note when it printed what; blanks are silence.
+
+    Args:
+        echo: show it while it runs.
+        until: text at which the command is interrupted as by Ctrl-C, of one that serves and does not end.
+        folder: where it runs; the default is here.
+    """
+    found, cpu = Recording(), _cpu_of_children()
     child, screen = pty.fork()
     if child == 0:
-        os.environ["COLUMNS"] = "120"
+        # A new terminal has no columns, in which bars are empty.
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         try:
+            os.chdir(folder or ".")
             os.execvp(command[0], command)
         except OSError as error:
             print(f"{command[0]} cannot be run: {error.strerror}")
@@ -65,33 +94,57 @@ def record(command: list[str], echo: bool = False) -> Recording:
             part = os.read(screen, 65536)
         except OSError:  # what Linux raises when the other end is closed
             part = b""
-        now = time.monotonic()
-        found.silences.append((now - last, last_line(found.text)))
-        last = now
+        text, now = part.decode(errors="replace"), time.monotonic()
+        if ESCAPES.sub("", text).strip() or not part:
+            found.silences.append((now - last, last_line(found.text)))
+            last = now
         if not part:
             break
-        text = part.decode(errors="replace")
         found.text += text
+        if until is not None and until in found.text:
+            until = None
+            os.kill(child, signal.SIGINT)
         if echo:
             sys.stdout.write(text)
             sys.stdout.flush()
     _, status = os.waitpid(child, 0)
     found.code, found.seconds = os.waitstatus_to_exitcode(status), time.monotonic() - start
+    found.cpu = _cpu_of_children() - cpu
     found.silences.sort(reverse=True)
-    found.foreign = foreign_lines(found.text)
+    found.foreign, found.phases = foreign_lines(found.text), phases(found.text)
+    return found
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def phases(text: str) -> dict[str, int]:
+    """Phases that were on the screen without a bar, with the longest time in seconds that was shown."""
+    found: dict[str, int] = {}
+    for line in lines_of(text):
+        if seen := PHASE.match(line):
+            part = {name: int(seen[name] or 0) for name in ("hours", "minutes", "seconds")}
+            seconds = 3600 * part["hours"] + 60 * part["minutes"] + part["seconds"]
+            found[seen["name"]] = max(found.get(seen["name"], 0), seconds)
     return found
 
 
 def last_line(text: str) -> str:
     """The last line on the screen that is not empty."""
-    lines = [line.strip() for line in re.split(r"[\r\n]", ESCAPES.sub("", text[-4000:]))]
-    return next((line for line in reversed(lines) if line), "")
+    return next(reversed(lines_of(text[-4000:])), "")
+
+
+def lines_of(text: str) -> list[str]:
+    """What stood in a line of the screen at one time, one after the other, without colours and empty lines."""
+    lines = (line.strip() for line in re.split(r"[\r\n]+", ESCAPES.sub("", text)))
+    return [line for line in lines if line]
 
 
 def foreign_lines(text: str) -> list[str]:
     """Lines that a library printed, each once."""
-    lines = (line.strip() for line in re.split(r"[\r\n]+", ESCAPES.sub("", text)))
-    return list(dict.fromkeys(line for line in lines if any(kind.search(line) for kind in FOREIGN)))
+    return list(dict.fromkeys(line for line in lines_of(text) if any(kind.search(line) for kind in FOREIGN)))
 
 
 def main() -> None:
@@ -107,13 +160,14 @@ def main() -> None:
     found = record(command, options.echo)
     if options.log:
         Path(options.log).write_text(found.text)
-    print(f"{found.seconds:.0f} s, exit code {found.code}")
+    print(f"{found.seconds:.0f} s, {found.cpu:.0f} s of CPU, exit code {found.code}")
     for seconds, line in found.silences[:5]:
         print(f"silent for {seconds:5.1f} s after: {line[:150]}")
+    for name, seconds in found.phases.items():
+        print(f"no bar for {seconds} s: {name}")
     for line in found.foreign:
         print(f"not ours: {line[:200]}")
-    long = found.silences and found.silences[0][0] > options.limit
-    sys.exit(1 if long or found.foreign else found.code)
+    sys.exit(1 if found.silence > options.limit or found.foreign else found.code)
 
 
 if __name__ == "__main__":

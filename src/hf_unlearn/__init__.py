@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .training.config import UnlearnConfig as UnlearnConfig
     from .training.trainer import UnlearnTrainer as UnlearnTrainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The same names at run time, by the module that holds them; a test compares the two lists.
 _EXPORTS = {

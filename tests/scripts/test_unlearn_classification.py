@@ -22,6 +22,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from hf_unlearn.cli.classifier_flags import unretained
 from hf_unlearn.data.images import digits
 from hf_unlearn.training import recipes
 
@@ -130,6 +131,32 @@ def test_forget_a_fraction_then_the_same_by_its_indices(tmp_path, paths, run):
     assert code == 0, error
     for name in ("model.safetensors", "forget_indices.txt", "figures.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_class_without_a_retained_image_is_said_before_training(tmp_path, paths, run):
+    """All images of "two" are among the samples to forget, and "four" is a class of the model alone."""
+    (tmp_path / "all_of_two.txt").write_text("".join(f"{i}\n" for i in range(12, 18)))
+    samples = ["--forget_indices", tmp_path / "all_of_two.txt"]
+    said = "1 of 4 classes has no retained image (two)"
+    code, output, error = run(*flags(paths, tmp_path / "samples", test=False), *samples)
+    assert code == 0 and output.count(said) == 1 and output.index(said) < output.index("[2/"), error
+    shutil.copytree(paths["five"], tmp_path / "five")
+    shutil.copy(paths["model"] / "preprocessor_config.json", tmp_path / "five")
+    given = [*flags(paths, tmp_path / "class", test=False), "--pretrained_model_name_or_path", tmp_path / "five"]
+    code, output, error = run(*given, "--forget_class", "two")
+    assert code == 0 and output.count("1 of 5 classes has no retained image (four)") == 1, error
+    code, output, error = run(*flags(paths, tmp_path / "whole", test=False), "--forget_class", "two")
+    assert code == 0 and "no retained image" not in output, error
+
+
+def test_many_classes_without_a_retained_image_are_counted():
+    names = {i: f"LABEL_{i}" for i in range(100)}
+    config = ViTConfig(id2label=names, label2id={name: i for i, name in names.items()})
+    assert unretained([0, 1], config, [2]) == (
+        "97 of 100 classes have no retained image (3, 4, 5, 6, 7, 8, ...): nothing holds what the model knows of "
+        "them. Add images of them to the training images; name a class that is to go in --forget_class"
+    )
+    assert unretained([0, 1], config, range(2, 100)) == "" and unretained(None, config, []) == ""
 
 
 def test_an_adapter_or_merged_weights(tmp_path, paths, run):

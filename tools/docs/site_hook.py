@@ -1,4 +1,4 @@
-"""MkDocs hook: links that leave docs/, and a name that the theme lacks for those who listen to a page.
+"""MkDocs hook: links that leave docs/, commands in a sentence, and a name that the theme lacks for those who listen.
 
 A link that leaves docs/ leads to the repository, and a picture outside of docs/ is copied to the site. Pages so read
 alike on GitHub and on the site, and the strict build fails on a path that is nowhere.
@@ -14,7 +14,10 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(?<=\]\()(?:\.\./)+[^)\s]+(?=\))")
+BLOCK = re.compile(r"<pre.*?</pre>", re.DOTALL)
+FLAG = re.compile(r"(?<=[\s>])--[a-zA-Z][\w-]*(?=[\s<])")  # in the text of a block, where lines may end at a hyphen
 PICTURES = (".png", ".svg")
+COMMAND = re.compile(r"<code>(?=[^<]{40})")  # a flag is never broken; what is longer than a line of a phone must be
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
@@ -38,6 +41,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return f"{config.extra['repository']}/{kind}/main/{path}" + (f"#{parts.fragment}" if parts.fragment else "")
 
     return LINK.sub(rewritten, markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Let commands in a sentence wrap, and keep flags in blocks of code in one piece."""
+    wrapped = COMMAND.sub('<code class="long">', html)
+    return BLOCK.sub(lambda block: FLAG.sub(r'<span class="flag">\g<0></span>', block[0]), wrapped)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

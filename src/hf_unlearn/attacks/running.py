@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..common.bars import phase
 from ..common.devices import launched_processes
 from ..common.files import write_text
 from ..common.identity import identity_of
@@ -103,6 +104,7 @@ def run_attacks(
         attack.check(subjects[role], seed)
     kept = Results(folder, subjects)
     missing = [one for one in wanted if kept.read(*one) is None]
+    phase("attacks")
     bar = tqdm(missing, desc="attacks", disable=None if missing and progress is None else not (missing and progress))
     for attack, role, seed in bar:
         bar.set_postfix_str(f"{attack.name}, {role}, seed {seed}")

@@ -12,6 +12,7 @@ from ..augmentation import Slow, Variants, Variation, augment, find_slow_learnt,
 from ..augmentation.slow import check_classes
 from ..augmentation.training import fit, train_early
 from ..augmentation.variants import checked_strengths
+from ..common.bars import phase
 from ..common.devices import joined_state
 from ..common.files import check_apart
 from ..common.limits import SEEDS, check_limits
@@ -66,18 +67,23 @@ def run_augment(options: argparse.Namespace) -> None:
         raise ValueError(
             "a classifier of a few epochs does not read slow-learnt images: set --judge to a trained one, or none"
         )
+    phase("loading classifier and images")
     case = _case(options)
     check_classes(labels_of(case.images) or [], case.model)
+    phase("loading the generator")
     named = options.generator or str(DIGITS_DDPM)
     how = Variation(options.num_inference_steps, options.guidance_scale, options.prompt, options.width)
     generator = generator_of(load_model(named)[0].to(joined_state().device), how, named)
     ids = range(case.model.config.num_labels)
     names = dict(zip(ids, names_of(ids, case.model.config)))
     generator.conditions(names)  # or it says what does not fit, before anything is trained
+    phase("training for a few epochs")
     early = _early(options, case)
+    phase("finding slow-learnt images")
     slow = find_slow_learnt(early, case.images, options.by, options.share, options.seed)
     print(f"slow-learnt by {slow.rule}: {len(slow.positions)} of {len(case.images)} images ({slow.share:.0%})")
     values: dict[str, Any] = {"judge": case.judge, "names": names, "new_images": options.new_images}
+    phase("drawing variants")
     made = augment(
         case.images, slow, generator, options.output_dir, options.factor, options.strength, seed=options.seed, **values
     )
@@ -156,6 +162,7 @@ def _train(options: argparse.Namespace, case: Case, early: Any, slow: Slow, made
     folder = Path(options.output_dir) / "classifier"
     values: dict[str, Any] = {"learning_rate": options.learning_rate, "max_steps": options.max_train_steps}
     values["per_device_train_batch_size"] = min(options.train_batch_size, len(data))
+    phase("training on images and variants")
     seconds = fit(model, data, options.seed, options.optim, options.sam, str(folder), **values)
     if case.processor is not None:
         case.processor.save_pretrained(folder)

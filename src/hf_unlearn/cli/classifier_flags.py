@@ -1,6 +1,7 @@
 """Which images a classifier was trained on, and which of them to forget."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
-from ..data.class_names import class_ids
+from ..data.class_names import class_ids, names_of
 from ..data.pairs import random_subset, split_by_index, split_by_label
 from ..data.sources import held_out_split, split_names
 from ..families.classifier.inputs import plain_processor
@@ -120,6 +121,26 @@ def split_train(data: ClassifierDataFlags, train: Any, model: PreTrainedModel, s
         return split_by_index(train, random_subset(len(train), fraction, seed))
     chosen = read_indices(data.forget_indices)
     return split_by_index(train, train.places(chosen) if isinstance(train, ProcessedImages) else chosen)
+
+
+def unretained(retained: Iterable[int] | None, config: Any, forgotten: Iterable[int], shown: int = 6) -> str:
+    """Say in a line which of the model's classes nothing holds; "" where there is none.
+
+    Args:
+        retained: label of each retained image; None where they have none.
+        forgotten: classes that are to be forgotten as a whole.
+    """
+    if retained is None:
+        return ""
+    lost = sorted(set(range(config.num_labels)) - set(retained) - set(forgotten))
+    if not lost:
+        return ""
+    named = ", ".join(names_of(lost[:shown], config)) + (", ..." if len(lost) > shown else "")
+    has, them = ("has", "it") if len(lost) == 1 else ("have", "them")
+    return (
+        f"{len(lost)} of {config.num_labels} classes {has} no retained image ({named}): nothing holds what the model "
+        f"knows of {them}. Add images of {them} to the training images; name a class that is to go in --forget_class"
+    )
 
 
 def read_indices(path: str) -> list[int]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..common.bars import bar
+from ..common.bars import bar, phase
 from ..common.devices import joined_state
 from ..common.files import atomic, write_text
 from ..common.precisions import as_stored
@@ -117,10 +117,13 @@ def export_file(
         ValueError: what `write_single_file` and `write_kohya` raise.
     """
     if kind == "kohya":
+        phase("writing the adapter and reading it back")
         within = Path(run_dir) / ADAPTER_FOLDER  # beside merged weights
         write_kohya(within if holds_adapter(within) else run_dir, path)
         return f"{path}: the adapter in kohya's form, for A1111, ComfyUI and load_lora_weights"
+    phase("loading the model")
     pipeline = merged_pipeline(run_dir, original)
+    phase("writing the file and reading it back")
     write_single_file(pipeline, path, None if dtype is None else getattr(torch, dtype))
     target = pipeline.scheduler.config.get("prediction_type", "epsilon")
     note = "" if target == "epsilon" else f"; it predicts {target}, which no name in the file says: choose it there"
@@ -148,6 +151,7 @@ def unlearncanvas(
     wanted = [(style, thing, seed) for seed in seeds for style in styles for thing in objects]
     missing = [row for row in wanted if not (folder / image_name(*row)).is_file()]
     if missing:
+        phase("loading the model")
         pipeline = pipeline_of(record, run_dir, original)
         pipeline.to(joined_state().device).set_progress_bar_config(disable=True)
         adapter = denoiser_of(pipeline)

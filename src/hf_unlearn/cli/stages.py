@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..common.bars import phase
 from ..common.files import write_text
 from ..common.identity import file_digest
 from ..common.keys import content_key
 from ..common.untrusted import read_json
-from . import watch
 
 AGAIN = "so this stage runs again"
 SECONDS, CHOSEN = "seconds", "chosen"  # beside the stages in the file
@@ -44,7 +44,7 @@ class Stages:
         if self.show:
             number = self.names.index(name) + 1
             print(f"[{number}/{len(self.names)}] {name}{' (' + note + ')' if note else ''}", flush=True)
-            watch.enter(name, None if note else self.took.get(name))
+            phase(name, None if note else self.took.get(name))
         self._running = None if note else (name, time.perf_counter())
 
     def _end(self) -> None:
@@ -85,7 +85,7 @@ class Stages:
     def close(self) -> None:
         """End the last stage and keep the times of all."""
         self._end()
-        watch.enter("writing the report")
+        phase("writing the report")
         self.keep()
 
     def chosen(self, name: str, content: Any) -> Any:

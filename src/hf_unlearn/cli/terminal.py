@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import gc
 import os
 import sys
 import traceback
@@ -14,6 +15,8 @@ from ..common.processes import is_first
 from ..common.versions import VersionFault, version_fault
 from .quiet import quiet_libraries
 from .watch import watched
+
+BARS_AFTER = 2  # seconds that a bar must last before it is shown
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -45,8 +48,11 @@ def run(main: Callable[[], None]) -> NoReturn:
     So is any other error where a package that the run needs is too old or missing, which then is the likely cause.
     HF_UNLEARN_TRACEBACK=1 shows the traceback too.
     """
+    atexit.register(gc.freeze)  # or the interpreter looks through all of torch for garbage before it ends: 1 s
+    # tqdm reads it when it is imported: libraries' bars of files that are read in a moment are not shown.
+    os.environ.setdefault("TQDM_DELAY", str(BARS_AFTER))
     try:
-        with watched("loading libraries and data"), quiet_libraries():
+        with watched("loading libraries"), quiet_libraries():
             main()
     except (ValueError, OSError, DivergenceError, OutOfMemory) as error:
         _leave_with(str(error))

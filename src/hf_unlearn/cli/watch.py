@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from ..common.bars import listen
 from ..common.processes import is_first
 
 QUIET = 4.0  # seconds of silence before the line appears
@@ -69,7 +70,8 @@ class Watch:
                 self.screen.flush()
             count = stream.write(text)
             self.tail = (self.tail + text).replace("\r\n", "\n").rpartition("\n")[2].rpartition("\r")[2]
-            self.last = self.clock()
+            if text.strip():  # a bar on a terminal of no columns is blank, and would keep the line away
+                self.last = self.clock()
             return count
 
 
@@ -90,25 +92,16 @@ class Watched:
         return getattr(self._stream, name)
 
 
-_watch: Watch | None = None
-
-
-def enter(phase: str, expected: float | None = None) -> None:
-    """Begin a phase of the command that runs; nothing where it is not watched."""
-    if _watch is not None:
-        _watch.enter(phase, expected)
-
-
 @contextmanager
 def watched(phase: str) -> Iterator[None]:
     """Watch a command from here on, if it has a terminal and is the first process."""
-    global _watch
-    if not sys.stderr.isatty() or not is_first() or _watch is not None:
+    if not sys.stderr.isatty() or not is_first() or isinstance(sys.stderr, Watched):
         yield
         return
     out, err = sys.stdout, sys.stderr
-    watch = _watch = Watch(err)
+    watch = Watch(err)
     watch.enter(phase)
+    unheard = listen(watch.enter)
     done = threading.Event()
 
     def beats() -> None:
@@ -125,7 +118,8 @@ def watched(phase: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        sys.stdout, sys.stderr, _watch = out, err, None
+        unheard()
+        sys.stdout, sys.stderr = out, err
         if watch.shown:
             err.write(ERASE)
             err.flush()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..common.bars import phase
 from ..evaluation.tables import stamp
 from .budget import over_budget
 from .cells import Cells
@@ -44,6 +45,7 @@ def compare(
         ValueError: the data, the models or the options of a row do not fit; nothing has been trained then.
     """
     kept = Cells(recipe, folder, models_dir)
+    phase("checking data and models")
     kept.check()
     references = kept.references
     with pool_of(jobs) as pool:
@@ -64,6 +66,7 @@ def compare(
         }
         cells = collect(wanted, "cells", progress)
         extra = attack_table(pool, kept, options, progress) if recipe.shadows else ""
+    phase("writing the tables")
     results = {row: [cells[row, seed] for seed in recipe.seeds] for row in (*references, *recipe.methods)}
     repeat = repeats(recipe, searched, kept.sizes, command or f"hf-unlearn compare {recipe.name}", Path(folder))
     spent = over_budget(recipe, options, kept.sizes)

@@ -16,6 +16,7 @@ from .rows import REFERENCES
 WIDTH, PLANE, ROW = 4.8, 3.7, 0.185  # inches: of the chart, of the plane's height, and of a row of intervals
 DOTS, SIZE = 200, 7.5  # per inch, and points of the text
 WITHIN, OVER, GREY, INK, BAND = "#0969da", "#bc4c00", "#59636e", "#1f2328", "#fff1e5"
+NEXT = 6  # points of print from a point to a name that needs no line
 LINEAR = 1.0  # points up to which the axes are linear; beyond, logarithmic
 FORGETTING = "points from retraining on forget data"
 RETAINING = "points of accuracy lost"
@@ -117,8 +118,9 @@ def _plane(axis: Any, found: dict[str, Any], rows: list[str], over: set[str], li
     axis.set_ylim(high, low)  # what loses little stands above
     axis.axhspan(limit, high, color=BAND, zorder=0, linewidth=0)
     axis.axhline(limit, color=OVER, lw=0.9, ls="--")
-    axis.text(0.99, limit, f"limit: {limit:g} points ", transform=axis.get_yaxis_transform(), color=OVER, ha="right")
-    axis.texts[-1].set_va("bottom")
+    # Within the band, on the side that few methods come to.
+    place: dict[str, Any] = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "va": "top"}
+    axis.annotate(f"limit: {limit:g} points", (0.015, limit), (0, -2), color=OVER, **place)
     axis.axhline(0, color=GREY, lw=0.5, ls=":")
     axis.axvline(0, color=GREY, lw=0.5, ls=":")
     _ticks(axis.xaxis, 0.0, axis.get_xlim()[1])
@@ -165,17 +167,25 @@ def _strip(
 
 
 def _label(figure: Any, axis: Any, found: dict[str, Any], rows: list[str], over: set[str]) -> None:
-    """Write each row's name beside its point: at the nearest place that is free, with a line where that is far."""
+    """Write each row's name beside its point: at the nearest free place, with a line where that is not next to it.
+
+    Names do not cover each other; lines stay off other names where they can.
+    """
+    from matplotlib.patheffects import withStroke  # a name is read where it stands on a line of the axes
+
     figure.canvas.draw()
     frame, pixels = axis.get_window_extent(), figure.dpi / 72
     points = {row: axis.transData.transform((found[row][0][0], found[row][1][0])) for row in rows}
     taken = [(x - 5 * pixels, y - 5 * pixels, x + 5 * pixels, y + 5 * pixels) for x, y in points.values()]
     taken.append(_box(axis.texts[0].get_window_extent()))
+    names: list[Sequence[float]] = []
+    lines: list[Sequence[float]] = []
     for row in rows:
         text = axis.annotate(
             _short(row), points[row], xycoords="figure pixels", textcoords="figure pixels", fontsize=SIZE - 0.5
         )
         text.set_color(_colour(row, over))
+        text.set_path_effects([withStroke(linewidth=2, foreground=BAND if row in over else "white")])
         size = text.get_window_extent()
         wide, high = size.width, size.height
         best = None
@@ -186,20 +196,33 @@ def _label(figure: Any, axis: Any, found: dict[str, Any], rows: list[str], over:
                 y = points[row][1] + reach * pixels * math.sin(angle) + high / 2 * (math.sin(angle) - 1)
                 box = (x, y, x + wide, y + high)
                 inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
-                crowd = sum(_common(box, other) for other in taken) + (0 if inside else 1e9)
+                end = (min(max(points[row][0], box[0]), box[2]), min(max(points[row][1], box[1]), box[3]))
+                line = _along(points[row], end) if reach > NEXT else []
+                crossed = sum(_common(part, name) > 0 for part in line for name in names)
+                covered = (
+                    sum(_common(box, other) for other in taken) + sum(_common(box, other) for other in lines) / 10
+                )
+                crowd = covered + 10 * crossed + (0 if inside else 1e9)
                 if best is None or crowd < best[0]:
-                    best = (crowd, box, reach)
+                    best = (crowd, box, end, line)
             if best is not None and best[0] == 0:
                 break
         assert best is not None
-        _, box, reach = best
+        _, box, end, line = best
         text.set_position((box[0], box[1]))
         taken.append(box)
-        if reach > 12:
-            end = (min(max(points[row][0], box[0]), box[2]), min(max(points[row][1], box[1]), box[3]))
+        lines += line
+        names.append(box)
+        if line:
             inverse = axis.transData.inverted()
             ends = [inverse.transform(points[row]), inverse.transform(end)]
-            axis.plot(*zip(*ends), color=_colour(row, over), lw=0.4, alpha=0.7, zorder=2)
+            axis.plot(*zip(*ends), color=_colour(row, over), lw=0.5, alpha=0.8, zorder=2)
+
+
+def _along(start: Sequence[float], end: Sequence[float], parts: int = 12) -> list[tuple[float, float, float, float]]:
+    """Boxes of two pixels along a line, beyond the point itself."""
+    places = [[a + (b - a) * k / parts for a, b in zip(start, end)] for k in range(3, parts)]
+    return [(x - 1, y - 1, x + 1, y + 1) for x, y in places]
 
 
 def _box(extent: Any) -> tuple[float, float, float, float]:

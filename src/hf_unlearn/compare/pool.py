@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..common.bars import phase
+
 
 class InProcess(Executor):
     """Runs each call when it is submitted."""
@@ -27,6 +29,8 @@ def pool_of(jobs: int | None) -> Executor:
 def collect(running: dict[Future, Any], what: str, progress: bool) -> dict[Any, Any]:
     """Wait for all calls and return their results by name; `what` is the title of the progress bar."""
     done = {}
+    if running:
+        phase(f"{what}: none of {len(running)} is done yet")
     for future in tqdm(as_completed(running), total=len(running), desc=what, disable=not progress):
         done[running[future]] = future.result()
     return done

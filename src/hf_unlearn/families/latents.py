@@ -135,7 +135,8 @@ def drawn_latents(pipeline: Any, prompts: Sequence[str], drawing: Drawing) -> Te
     """As `draw_latents`, with nothing on disk."""
     size = side_of(pipeline, drawing.resolution)
     batches = [range(k, min(k + drawing.batch_size, len(prompts))) for k in range(0, len(prompts), drawing.batch_size)]
-    return torch.cat([_drawn(pipeline, prompts, batch, drawing, size).float().cpu() for batch in batches])
+    parts = bar(batches, "drawing")
+    return torch.cat([_drawn(pipeline, prompts, batch, drawing, size).float().cpu() for batch in parts])
 
 
 def _drawn(pipeline: Any, prompts: Sequence[str], which: Sequence[int], drawing: Drawing, size: int) -> Tensor:

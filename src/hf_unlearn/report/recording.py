@@ -211,4 +211,8 @@ def _cost(seconds: float, device: Any) -> CostRecord:
         return CostRecord(seconds, round(peak), torch.cuda.get_device_name(device))
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return CostRecord(seconds, round(peak), f"{platform.machine()} CPU, {torch.get_num_threads()} threads")
+    return CostRecord(
+        seconds,
+        round(peak),
+        f"{platform.machine()} CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
+    )

@@ -73,6 +73,12 @@ def single_file_state(pipeline: Any) -> dict[str, Tensor]:
     kind = type(pipeline).__name__
     if kind not in PIPELINES:
         raise ValueError(f"{kind} has no layout in a single file here: it is of Stable Diffusion 1.x, 2.x and XL")
+    if not hasattr(pipeline.vae.config, "up_block_types"):
+        small = type(pipeline.vae).__name__
+        raise ValueError(
+            f"the layout of a single file is that of an AutoencoderKL, and this model has an {small}: load its "
+            "folder, or export an adapter with --format kohya"
+        )
     state = {UNET + name: value for name, value in _unet(pipeline.unet)}
     state |= {VAE + name: value for name, value in _vae(pipeline.vae)}
     for encoder, prefix, of_open_clip in text_encoders(pipeline):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..common.bars import phase
 from ..common.errors import redact
 from ..common.files import write_text
 from ..common.weights import model_digest
@@ -139,6 +140,7 @@ class Service:
 
     # ---- one request -------------------------------------------------------------------------------
     def _carry_out(self, entry: Entry) -> None:
+        phase(f"request {entry.number} of {len(self.ledger.entries)}: {entry.asked.text}")
         before = self.queue.standing(self.ledger.entries[: entry.number - 1])
         change, after = before.change(entry.asked), before.after(entry.asked)
         gone = self._leaves(change)
@@ -176,6 +178,7 @@ class Service:
 
     def _finish(self, entry: Entry, turn: Turn) -> None:
         """Measure, write weights and memory, then say in the ledger that the request is done, then clear up."""
+        phase(f"measuring after request {entry.number}")
         start = time.perf_counter()
         figures = self._figures([*self.ledger.entries[: entry.number - 1], entry], turn)
         figures |= {"kept_samples": len(self.memory), "kept_bytes": self.memory.nbytes}
@@ -210,12 +213,14 @@ class Service:
             self.memory = found
         else:
             self.memory = self.memory.emptied()
+            phase("filling the memory")
             self._fill()
             self.store.save_memory(number, self.memory)
         self.store.clear(number)
 
     def _export(self) -> None:
         """Write the model, loadable, with what it was made to forget in its configuration."""
+        phase("writing the model")
         write_history(self.objective.network, [*self.history, *self.forgets(self.ledger)])
         in_main(self._write_model)
 

@@ -19,6 +19,7 @@ from ..data.protocols import SizedDataset
 from ..families import Objective
 from ..families.load import objective_for
 from ..methods import Method
+from ..training.callbacks import Progress
 from ..training.config import UnlearnConfig
 from ..training.trainer import UnlearnTrainer
 from .memory import ReplayMemory
@@ -124,6 +125,7 @@ class Turn:
                 learn_dataset=learn,
                 forgotten=f"request {self.number}",
                 holdout_dataset=holdout,
+                callbacks=[Progress(f"request {self.number}, {stage}")],
             )
             wall, cpu = time.perf_counter(), time.process_time()
             trainer.train(resume_from_checkpoint="auto" if trainer.args.save_strategy != "no" else None)

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from ..common.bars import bar
 from ..common.weights import load_weights, save_weights
 from ..families.base import Objective
 from .config import UnlearnConfig
@@ -159,3 +160,24 @@ class TwoSidedStop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.reached = state["best"], state["stopped"]
+
+
+class Progress(TrainerCallback):
+    """A bar of the outer steps, for trainings that say nothing else of themselves.
+
+    Args:
+        what: its title.
+    """
+
+    def __init__(self, what: str):
+        self.what = what
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = bar(range(state.max_steps), self.what)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()

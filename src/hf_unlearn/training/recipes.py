@@ -17,6 +17,7 @@ from transformers import (
 from ..data.images import ArrayDataset, digits
 from ..data.protocols import SizedDataset
 from ..methods import FineTune, Method
+from .callbacks import Progress
 from .config import UnlearnConfig
 from .trainer import UnlearnTrainer
 
@@ -93,6 +94,7 @@ def train_classifier(
     output_dir: str | None = None,
     method: Method | None = None,
     given: Mapping[str, Any] | None = None,
+    what: str | None = None,
     **overrides: Any,
 ) -> float:
     """Train `model` in place on `dataset` and return the seconds it took.
@@ -101,6 +103,7 @@ def train_classifier(
         output_dir: where to save the model. Without it nothing is saved.
         method: what is minimised on `dataset`, the retain set of the run; default plain descent.
         given: further arguments of UnlearnTrainer, such as callbacks.
+        what: title of a bar of its steps; without it none is shown.
         overrides: fields of UnlearnConfig. The defaults suit the digits.
     """
     values: dict[str, Any] = {
@@ -111,10 +114,13 @@ def train_classifier(
         "seed": seed,
         **overrides,
     }
+    more = dict(given or {})
+    if what is not None:
+        more["callbacks"] = [*more.get("callbacks", ()), Progress(what)]
     data: Any = dataset  # transformers asks for torch's Dataset by name
     with tempfile.TemporaryDirectory() as scratch:
         config = UnlearnConfig.quiet(output_dir=output_dir or scratch, **values)
-        trainer = UnlearnTrainer(model, config, method or FineTune(), None, data, **(given or {}))
+        trainer = UnlearnTrainer(model, config, method or FineTune(), None, data, **more)
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...attacks import ATTACKS, Attack, run_attacks, suite_of
+from ...common.bars import phase
 from ...evaluation.tables import markdown_table
 from ...report.outcome import judged
 from ...report.record import RunRecord
@@ -27,8 +28,10 @@ def attack_run(
         ValueError, OSError: something that the flags or the record name is not there or does not fit.
     """
     chosen = chosen_attacks(family_of_record(record), flags.suite, flags.attacks)
+    phase("loading the models")
     case = load_case(record, folder, flags, known)
     attacks, neighbours = fitting(case, chosen), named_neighbours(case)
+    phase("preparing the attacks")
     if case.family == "text_to_image":
         trial = concept_trial(case, attacks)
         more = about_the_reader(trial)
@@ -44,6 +47,7 @@ def attack_run(
         metric.details |= more
     figures = {**record.figures, "after": {**record.figures.get("after", {}), **found}}
     if flags.neighbours is not None:
+        phase("looking at neighbours")
         for model, row in audit(case, trial, neighbours).items():
             figures[model] = {**figures.get(model, {}), **row}
     return judged(record.measured(figures)), case.said

@@ -69,10 +69,12 @@ def attack_command(argv: list[str]) -> None:
     check_writable(options.run_dir)
     updated_card(Path(options.run_dir), record)  # one that cannot be updated is said before anything is drawn
     record, said = attack_run(record, options.run_dir, flags)
+    from ...common.bars import phase
     from ...evaluation.metric import is_attack
     from ...report.outcome import outcome
     from ..finish import renew
 
+    phase("writing the report")
     written = renew(options.run_dir, record)
     if options.json:
         after = record.figures["after"].items()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ..side_by_side import SideBySide
 
 TOP = 5  # classes shown of a classifier
+UPLOAD = "Drop an image file here to upload"  # the name that gradio gives to the field, for those who listen
 
 
 def demo_command(argv: list[str]) -> None:
@@ -47,11 +48,14 @@ def demo_command(argv: list[str]) -> None:
         import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError(f"gradio does not import ({error}): install hf_unlearn[app]") from error
+    from ...common.bars import phase
     from ..side_by_side import Drawing, side_by_side
 
+    phase("loading both models")
     pair = side_by_side(
         options.run_dir, options.original, Drawing(options.num_inference_steps, options.guidance_scale)
     )
+    phase("starting the server")
     app(pair).launch(server_name=options.host, server_port=options.port, theme=theme(), footer_links=[])
 
 
@@ -87,7 +91,8 @@ def app(pair: "SideBySide") -> Any:
         found = outcome(pair.record)
         gr.Textbox(f"{found.state}: {found.evidence}.", label="Outcome", interactive=False)
         if pair.kind == "image":
-            inputs: list[Any] = [gr.Image(type="pil", label="Image", sources=["upload", "clipboard"])]
+            given: dict[str, Any] = dict(type="pil", label="Image", sources=["upload", "clipboard"])
+            inputs: list[Any] = [gr.Image(placeholder=UPLOAD, **given)]
         else:
             condition = {
                 "class": lambda: gr.Dropdown(pair.choices, value=pair.first, label="Class"),
@@ -98,14 +103,16 @@ def app(pair: "SideBySide") -> Any:
             if pair.has_strength:
                 inputs.append(gr.Slider(0.0, 1.5, value=1.0, step=0.05, label="Strength of the adapter"))
         button = gr.Button("Classify" if pair.kind == "image" else "Draw", variant="primary")
-        with gr.Row():
+        with gr.Row(visible=pair.kind != "image") as answers:  # an empty label of gradio has a name without a role
             if pair.kind == "image":
                 outputs: list[Any] = [gr.Label(label=name, num_top_classes=TOP) for name in ("Original", "Unlearned")]
             else:
                 looks: dict[str, Any] = dict(columns=2, object_fit="contain", height="max-content", interactive=False)
                 outputs = [gr.Gallery(label=name, format="png", **looks) for name in ("Original", "Unlearned")]
         function = asked(pair.classify if pair.kind == "image" else drawn(pair))
-        button.click(function, inputs, outputs)
+        shown = button.click(function, inputs, outputs)
+        if pair.kind == "image":
+            shown.success(lambda: gr.update(visible=True), None, answers)
         if pair.kind == "seed" or (pair.kind != "image" and pair.first != ""):
             blocks.load(function, inputs, outputs)  # it opens on what was forgotten
     return blocks

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..estimates import Memory
     from ..times import Times
 
+WORDS = {"full": "all weights", "masked": "masks", "lora": "an adapter"}
 PATIENCE = 20.0  # seconds that one forward and backward may take
 
 
@@ -96,6 +97,7 @@ def usual_batch(name_or_path: str, revision: str | None = None) -> int:
 
 def estimate(flags: Any) -> dict[str, Any]:
     """{"model", "parameters", "batch_size", "device", "free_bytes", "modes": {mode: parts, peak, seconds, ...}}."""
+    from ...common.bars import phase
     from ...methods import SFRon
     from ..estimates import MODES, Saving, adapted, device_at_hand, free_bytes, memory, outline
     from ..lean import first_fit, trained_by
@@ -111,6 +113,7 @@ def estimate(flags: Any) -> dict[str, Any]:
     by_scores = flags.lora_select == "saliency"
     saved = (flags.gradient_checkpointing, flags.mixed_precision)
     for mode in MODES:
+        phase(f"measuring a step with {WORDS[mode]}")
         network = copy.deepcopy(plain)
         if mode == "lora":
             share = flags.rank_budget if by_scores else 1.0
@@ -133,6 +136,7 @@ def estimate(flags: Any) -> dict[str, Any]:
     for values in modes.values():
         del values["_times"]
     whole = {"model": flags.model, "parameters": parameters, "batch_size": flags.batch_size}
+    phase("looking for what fits the memory")
     found = first_fit(plain, method, "masked", flags.batch_size, flags.size, free)
     told = None if found is None else {"command": _command(flags, found[0].flags), "peak_bytes": found[1].most}
     return {**whole, "device": device, "free_bytes": free, "modes": modes, "fitting": told}

@@ -40,11 +40,13 @@ def report_command(argv: list[str]) -> None:
         return
     if chosen:
         parser.error(f"--{next(iter(chosen))} is for --export")
+    from ...common.bars import phase
     from ...report.outcome import outcome
     from ...report.page import PAGE_FILE, page
     from ...report.reading import read_record
     from ...report.verdict import verdict
 
+    phase("drawing the page")
     record = read_record(options.run_dir)
     path = Path(options.output or Path(options.run_dir) / PAGE_FILE)
     if path.is_dir():

@@ -82,11 +82,13 @@ def _read(folder: str) -> Any:
 
 def _change(options: argparse.Namespace, asked: list[Any]) -> Any:
     """Add to the queue, or carry it out."""
+    from ...common.bars import phase
     from ...sequences.requests import requests_of
     from ...sequences.setup import read_file, store_setup, stored_setup
 
     given, listed = read_file(options.file) if options.file else (None, [])
     setup = stored_setup(options.run_dir, given)
+    phase("loading model and data")
     wanted = [*listed, *(requests_of(asked) if asked else [])]
     sequence = setup.sequence(options.run_dir)
     adds = options.action == "add"

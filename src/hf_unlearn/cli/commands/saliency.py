@@ -30,7 +30,11 @@ def saliency_command(argv: list[str]) -> None:
     if options.top < 1:
         raise ValueError(f"--top must be at least 1, got {options.top}")
     given = {k: v for k, v in vars(options).items() if v is not None}
+    from ...common.bars import phase
+
+    phase("loading model and data")
     objective, forget, retain = load(options.model, given)
+    phase("computing Fishers")
     masks = compute(objective, forget, retain, given)
     check_writable(str(output.parent))
     masks.save(output)

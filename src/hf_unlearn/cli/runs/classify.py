@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 
 from ...common.files import write_text
 from ...data.class_names import class_ids, names_of
-from ...data.pairs import halves
+from ...data.pairs import halves, labels_of
 from ...data.protocols import SizedDataset
 from ...evaluation.classifier_rows import classifier_figures, evaluation_sets, unjudged, write_classifier_figures
 from ...evaluation.membership import can_attack
@@ -23,12 +23,13 @@ from ...training import recipes
 from ...training.config import UnlearnConfig
 from ...training.trainer import UnlearnTrainer
 from ..attacks.flags import UNSEEN, Known
-from ..classifier_flags import held_out_images, processor_of, split_train, train_images
+from ..classifier_flags import held_out_images, processor_of, split_train, train_images, unretained
 from ..plan import sketch
 from .augmented import PROBED, augmented, explained
 from .skeleton import Run
 
 DEFAULT_STEPS = 400  # in which the default ViT learns all of its training images
+TRAINING, RETRAINING = "training the original", "training without the forget images"
 
 
 class ClassifierRun(Run):
@@ -132,11 +133,14 @@ class ClassifierRun(Run):
         self.method.sized(len(self.forget), len(self.retain))
         if self.data.forget_class and self.forgotten != f"class {', '.join(self.data.forget_class)}":
             print(f"to forget: {self.forgotten}")
+        gone = class_ids(self.data.forget_class or [], model.config)
+        if nothing_holds := unretained(labels_of(self.retain), model.config, gone):
+            print(nothing_holds)
         if self.base_model is None:
             if self.retrained is None:
                 self.retrained = recipes.build_classifier("digits_vit", seed)
-                recipes.train_classifier(self.retrained, self.retain, seed, max_steps=DEFAULT_STEPS)
-            recipes.train_classifier(model, self.train, seed, max_steps=DEFAULT_STEPS)
+                recipes.train_classifier(self.retrained, self.retain, seed, what=RETRAINING, max_steps=DEFAULT_STEPS)
+            recipes.train_classifier(model, self.train, seed, what=TRAINING, max_steps=DEFAULT_STEPS)
         if self.test is not None and not can_attack():
             print("not measured: membership inference and the average gap, install hf-unlearn[eval]")
         by_class = bool(self.data.forget_class)

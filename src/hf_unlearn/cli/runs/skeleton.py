@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 from transformers.trainer_utils import set_seed
 
+from ...common.bars import phase
 from ...common.processes import is_first, say
 from ...common.weights import model_digest
 from ...evaluation.metric import Metric
@@ -230,6 +231,7 @@ def execute(run: Run, name: str | None = None, argv: Sequence[str] = ()) -> None
     repo = prepare_repo(training, run.hub_revision)
     set_seed(training.seed)
     room = Room.at_hand()  # before the model takes its part
+    phase("loading the model")
     run.load()
     run.loaded_weights = run.digest() if is_first() else None
     stages = Stages(training.output_dir, run.all_stages, show=run.shows_stages)
