@@ -204,8 +204,9 @@ SCRIPT = (
 )
 
 
-def test_the_recorder_has_a_terminal_with_columns(silence, tmp_path):
+def test_the_recorder_has_a_terminal_with_columns(silence, tmp_path, monkeypatch):
     """Without any a bar of tqdm is empty."""
+    monkeypatch.delenv("TQDM_DELAY", raising=False)  # a command that a test called in this process sets it
     words = (
         "import os, tqdm; print(os.get_terminal_size().columns, os.getcwd()); list(tqdm.tqdm(range(3), desc='bar'))"
     )
