@@ -68,7 +68,7 @@ SCENARIOS: dict[str, tuple[RunRecord, str, str, str]] = {
             objective=Description(train_method="xattn"),
         ),
         BROKE,
-        "the share of the anchor's pictures that show it fell from 100.0 % to 31.2 % (95 % interval of the fall",
+        "the share of the anchor's own pictures that show the anchor fell from 100.0 % to 31.2 % (95 % interval of",
         "--train_method full",
     ),
     "an anchor that a few pictures lost": (

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 from PIL import Image
-from records import attack, painter, relearning, run_record, share
+from records import attack, figure, painter, relearning, run_record, share
 
 from hf_unlearn.__main__ import main
 from hf_unlearn.evaluation.grids import save_grid
@@ -157,6 +157,14 @@ def test_a_page_of_many_forgotten_classes_says_what_it_leaves_out(tmp_path):
     grid(tmp_path, [str(k) for k in range(15)], [True] * 15, after=9)
     text = seen(run_record(picture="before_after.png"), tmp_path).text
     assert "3 more are in before_after.png." in text
+
+
+def test_the_tile_of_what_was_kept_shows_what_broke():
+    shares = {"concept_share_latents": (None, (0.0, 32)), "retain_loss": (figure(0.08), figure(0.081))}
+    lost = tiles(painter(**shares, anchor_share_latents=((1.0, 16), (0.25, 16))))[1]
+    assert (lost.title, lost.value, lost.aside) == ("Kept", "25.0%", "before 100.0%")
+    kept = tiles(painter(**shares, anchor_share_latents=((1.0, 16), (1.0, 16))))[1]
+    assert kept.value == "0.081"
 
 
 def test_the_tiles_say_the_four_numbers(tmp_path):

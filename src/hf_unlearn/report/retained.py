@@ -36,9 +36,14 @@ def worse(record: RunRecord) -> list[str]:
     return [change.metric for change in changes(record) if change.worse or change.broken]
 
 
+def broke(record: RunRecord) -> list[str]:
+    """Names of the metrics of the retained that broke, shares first."""
+    return [change.metric for change in _first_shares(changes(record)) if change.broken]
+
+
 def only_the_anchor(record: RunRecord) -> bool:
     """Whether nothing broke but what the forgotten became."""
-    return [change.metric for change in changes(record) if change.broken] == [ANCHOR_SHARE]
+    return broke(record) == [ANCHOR_SHARE]
 
 
 def fell(before: float, after: float, samples: int | None, points: float) -> bool:
@@ -89,7 +94,7 @@ def _share(record: RunRecord, name: str) -> Change | None:
     reference = before if retrained is None else min(before, retrained)
     low, high = difference_interval(reference, after)
     aside = "" if reference == before else f", {percent(reference[0])} after retraining"
-    what = "the share of the anchor's pictures that show it" if name == ANCHOR_SHARE else in_words(name)
+    what = "the share of the anchor's own pictures that show the anchor" if name == ANCHOR_SHARE else in_words(name)
     said = (
         f"{what} fell from {percent(before[0])} to {percent(after[0])}{aside} (95 % interval of the fall "
         f"{100 * low:.0f} to {100 * high:.0f} points)"

@@ -6,6 +6,7 @@ from ..evaluation.metric import is_share, share_interval
 from .reading_figures import measured
 from .record import RunRecord
 from .recovery import BACK, UNREADABLE, Recovery, recoveries, shown_value
+from .retained import broke
 from .verdict import headline_metric, in_words, shown
 
 
@@ -23,8 +24,8 @@ class Tile:
 def tiles(record: RunRecord) -> list[Tile]:
     """One tile each for what was forgotten, what was kept, what attacks recovered, and the cost."""
     return [
-        _headline(record, "Forgotten", "forget"),
-        _headline(record, "Kept", "retain"),
+        _of("Forgotten", record, headline_metric(record, "forget")),
+        _of("Kept", record, next(iter(broke(record)), headline_metric(record, "retain"))),
         _recovered(record),
         _cost(record),
     ]
@@ -45,8 +46,7 @@ def length(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.1f} s"
 
 
-def _headline(record: RunRecord, title: str, part: str) -> Tile:
-    name = headline_metric(record, part)
+def _of(title: str, record: RunRecord, name: str | None) -> Tile:
     if name is None:
         return Tile(title, "not measured")
     after = record.figures["after"][name]
