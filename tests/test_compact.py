@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import config, environment, random_images, same, tiny_pipeline, unlearned, weights
+from conftest import config, environment, random_images, same, tiny_pipeline, tiny_vit, unlearned, weights
 from safetensors.torch import load_file
 
 from hf_unlearn import ClassConditionalDDPMPipeline, FineTune, SFRon, UnlearnTrainer, split_by_label
@@ -227,6 +227,22 @@ def test_a_resumed_run_equals_a_straight_one(tmp_path, options):
         torch.equal(v.float(), start[n].to(v.dtype).float()) for n, v in weights(straight).items() if "conv_in.w" in n
     )
     assert straight.verify_mask() == 0  # nothing outside the mask has moved
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_a_quantised_original_is_matched_nearly_as_the_one_in_full(tmp_path, precision):
+    pytest.importorskip("bitsandbytes", reason="pip install 'hf-unlearn[quantised]'")
+    data, found = split_by_label(random_images(), 1), []
+    for kept in ("fp32", precision):
+        model = tiny_vit()
+        options = dict(max_steps=4, learning_rate=1e-3, original_precision=kept)
+        trainer = UnlearnTrainer(model, config(tmp_path / kept, **options), SFRon(use_mask=False), *data)
+        trainer.train()
+        start = tiny_vit().state_dict()
+        found.append(torch.cat([(v - start[n]).flatten() for n, v in weights(trainer).items()]))
+        trainer.save_model()
+    kinds = {p.dtype for p in trainer.reference.original.parameters()}
+    assert kinds & {torch.int8, torch.uint8} and (found[0] - found[1]).norm() <= 0.5 * found[0].norm()
 
 
 @pytest.mark.usefixtures("small_enough")
