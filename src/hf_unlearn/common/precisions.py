@@ -8,9 +8,11 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 Name = Literal["fp32", "bf16", "fp16"]
 NAMES: dict[Name, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LARGE = 2_000_000_000  # numbers of text encoders that are not written in float32 where they came in half precision
 HALF = (torch.bfloat16, torch.float16)
 OF_FILES = {"BF16": torch.bfloat16, "F16": torch.float16}  # other precisions are read as float32
 
@@ -58,13 +60,32 @@ def stored_precision(module: nn.Module) -> torch.dtype | None:
     return vars(module).get("stored_precision")
 
 
+def too_large_in_full(parts: Iterable[Any]) -> bool:
+    """Whether the text encoders of a pipeline are written in half precision where they came so: T5-XXL and its like.
+
+    diffusers loads its own parts in float32 unless it is told otherwise, and transformers' parts as they are stored.
+    So a pipeline whose encoders are in half precision draws nothing after a plain `from_pretrained`. They are
+    written in float32 therefore, unless that is more than LARGE numbers, which nobody loads without a precision.
+    """
+    encoders = [part for part in parts if isinstance(part, PreTrainedModel)]
+    return sum(p.numel() for part in encoders for p in part.parameters()) > LARGE
+
+
 @contextmanager
-def as_stored(parts: Iterable[Any]) -> Iterator[None]:
-    """Inside, modules have the precision of the files that they came from; then that which they had.
+def as_stored(parts: Iterable[Any], one_file: bool = False) -> Iterator[None]:
+    """Inside, modules have the precision that they are written in, then that which they had: diffusers' parts that of
+    the files that they came from, text encoders float32 unless they are `too_large_in_full`, or all is written to
+    one file, which readers load in one precision.
 
     Weights that were trained in float32 stay rounded: what is in memory is what was written.
     """
-    modules = [(part, stored_precision(part)) for part in parts if isinstance(part, nn.Module)]
+    every = [part for part in parts if isinstance(part, nn.Module)]
+    large = one_file or too_large_in_full(every)
+    modules = [(part, stored_precision(part)) for part in every]
+    modules = [
+        (part, torch.float32 if dtype in HALF and isinstance(part, PreTrainedModel) and not large else dtype)
+        for part, dtype in modules
+    ]
     changed = [(part, dtype, precision_of(part)) for part, dtype in modules if dtype and dtype != precision_of(part)]
     for part, dtype, _ in changed:
         bring_to(part, dtype)

@@ -35,7 +35,7 @@ def loading(record: RunRecord, name: str) -> str:
         name=name,
         kind="classifier" if record.pipeline_tag == "image-classification" else "generator",
         call=generation_call(record),
-        dtype=None if record.weights is None else DTYPES.get(record.weights.stored or ""),
+        dtype=None if record.weights is None else DTYPES.get(record.weights.load_in or ""),
         scheduler=scheduler_class(record),
     )
     try:

@@ -90,6 +90,9 @@ class WeightsRecord:
     stored: Annotated[
         str | None, "`bf16` or `fp16` where the files of the base model have that precision, as then the saved weights"
     ] = None
+    load_in: Annotated[
+        str | None, "the same where the model does not load without it: an adapter's base, or very large text encoders"
+    ] = None
 
 
 @dataclass

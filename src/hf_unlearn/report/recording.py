@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..common.precisions import HALF, NAMES, stored_precision
+from ..common.precisions import HALF, NAMES, stored_precision, too_large_in_full
 from ..data.fingerprint import fingerprint
 from ..data.pairs import labels_of
 from ..data.streaming import RetainStream
@@ -184,7 +184,10 @@ def _weights(trainer: Any) -> WeightsRecord:
     kind = "adapter" if adapter is not None else "all" if trained == total else "part"
     dtype = stored_precision(network)
     stored = next((name for name, known in NAMES.items() if known == dtype and dtype in HALF), None)
-    return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved, stored)
+    parts = getattr(trainer.objective.exported, "components", None)
+    needed = adapter is not None or (isinstance(parts, dict) and too_large_in_full(parts.values()))
+    load_in = stored if needed else None
+    return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved, stored, load_in)
 
 
 def _adapter(objective: Any) -> AdapterRecord:
