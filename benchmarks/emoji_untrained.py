@@ -62,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = load_text_to_image_pipeline(options.run_dir)
     pipeline.set_progress_bar_config(disable=True)
-    judge = EmojiClassifier.from_pretrained(EMOJI_SD / "judge").float().eval()
+    judge = EmojiClassifier.from_pretrained(EMOJI_SD / "judge", use_safetensors=True).float().eval()
     if options.style:
         shown, of = read_style(pipeline, judge, options.style)
         print(f"read as {options.style}: {shown} of {of}, {share_text(shown / of, of)}")

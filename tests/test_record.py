@@ -202,7 +202,7 @@ def test_trained_weights_prompts_and_anchors_of_text_to_image(train_method, kind
     text = model_card(record, "x")
     assert f"(`train_method` {train_method})" in text and "| `a cat` | `a dog` |" in text
     html = page(record, tmp_path)
-    assert f"(`train_method` {train_method})" in html and "a cat" in html
+    assert f"(<code>train_method</code> {train_method})" in html and "a cat" in html
 
 
 def test_anchors_of_classes(tmp_path, images):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.adamw import adamw
 
-from .rounding import Code, stochastic_bf16
+from .rounding import Code, code_of, stochastic_bf16
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 SMALLEST = 4096  # tensors of fewer weights keep their moments in float32, as bitsandbytes does
@@ -35,7 +35,6 @@ class CompactAdamW(AdamW):
         super().__init__(params, **adam)
         self.eight_bit, self.masked, self.seed = eight_bit, masked, seed
         self.masks: dict[int, Tensor] = {}  # of a parameter's id
-        self._codes: dict[tuple[str, Any], Code] = {}
 
     def bind(self, masks: list[Tensor | None]) -> None:
         """Take the masks, one for each parameter in their order; None lets all of one move."""
@@ -92,9 +91,7 @@ class CompactAdamW(AdamW):
 
     # ---- what lasts ------------------------------------------------------------------------------
     def _code(self, name: str, device: Any) -> Code:
-        if (name, device) not in self._codes:
-            self._codes[name, device] = Code(name == "exp_avg", device)  # the second one is of squares
-        return self._codes[name, device]
+        return code_of(name == "exp_avg", device)  # the second one is of squares
 
     def _pack(self, p: Tensor, name: str, value: Tensor) -> None:
         """Keep a moment, given in float32 in the shape of its weights."""

@@ -1,5 +1,6 @@
 """Numbers kept in fewer bits: bfloat16 by stochastic rounding, and 8-bit codes with a scale for each block."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -47,9 +48,11 @@ class Code:
 
     def __init__(self, signed: bool, device: Any):
         code = dynamic_code(signed)
-        middles = ((torch.arange(2**KEPT, dtype=torch.int32) << (32 - KEPT)) + 2 ** (31 - KEPT)).view(torch.float32)
-        found = torch.bucketize(middles.nan_to_num(0.0), (code[1:] + code[:-1]) / 2)
-        self.code, self.table = code.to(device), found.to(device, torch.uint8)
+        borders, found = (code[1:] + code[:-1]) / 2, []
+        for first in torch.arange(2**KEPT, dtype=torch.int32).split(2**12):  # parts take little memory
+            middles = ((first << (32 - KEPT)) + 2 ** (31 - KEPT)).view(torch.float32)
+            found.append(torch.bucketize(middles.nan_to_num(0.0), borders, out_int32=True).to(torch.uint8))
+        self.code, self.table = code.to(device), torch.cat(found).to(device)
 
     def quantised(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """(codes (n,) uint8, the largest size in each block) of n numbers in float32."""
@@ -62,3 +65,9 @@ class Code:
     def dequantised(self, codes: Tensor, scales: Tensor) -> Tensor:
         """(n,) float32: the opposite of `quantised`."""
         return self.code.index_select(0, codes.int()) * scales.repeat_interleave(BLOCK)[: len(codes)]
+
+
+@cache
+def code_of(signed: bool, device: Any) -> Code:
+    """The code that all optimizers on a device share."""
+    return Code(signed, device)

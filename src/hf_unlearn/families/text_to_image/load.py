@@ -102,13 +102,14 @@ def _load_folder(
     # A Stable Diffusion 3 that was saved without T5 is loaded without it only if one says so.
     parts = ("text_encoder_3", "tokenizer_3") if kind == "StableDiffusion3Pipeline" else ()
     left_out = {name: None for name in parts if not any(index.get(name) or ())}
-    options = {"use_safetensors": True, **left_out, **options}
+    options = {**left_out, **options}
     with loading(folder):
-        here = folder if Path(folder).is_dir() else DiffusionPipeline.download(folder, **options)
+        here = folder if Path(folder).is_dir() else DiffusionPipeline.download(folder, use_safetensors=True, **options)
         stored = stored_precisions(here, index, options.get("variant"))
         wanted = {name: kept_precision(dtype, precision) for name, dtype in stored.items()}
         # diffusers 0.42 has another name for it and warns of the old one.
         name = "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"
-        pipeline = DiffusionPipeline.from_pretrained(folder, **{name: {"default": torch.float32, **wanted}}, **options)
+        options[name] = {"default": torch.float32, **wanted}
+        pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **options)
     check_filled(pipeline, folder)
     return stored, pipeline
