@@ -146,7 +146,7 @@ def described(sequence: Any, options: argparse.Namespace) -> dict[str, Any]:
         write_text(path, json.dumps(READ[options.what](painter_of(options.what).pipeline, options.samples)))
     done = [
         {
-            "request": entry.request,
+            "request": told(entry.request),
             "read": {name: value for name, value in entry.figures.items() if name in ("pictures", "digits", "gone")}
             | {name: entry.figures[name] for name in ("objects", "styles", "kept") if name in entry.figures},
             **{name: entry.figures[name] for name in ("left", "drift")},
@@ -156,6 +156,14 @@ def described(sequence: Any, options: argparse.Namespace) -> dict[str, Any]:
         for entry in sequence.ledger.done
     ]
     return {"stamp": stamp("torch", "diffusers"), "original": json.loads(path.read_text()), "requests": done}
+
+
+def told(request: dict[str, Any]) -> dict[str, Any]:
+    """A request without the place of its pictures on this machine."""
+    learn = request.get("learn", {})
+    if "images" not in learn:
+        return request
+    return {**request, "learn": {**learn, "images": f"pictures/{Path(learn['images']).name}"}}
 
 
 def name_of(options: argparse.Namespace) -> str:
@@ -197,13 +205,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--picture", help="also draw the course of all kept emoji runs to this file")
     options = parser.parse_args(argv)
     kept = json.loads(options.output.read_text()) if options.output.exists() else {}
-    asked = (
-        learn_requests(options.data_dir, Path(options.folder) / "pictures")
-        if options.what == "learn"
-        else emoji_requests()
-        if options.what == "emoji"
-        else digits_requests()
-    )
+    made = {
+        "emoji": emoji_requests,
+        "digits": digits_requests,
+        "learn": lambda: learn_requests(options.data_dir, Path(options.folder) / "pictures"),
+    }
+    asked = made[options.what]()
     sequence = sequence_of(options, Path(options.folder) / name_of(options))
     if not options.only_print:
         sequence.run(asked[: options.requests])

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..common.weights import networks_of
 from ..evaluation.prompt_files import safety_checking
 from ..families import side_of
 from ..families.latents import Drawing, posterior_mean
@@ -96,7 +97,7 @@ def latents_of_images(pipeline: Any, images: Tensor, batch_size: int = 16) -> Te
 @contextmanager
 def frozen(pipeline: Any) -> Iterator[None]:
     """No weight of the pipeline takes a gradient inside, and all parts are in eval mode; afterwards as before."""
-    parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    parts = list(networks_of(pipeline).values())
     wanted = [(p, p.requires_grad) for part in parts for p in part.parameters()]
     training = [(module, module.training) for part in parts for module in part.modules()]
     for part in parts:

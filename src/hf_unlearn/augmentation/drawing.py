@@ -81,13 +81,21 @@ def draw(dataset: SizedDataset, wanted: Sequence[Wanted], generator: Generator, 
     """
     missing = {one.row["key"]: one for one in wanted if kept(cache, one.row["key"]) is None}
     with tqdm(total=len(missing), desc="variants", disable=None if missing else True) as bar:
-        for batch in _batches(list(missing.values()), generator.variation.width):
-            pictures = [picture_at(dataset, one.place, generator.size, generator.channels) for one in batch]
-            for one, content in zip(batch, files_of(generator, torch.stack(pictures), [one.row for one in batch])):
+        for batch in drawn(dataset, list(missing.values()), generator):
+            for one, content in batch:
                 with atomic(cache / f"{one.row['key']}.png") as partial:
                     partial.write_bytes(content)
             bar.update(len(batch))
     return len(missing)
+
+
+def drawn(
+    dataset: SizedDataset, wanted: Sequence[Wanted], generator: Generator
+) -> Iterator[list[tuple[Wanted, bytes]]]:
+    """Draw variants, a batch when it is asked for, and give each with its PNG file."""
+    for batch in _batches(wanted, generator.variation.width):
+        pictures = [picture_at(dataset, one.place, generator.size, generator.channels) for one in batch]
+        yield list(zip(batch, files_of(generator, torch.stack(pictures), [one.row for one in batch]), strict=True))
 
 
 def _batches(missing: Sequence[Wanted], width: int) -> Iterator[list[Wanted]]:

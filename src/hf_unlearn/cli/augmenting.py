@@ -17,7 +17,7 @@ from ..common.devices import joined_state
 from ..common.files import check_apart
 from ..common.limits import SEEDS, check_limits
 from ..common.losses import spread
-from ..data.class_names import names_of
+from ..data.class_names import names_by_number
 from ..data.joining import Joined
 from ..data.pairs import labels_of, subset
 from ..data.protocols import SizedDataset
@@ -74,8 +74,7 @@ def run_augment(options: argparse.Namespace) -> None:
     named = options.generator or str(DIGITS_DDPM)
     how = Variation(options.num_inference_steps, options.guidance_scale, options.prompt, options.width)
     generator = generator_of(load_model(named)[0].to(joined_state().device), how, named)
-    ids = range(case.model.config.num_labels)
-    names = dict(zip(ids, names_of(ids, case.model.config)))
+    names = names_by_number(case.model.config)
     generator.conditions(names)  # or it says what does not fit, before anything is trained
     phase("training for a few epochs")
     early = _early(options, case)

@@ -6,7 +6,7 @@ The counts are those of sfron's outer step, whose parts are those of the other m
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from ..methods import SFRon
 from ..saliency.bases import base_bytes, lower_base
 from ..saliency.ranks import lora_layers, lora_size, room_of
 from ..saliency.squares import sample_chunk
+from ..training.rounding import BLOCK
 
 FP32 = 4
-EIGHT_BIT = 1 + 4 / 256  # with a scale for each block
+EIGHT_BIT = 1 + FP32 / BLOCK  # with a scale for each block
 IN_MASK = 0.5  # share of the weights in a mask, before it is known
 MODES = ("full", "masked", "lora")
 
@@ -129,6 +130,12 @@ class Saving:
     masked_moments: bool = False
     bf16_weights: bool = False
     original_precision: str = "fp32"
+
+    @classmethod
+    def asked(cls, *flags: Any) -> "Saving":
+        """What flags say: for each field the first of them that has it."""
+        given = {f.name: next(getattr(p, f.name) for p in flags if hasattr(p, f.name)) for f in fields(cls)}
+        return cls(**{**given, "mixed_precision": given["mixed_precision"] or "no"})
 
     def of(self, network: nn.Module, mode: str) -> "Saving":
         """What of it acts in a `mode`, with the precision that the frozen weights of a network are kept in."""

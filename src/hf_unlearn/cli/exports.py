@@ -203,7 +203,7 @@ def eval_unlearn(record: RunRecord, run_dir: str | Path, out: Path, original: st
     if holds_adapter(run_dir):
         model = out / "model"
         pipeline = merged_pipeline(run_dir, original)
-        with as_stored(pipeline.components.values()):
+        with as_stored(pipeline):
             pipeline.save_pretrained(model)
     _prompts(out / "target_prompts.csv", [prompt for prompt, _ in pairs])
     _prompts(out / "retain_prompts.csv", kept)

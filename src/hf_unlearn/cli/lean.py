@@ -8,12 +8,12 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..common.checkpointing import checkpointable
 from ..common.precisions import precision_name
 from ..families.text_to_image.pipelines import NETWORKS, trained_names
 from ..methods import SFRon
+from ..training.savings import running_statistics
 from .estimates import Memory, Saving, adapted, memory, size_text
 from .flags import LoraFlags
 
@@ -64,7 +64,7 @@ def settings(network: nn.Module, masked: bool = False) -> Iterator[Setting]:
         yield Setting(saving=replace(again, masked_moments=masked))
     eight = replace(again, masked_moments=masked, use_8bit_adam=True)
     yield Setting(saving=eight)
-    if not any(isinstance(module, _BatchNorm) for module in network.modules()):
+    if not running_statistics(network):
         yield Setting(saving=replace(eight, bf16_weights=True))
     yield Setting(lora=True)
     if again.gradient_checkpointing:

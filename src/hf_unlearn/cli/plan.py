@@ -96,10 +96,7 @@ def need(
         adapted(network, lora.rank, share, "xattn" if lora.lora_select == "xattn" else "all")
         fishers = lora.lora_select == "saliency"
     elsewhere = training.offload and device != "cpu"
-    names = ("use_8bit_adam", "masked_moments", "bf16_weights", "original_precision")
-    of_weights = {name: getattr(training, name) for name in names}
-    precisions = (training.mixed_precision or "no", lora.base_precision)
-    saving = Saving(training.gradient_checkpointing, *precisions, **of_weights)
+    saving = Saving.asked(training, lora)
     return memory(network, mode, stand_in(method), training.train_batch_size, side, elsewhere, fishers, saving)
 
 

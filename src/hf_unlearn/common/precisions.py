@@ -10,11 +10,18 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .weights import networks_of
+
 Name = Literal["fp32", "bf16", "fp16"]
 NAMES: dict[Name, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGE = 2_000_000_000  # numbers of text encoders that are not written in float32 where they came in half precision
 HALF = (torch.bfloat16, torch.float16)
 OF_FILES = {"BF16": torch.bfloat16, "F16": torch.float16}  # other precisions are read as float32
+
+
+def name_of(dtype: torch.dtype) -> Name:
+    """The word for a precision; fp32 for any other."""
+    return next((name for name, known in NAMES.items() if known == dtype), "fp32")
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -44,7 +51,7 @@ def precision_of_tensors(tensors: Iterable[Tensor]) -> torch.dtype:
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
     """The safetensors files that `from_pretrained` reads of a part's folder."""
     found = sorted(folder.glob("*.safetensors"))
-    own = [path for path in found if variant is not None and f".{variant}." in f"{path.name.replace('-', '.')}"]
+    own = [path for path in found if variant is not None and f".{variant}." in path.name.replace("-", ".")]
     plain = [path for path in found if path.name.count(".") == 1]
     return own or plain
 
@@ -60,33 +67,32 @@ def stored_precision(module: nn.Module) -> torch.dtype | None:
     return vars(module).get("stored_precision")
 
 
-def too_large_in_full(parts: Iterable[Any]) -> bool:
+def too_large_in_full(model: Any) -> bool:
     """Whether the text encoders of a pipeline are written in half precision where they came so: T5-XXL and its like.
 
     diffusers loads its own parts in float32 unless it is told otherwise, and transformers' parts as they are stored.
     So a pipeline whose encoders are in half precision draws nothing after a plain `from_pretrained`. They are
     written in float32 therefore, unless that is more than LARGE numbers, which nobody loads without a precision.
     """
-    encoders = [part for part in parts if isinstance(part, PreTrainedModel)]
+    encoders = [part for part in networks_of(model).values() if isinstance(part, PreTrainedModel)]
     return sum(p.numel() for part in encoders for p in part.parameters()) > LARGE
 
 
 @contextmanager
-def as_stored(parts: Iterable[Any], one_file: bool = False) -> Iterator[None]:
-    """Inside, modules have the precision that they are written in, then that which they had: diffusers' parts that of
-    the files that they came from, text encoders float32 unless they are `too_large_in_full`, or all is written to
-    one file, which readers load in one precision.
+def as_stored(model: Any, one_file: bool = False) -> Iterator[None]:
+    """Inside, the networks of a pipeline, or one alone, have the precision that they are written in, then that which
+    they had: diffusers' parts that of the files that they came from, text encoders float32 unless they are
+    `too_large_in_full`, or all is written to one file, which readers load in one precision.
 
     Weights that were trained in float32 stay rounded: what is in memory is what was written.
     """
-    every = [part for part in parts if isinstance(part, nn.Module)]
-    large = one_file or too_large_in_full(every)
-    modules = [(part, stored_precision(part)) for part in every]
-    modules = [
-        (part, torch.float32 if dtype in HALF and isinstance(part, PreTrainedModel) and not large else dtype)
-        for part, dtype in modules
-    ]
-    changed = [(part, dtype, precision_of(part)) for part, dtype in modules if dtype and dtype != precision_of(part)]
+    in_full = () if one_file or too_large_in_full(model) else PreTrainedModel
+    changed = []
+    for part in networks_of(model).values():
+        stored, before = stored_precision(part), precision_of(part)
+        dtype = torch.float32 if stored and isinstance(part, in_full) else stored
+        if dtype and dtype != before:
+            changed.append((part, dtype, before))
     for part, dtype, _ in changed:
         bring_to(part, dtype)
     try:
@@ -121,7 +127,7 @@ def precision_of(module: nn.Module) -> torch.dtype:
 
 def precision_name(module: nn.Module) -> Name:
     """The same as a word."""
-    return next((name for name, dtype in NAMES.items() if dtype == precision_of(module)), "fp32")
+    return name_of(precision_of(module))
 
 
 def takes_any(module: nn.Module) -> bool:

@@ -29,12 +29,17 @@ def contiguous_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
+def networks_of(model: Any) -> dict[str, nn.Module]:
+    """Return the networks of a pipeline by name; of anything else that itself, under ""."""
+    parts = getattr(model, "components", None)
+    every = parts if isinstance(parts, dict) else {"": model}
+    return {name: part for name, part in every.items() if isinstance(part, nn.Module)}
+
+
 def model_digest(model: Any) -> str:
     """Return 16 hex digits that identify the weights of a network, or of all networks of a pipeline."""
-    parts = getattr(model, "components", None)
-    if not isinstance(parts, dict):
-        return weights_digest(model)
-    return content_key({name: weights_digest(part) for name, part in parts.items() if isinstance(part, nn.Module)})
+    found = {name: weights_digest(part) for name, part in networks_of(model).items()}
+    return found[""] if "" in found else content_key(found)
 
 
 def save_weights(module: nn.Module, path: Path, write: bool = True) -> None:

@@ -62,6 +62,12 @@ def names_of(ids: Sequence[int], config: "PreTrainedConfig") -> list[str]:
     return [str(i) if names.get(i, f"LABEL_{i}") == f"LABEL_{i}" else names[i] for i in ids]
 
 
+def names_by_number(config: "PreTrainedConfig") -> dict[int, str]:
+    """Return the names of all classes of a model by number, as `names_of` gives them."""
+    ids = range(config.num_labels or 0)
+    return dict(zip(ids, names_of(ids, config), strict=True))
+
+
 def stored_names(rows: Any, column: str | None) -> dict[int, str]:
     """Return the class names of a data set by number, those of a ClassLabel column; none where it has only numbers."""
     import datasets

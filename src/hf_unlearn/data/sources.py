@@ -153,4 +153,5 @@ def load_captioned_images(
         return images, None
     if column != caption_column:
         warnings.warn(f"the captions are taken from column {column!r} (--caption_column)", stacklevel=2)
-    return images, captions_of(rows, column)
+    images.captions = captions_of(rows, column)
+    return images, images.captions

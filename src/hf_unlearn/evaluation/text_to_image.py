@@ -45,10 +45,12 @@ class PictureEvaluation:
 
     def __init__(self, flags: PictureFlags, concepts: Sequence[Concept], retain_prompts: Sequence[str], seed: int = 0):
         self.sets = prompt_sets(flags, concepts, retain_prompts, seed)
-        self.concepts, self.seed = concepts, seed
-        self.pairs = concept_pairs_to_draw(flags, concepts, seed)
+        self.pairs, self.seed = concept_pairs_to_draw(flags, concepts, seed), seed
         # Prompts that nothing is trained on: latents read the ones, a detector the others.
         self.held_out, unsafe = (held_out_pairs(flags, concepts, seed, blurred) for blurred in (False, True))
+        # Anchors of held-out prompts where there are some, else of the others: those that are drawn after it too.
+        anchored = self.held_out or self.pairs
+        self.stay = anchored.anchors_that_stay(concepts) if anchored else []
         self.paths: dict[tuple[str, str], list[Path]] = {}
         self.found: dict[tuple[str, str], list[Verdict]] = {}
         # Of the images of each model and kind that are compared so, by the VAE of the first model.
@@ -125,18 +127,13 @@ class PictureEvaluation:
         for pairs, which in ((self.pairs, ""), (self.held_out, HELD_OUT)):
             if pairs:  # where "concept" is "forget", the images are there already
                 rows[f"concept{which}"] = pairs.concept
-                stay = self._anchors(which) if name != "before" else range(len(pairs.anchor))
-                rows[f"anchor{which}"] = [pairs.anchor[i] for i in stay]
+                if name == "before":
+                    rows[f"anchor{which}"] = pairs.anchor
+                elif self.stay and pairs is (self.held_out or self.pairs):
+                    rows[f"anchor{which}"] = [pairs.anchor[i] for i in self.stay]
         if self.held_out_unsafe:
             rows[f"unsafe{HELD_OUT}"] = self.held_out_unsafe.concept
-        return {kind: drawn for kind, drawn in rows.items() if drawn}
-
-    def _anchors(self, which: str) -> list[int]:
-        """Return which anchors the unlearned model draws: of held-out prompts where there are, else of the others."""
-        pairs = self.held_out if which else self.pairs
-        if pairs is None or (self.held_out and not which):
-            return []
-        return pairs.anchors_that_stay(self.concepts)
+        return rows
 
     @property
     def forgotten(self) -> int:
@@ -204,12 +201,11 @@ class PictureEvaluation:
 
     def _anchor_share(self, name: str) -> dict[str, Metric]:
         """Return the share of pictures that still show the anchor that they are asked for, where one should stay."""
-        which = HELD_OUT if self.held_out else ""
-        pairs, stay = self.held_out or self.pairs, self._anchors(which)
-        if pairs is None or not stay:
+        which, pairs = HELD_OUT if self.held_out else "", self.held_out or self.pairs
+        if pairs is None or not self.stay:
             return {}
-        owned = pairs.owned(stay)
-        places = {c: [stay.index(i) for i in rows] for c, rows in owned.items()}
+        owned = pairs.owned(self.stay)
+        places = {c: [self.stay.index(i) for i in rows] for c, rows in owned.items()}
         drawn = None if name == "before" else self._apart(name, f"anchor{which}", places)
         share = anchor_share_latents(self._originals(pairs, which, owned), drawn)
         return {ANCHOR_SHARE: self._told(share, f"the anchors of {'held-out' if which else 'the'} prompts")}

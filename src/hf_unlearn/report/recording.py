@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..common.precisions import HALF, NAMES, stored_precision, too_large_in_full
+from ..common.precisions import HALF, name_of, stored_precision, too_large_in_full
 from ..data.fingerprint import fingerprint
 from ..data.pairs import labels_of
 from ..data.streaming import RetainStream
@@ -183,10 +183,8 @@ def _weights(trainer: Any) -> WeightsRecord:
         moved = sum(int((new != before).sum()) for new, before in pairs) / total
     kind = "adapter" if adapter is not None else "all" if trained == total else "part"
     dtype = stored_precision(network)
-    stored = next((name for name, known in NAMES.items() if known == dtype and dtype in HALF), None)
-    parts = getattr(trainer.objective.exported, "components", None)
-    needed = adapter is not None or (isinstance(parts, dict) and too_large_in_full(parts.values()))
-    load_in = stored if needed else None
+    stored = name_of(dtype) if dtype in HALF else None
+    load_in = stored if adapter is not None or too_large_in_full(trainer.objective.exported) else None
     return WeightsRecord(type(network).__name__, total, kind, trained / total, trained, moved, stored, load_in)
 
 

@@ -28,7 +28,7 @@ class Change:
 
 def broken(record: RunRecord) -> list[str]:
     """Sentences on what of the retained broke, shares first; empty where nothing did."""
-    return [change.said for change in _first_shares(changes(record)) if change.broken]
+    return [change.said for change in _broken(record)]
 
 
 def worse(record: RunRecord) -> list[str]:
@@ -38,7 +38,7 @@ def worse(record: RunRecord) -> list[str]:
 
 def broke(record: RunRecord) -> list[str]:
     """Names of the metrics of the retained that broke, shares first."""
-    return [change.metric for change in _first_shares(changes(record)) if change.broken]
+    return [change.metric for change in _broken(record)]
 
 
 def only_the_anchor(record: RunRecord) -> bool:
@@ -127,5 +127,7 @@ def _limit(record: RunRecord, name: str, limit: object) -> Change | None:
     return Change(name, said, value > limit, value > limit)
 
 
-def _first_shares(found: list[Change]) -> list[Change]:
+def _broken(record: RunRecord) -> list[Change]:
+    """What broke, shares first."""
+    found = [change for change in changes(record) if change.broken]
     return sorted(found, key=lambda change: not is_share(change.metric))

@@ -158,9 +158,7 @@ def _export(objective: Objective, folder: Path) -> None:
 
 def save_whole(objective: Objective, folder: str | Path) -> None:
     """Write the whole pipeline or model, every part in the precision that it is stored in."""
-    exported = objective.exported
-    parts = getattr(exported, "components", None)
-    with as_stored(parts.values() if isinstance(parts, dict) else [exported]):
+    with as_stored(objective.exported):
         objective.save_pretrained(str(folder))
 
 

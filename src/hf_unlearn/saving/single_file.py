@@ -61,8 +61,7 @@ def write_single_file(pipeline: Any, path: str | Path, dtype: torch.dtype | None
         ValueError: the pipeline has no such layout, or a weight has no place in it.
         RuntimeError: diffusers reads other weights back. An earlier file is unchanged then.
     """
-    parts = getattr(pipeline, "components", {})
-    with as_stored(parts.values(), one_file=True) if dtype is None else nullcontext():
+    with as_stored(pipeline, one_file=True) if dtype is None else nullcontext():
         state = {name: value.to("cpu", dtype).contiguous() for name, value in single_file_state(pipeline).items()}
         with atomic(path) as partial:
             save_file(state, partial, metadata={"format": "pt"})

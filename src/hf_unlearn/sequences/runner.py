@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from ..data.class_names import names_by_number
 from ..data.fingerprint import whole_fingerprint
 from ..data.protocols import SizedDataset
 from ..evaluation.classification import Predictions
@@ -18,7 +19,7 @@ from .service import MODEL, Audit, Service
 from .strategies import Strategy
 from .tasks import Change, Standing, Tasks
 from .turns import Turn
-from .variants import MemoryVariants, names_by_class
+from .variants import MemoryVariants
 
 __all__ = ["MODEL", "Audit", "Sequence"]
 
@@ -61,7 +62,7 @@ class Sequence(Service):
         self._classifier = self._checked(objective)
         self.variants = variants
         if variants is not None:
-            variants.check(names_by_class(self._classifier))
+            variants.check(names_by_number(self._classifier.network.config))
         first = Standing(tasks)
         if known is not None:
             first = first.after(Request(learn=known))

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..augmentation.drawing import files_of, planned
+from ..augmentation.drawing import drawn, planned
 from ..augmentation.generators import Generator
-from ..augmentation.pictures import image_of, picture_at
+from ..augmentation.pictures import image_of
 from ..augmentation.variants import checked_strengths
 from ..common.keys import content_key
 from ..common.limits import check_limits
-from ..data.class_names import names_of
+from ..data.class_names import names_by_number
 from ..data.images import ArrayDataset, to_pixels
 from ..data.pairs import labels_of
 from ..data.protocols import SizedDataset
@@ -76,27 +76,19 @@ class MemoryVariants:
         pictures = torch.stack([_picture(kept[i]["pixel_values"], processor) for i in range(len(kept))])
         labels = labels_of(kept) or []
         shown = ArrayDataset(pictures, torch.tensor(labels))
-        copies, strengths = self.factor - 1, [self.strength]
-        wanted = planned(
-            shown, range(len(shown)), labels, names_by_class(objective), self.generator, copies, strengths, seed
-        )
-        made, width = [], self.generator.variation.width
-        for start in range(0, len(wanted), width):
-            batch = wanted[start : start + width]
-            taken = [picture_at(shown, one.place, self.generator.size, self.generator.channels) for one in batch]
-            for content in files_of(self.generator, torch.stack(taken), [one.row for one in batch]):
-                made.append(pixels_for(Image.open(io.BytesIO(content)), config, processor))
-        drawn = ArrayDataset(torch.stack(made), torch.tensor([one.row["label"] for one in wanted]))
-        found = predict(drawn)
+        how = (self.generator, self.factor - 1, [self.strength], seed)
+        wanted = planned(shown, range(len(shown)), labels, names_by_number(config), *how)
+        made = [
+            (pixels_for(Image.open(io.BytesIO(content)), config, processor), one.row["label"])
+            for batch in drawn(shown, wanted, self.generator)
+            for one, content in batch
+        ]
+        pixels, asked = zip(*made)
+        variants = ArrayDataset(torch.stack(pixels), torch.tensor(asked))
+        found = predict(variants)
         right = (found.logits.argmax(1) == found.labels).nonzero().flatten()
-        taken_in = ArrayDataset(drawn.pixel_values[right], found.labels[right]) if len(right) else None
+        taken_in = ArrayDataset(variants.pixel_values[right], found.labels[right]) if len(right) else None
         return Varied(taken_in, len(made) - len(right))
-
-
-def names_by_class(objective: Classification) -> dict[int, str]:
-    """The classifier's classes by number: what its configuration calls them, or their numbers."""
-    ids = range(objective.num_classes)
-    return dict(zip(ids, names_of(ids, objective.network.config), strict=True))
 
 
 def _picture(pixels: Tensor, processor: Any) -> Tensor:

@@ -25,14 +25,19 @@ def lower_weights(objective: Objective, args: UnlearnConfig) -> Objective:
         return objective
     if objective.adapter is not None:
         raise ValueError("bf16_weights is for weights, and an adapter is trained: set base_precision='bf16' instead")
-    norm = next((type(m).__name__ for m in network.modules() if isinstance(m, _BatchNorm)), None)
-    if norm is not None:
+    norm = running_statistics(network)
+    if norm:
         raise ValueError(f"the running statistics of {norm} would be lost in bfloat16: leave bf16_weights out")
     if stored_precision(network) is None:
         note_stored(network, precision_of(network))
     bring_to(network, torch.bfloat16)
     take_any(network)
     return objective
+
+
+def running_statistics(network: nn.Module) -> str:
+    """The class of a normalisation that has running statistics, which bfloat16 would lose; "" where there is none."""
+    return next((type(m).__name__ for m in network.modules() if isinstance(m, _BatchNorm)), "")
 
 
 def check_savings(objective: Objective, method: Method, args: UnlearnConfig, sharded: bool) -> None:

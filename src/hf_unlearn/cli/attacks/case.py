@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ...common.devices import joined_state
-from ...common.weights import model_digest
+from ...common.weights import model_digest, networks_of
 from ...families.classifier.load import check_same_build
 from ...families.load import CLASSIFIER, load_model, prepare_family
 from ...report.record import RunRecord
@@ -152,9 +150,7 @@ def check_alike(model: Any, unlearned: Any, name: str) -> None:
 
 
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    parts = model.components if hasattr(model, "components") else {"": model}
-    networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-    return {f"{n}.{k}": tuple(p.shape) for n, part in networks.items() for k, p in part.named_parameters()}
+    return {f"{n}.{k}": tuple(p.shape) for n, part in networks_of(model).items() for k, p in part.named_parameters()}
 
 
 def _loaded(name: str, revision: str | None, what: str, flag: str) -> tuple[Any, Any]:

@@ -111,7 +111,7 @@ def estimate(flags: Any) -> dict[str, Any]:
     plain = trained_by(outline(flags.model, flags.revision).train(), flags.train_method)
     parameters = sum(p.numel() for p in plain.parameters())
     by_scores = flags.lora_select == "saliency"
-    saved = (flags.gradient_checkpointing, flags.mixed_precision)
+    saving = Saving.asked(flags)
     for mode in MODES:
         phase(f"measuring a step with {WORDS[mode]}")
         network = copy.deepcopy(plain)
@@ -119,8 +119,6 @@ def estimate(flags: Any) -> dict[str, Any]:
             share = flags.rank_budget if by_scores else 1.0
             network = adapted(network, flags.rank, share, "xattn" if flags.lora_select == "xattn" else "all")
         elsewhere = flags.offload and device != "cpu"
-        named = ("use_8bit_adam", "masked_moments", "bf16_weights", "original_precision")
-        saving = Saving(*saved, flags.base_precision, **{name: getattr(flags, name) for name in named})
         sizes = (method, flags.batch_size, flags.size, elsewhere, mode != "lora" or by_scores, saving)
         needed = memory(network, mode, *sizes)
         if mode == "masked":  # takes what `full` does, and one multiplication a weight

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 from ...augmentation import Variants, Variation, augment, find_slow_learnt, generator_of
 from ...augmentation.retaining import repairing
 from ...common.losses import spread
-from ...data.class_names import names_of
+from ...data.class_names import names_by_number
 from ...data.pairs import labels_of, subset
 from ...data.protocols import SizedDataset
 from ...evaluation.class_judge import ClassifierJudge
@@ -51,8 +51,7 @@ def augmented(
     pipeline, _ = load_model(flags.augment_with or "")
     how = Variation(num_inference_steps=flags.augment_steps, prompt=flags.augment_prompt)
     generator = generator_of(pipeline.to(device), how, flags.augment_with or "")
-    ids = range(model.config.num_labels)
-    named = dict(zip(ids, names_of(ids, model.config)))
+    named = names_by_number(model.config)
     judge = ClassifierJudge(copy.deepcopy(model), processor)
     by: Any = flags.augment_by
     slow = find_slow_learnt(model, retain, by, seed=seed, classes=sorted(set(labels_of(retain) or [])))

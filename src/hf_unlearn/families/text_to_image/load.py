@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import deprecation_utils
-from torch import nn
 
 from ...common.devices import runs_on_cpu
 from ...common.precisions import HALF, bring_to, decode_any, note_stored, precision_of_files, take_any, weight_files
 from ...common.untrusted import check_filled, loading, pipeline_index
+from ...common.weights import networks_of
 from .pipelines import PIPELINES, denoiser_of, listed
 from .single_file import is_single_file, load_single_file
 
@@ -65,7 +65,7 @@ def load_text_to_image_pipeline(
 
 def _settle(pipeline: Any, stored: dict[str, torch.dtype], precision: str) -> None:
     """Give every part the precision that it is asked for, and have parts in half precision work beside others."""
-    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    parts = networks_of(pipeline)
     for name, part in parts.items():
         if stored.get(name) in HALF:
             note_stored(part, stored[name])

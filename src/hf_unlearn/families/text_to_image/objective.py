@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ...common.weights import networks_of
 from ..denoising import Denoising, sides_of
 from ..description import Description
 from .denoiser import TRAIN_METHODS, Told, expanded
@@ -140,8 +141,8 @@ class TextToImage(Denoising):
     @property
     def _others(self) -> list[nn.Module]:
         """The VAE and the text encoders."""
-        parts = {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
-        return [part for name, part in parts.items() if name == "vae" or name.startswith("text_encoder")]
+        every = networks_of(self.pipeline).items()
+        return [part for name, part in every if name == "vae" or name.startswith("text_encoder")]
 
     def denoise(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None  # every image has a prompt

@@ -93,9 +93,7 @@ class PromptPainter:
         return drawn_latents(self.pipeline, keys, replace(self.drawing, seed=seed))
 
     def images(self, part: Any) -> SizedDataset:
-        images, captions = load_captioned_images(part.images, side_of(self.pipeline, self.drawing.resolution))
-        images.captions = captions
-        return images
+        return load_captioned_images(part.images, side_of(self.pipeline, self.drawing.resolution))[0]
 
     def encoded(self, images: SizedDataset, folder: Path) -> Tensor:
         return encode_images(self.pipeline.vae, images, folder).pixel_values
