@@ -113,10 +113,15 @@ def attacked(attacks, trial, cache: Path, name: str, seeds: list[int]) -> dict:
 
 
 def chosen_attacks(names: list[str], suite: str = "full") -> list:
-    """The attacks of a suite on text-to-image models that are named."""
+    """The attacks of a suite on text-to-image models that are named, in the suite's order."""
     from hf_unlearn.attacks import suite_of
+    from hf_unlearn.cli.attacks.attacking import short_name
 
-    return [a for a in suite_of("text_to_image", suite) if a.metric.removeprefix("recovered_") in names]
+    every = {short_name(attack): attack for attack in suite_of("text_to_image", suite)}
+    for name in names:
+        if name not in every:
+            raise SystemExit(f"attack {name!r} is none of the suite {suite}: choose from {', '.join(every)}")
+    return [attack for name, attack in every.items() if name in names]
 
 
 def row_of(name: str, metric, more: list[str], roles=("ceiling", "positive", "negative")) -> list[str]:

@@ -1,4 +1,4 @@
-"""What targeted augmentation does on the digits: prints the tables of docs/augmentation.md and draws its picture.
+"""What targeted augmentation does on the digits and on CIFAR-10: prints the tables of docs/augmentation.md.
 
     python scripts/train_digits_ddpm.py --output_dir digits-train-part --train_part --max_train_steps 1500
     python benchmarks/augmentation.py rates --generator digits-train-part       learning rates, kept for the next one
@@ -6,9 +6,11 @@
     python benchmarks/augmentation.py unlearning --generator digits-train-part
     python benchmarks/augmentation.py picture --generator digits-train-part --output docs/augmentation_digits.png
     python benchmarks/augmentation.py quality --generator digits-train-part     how many samples are read right
+    python benchmarks/augmentation.py training --generator cifar-ddpm --data FOLDER --judge cifar-judge.safetensors \\
+        --images 1000 --models resnet
 
-The generator has seen the training part of the digits only, so that test images are new to it, too. Every cell is
-kept in --results: a run that is killed goes on where it was, and a finished one only prints.
+A generator has seen training parts only, so that test images are new to it, too. Every cell is kept in --results: a
+run that is killed goes on where it was, and a finished one only prints.
 """
 
 import argparse
@@ -19,12 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import augmented_cells
-from augmented_cells import ARMS, BUILD, FEW, WHOLE, Place, digest, rate_of, rates, trained, unlearned
+import augmented_sources
+from augmented_cells import ARMS, FEW, MODELS, WHOLE, Place, digest, rate_of, rates, trained, unlearned
+from augmented_sources import name_of
 from cells import computed
 
 from hf_unlearn.augmentation import drawing, retaining, sam, slow
 from hf_unlearn.augmentation import training as training_of
 from hf_unlearn.augmentation.generators import ClassGenerator, Generator, Variation
+from hf_unlearn.common.identity import file_digest
 from hf_unlearn.common.imports import code_of
 from hf_unlearn.common.keys import content_key
 from hf_unlearn.evaluation.tables import interval, markdown_table, stamp
@@ -39,14 +44,33 @@ FIGURES = ("retain_accuracy", "test_accuracy", "forget_accuracy", "forget_varian
 def code() -> str:
     """Digest of the code of the cells and of what they take of the augmentation, without words: the name of a cell
     changes with it."""
-    parts = (augmented_cells, drawing, retaining, sam, slow, training_of, Generator, ClassGenerator, Variation)
+    parts = (
+        augmented_cells,
+        augmented_sources,
+        drawing,
+        retaining,
+        sam,
+        slow,
+        training_of,
+        Generator,
+        ClassGenerator,
+        Variation,
+    )
     return content_key([code_of(inspect.getsource(part)) for part in parts])
+
+
+@functools.cache
+def judge_digest(path: str) -> str:
+    """Digest of a judge's weights."""
+    return str(file_digest(Path(path))[1])[:12]
 
 
 def key(kind: str, place: Place, *arguments: Any) -> str:
     """The name of a cell, with a hash of the generator, the arguments and the code that it runs."""
     drawn_by = "" if kind == "rate" else digest(place.generator)
     content = [drawn_by, place.images, *arguments, code()]
+    if place.data != "digits":
+        content += [name_of(place.data), judge_digest(place.judge)]
     return f"{kind} {' '.join(map(str, arguments))} {content_key(content, 8)}"
 
 
@@ -125,53 +149,69 @@ def _differences(options: argparse.Namespace, place: Place, found: dict[str, Any
 def picture(options: argparse.Namespace, place: Place) -> str:
     """Draw one slow-learnt image of each class beside its variants at four strengths."""
     import torch
-    from augmented_cells import _early, _few, _generator
+    from augmented_cells import early_of, few, generator_at
 
     from hf_unlearn.augmentation import find_slow_learnt
     from hf_unlearn.augmentation.pictures import picture_at
     from hf_unlearn.evaluation.grids import save_grid
 
-    data = _few(place.images, 0)
-    early, _ = _early("resnet", "adamw", 2e-3, 0, place.images)
+    data = few(place, 0)
+    early, _ = early_of(place, "resnet", "adamw", 2e-3, 0)
     slow = find_slow_learnt(early, data)
-    generator = _generator(place.generator)
+    generator = generator_at(place.generator)
     worst = [max((i for i in slow.positions if slow.labels[i] == c), key=lambda i: slow.losses[i]) for c in range(10)]
     images = torch.stack([picture_at(data, i, generator.size, generator.channels) for i in worst])
     grids = {"slow-learnt": images[:, None]}
     for strength in (0.3, 0.5, 0.7, 1.0):
         grids[f"{strength:g}"] = generator.vary(images, list(range(10)), list(range(10)), strength)[:, None]
-    save_grid(grids, [str(c) for c in range(10)], [False] * 10, options.output)
+    save_grid(grids, place.source.names, [False] * 10, options.output)
     return options.output
 
 
 def quality(options: argparse.Namespace, place: Place) -> str:
-    """The share of new samples that the digits judge reads as what they were drawn for."""
-    from augmented_cells import _generator
+    """The share of new samples, and of variants of images, that the judge reads as what they were drawn for."""
+    import torch
+    from augmented_cells import few, generator_at
 
+    from hf_unlearn.augmentation.pictures import picture_at
     from hf_unlearn.evaluation.generation import SamplingConfig, sample_classes
-    from hf_unlearn.evaluation.judge import digits_judge
     from hf_unlearn.evaluation.metric import share_text
 
-    images = sample_classes(_generator(place.generator).pipeline, list(range(10)), SamplingConfig(50))
-    right = sum(int(one.argmax()) == i // 50 for i, one in enumerate(digits_judge()(images)))
-    return f"samples that the digits judge reads right: {share_text(right / 500, 500)}"
+    generator, judge = generator_at(place.generator), place.source.judge
+    new = sample_classes(generator.pipeline, list(range(10)), SamplingConfig(50, num_inference_steps=20))
+    right = sum(int(one.argmax()) == i // 50 for i, one in enumerate(judge(new)))
+    said = [f"new samples that the judge reads right: {share_text(right / 500, 500)}"]
+    data = few(place, 0)
+    images = torch.stack([picture_at(data, i, generator.size, generator.channels) for i in range(100)])
+    classes = [int(data[i]["labels"]) for i in range(100)]
+    for strength in (0.3, 0.5, 0.7, 1.0):
+        read = judge(generator.vary(images, classes, list(range(100)), strength)).argmax(1).tolist()
+        share = sum(one == c for one, c in zip(read, classes)) / 100
+        said.append(f"variants at strength {strength:g}: {share_text(share, 100)}")
+    read = judge(images).argmax(1).tolist()
+    said.append(f"the images: {share_text(sum(one == c for one, c in zip(read, classes)) / 100, 100)}")
+    return "\n".join(said)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--generator", required=True, help="folder of a class-conditional DDPM of the digits")
+    parser.add_argument("--generator", required=True, help="folder of a class-conditional DDPM of the data")
+    parser.add_argument("--data", default="digits", help="digits, or a folder of CIFAR-10 as parquet files")
+    parser.add_argument("--judge", default="", help="of CIFAR-10: what benchmarks/cifar_judge.py wrote")
     parser.add_argument("--results", default=str(RESULTS), help="file of the kept cells")
     parser.add_argument("--cache", default="augmentation-cache", help="folder of what is drawn")
     parser.add_argument("--images", type=int, default=100, help="training images of a classifier")
-    parser.add_argument("--models", nargs="+", choices=list(BUILD), default=list(BUILD))
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--stand_ins", nargs="+", choices=FEW, default=list(FEW))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--method", default="sfron", help="how the digits are unlearned")
+    parser.add_argument("--method", default="sfron", help="how a model is unlearned")
     parser.add_argument("--output", default="augmentation_digits.png", help="where the picture goes")
     options = parser.parse_args(argv)
-    place = Place(options.generator, options.cache, options.images)
+    if options.data != "digits" and not Path(options.judge).is_file():
+        parser.error("CIFAR-10 needs --judge, the file that benchmarks/cifar_judge.py writes")
+    place = Place(options.generator, options.cache, options.images, options.data, options.judge)
     if options.command == "rates":
         text = "\n".join(
             f"{name}, {optimizer}: {r:.3g}" for (name, optimizer), r in best_rates(options, place).items()

@@ -5,18 +5,11 @@ import copy
 import functools
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import (
-    ConvNextConfig,
-    ConvNextForImageClassification,
-    PreTrainedModel,
-    SwinConfig,
-    SwinForImageClassification,
-)
+from augmented_sources import Source, source_of
 
 from hf_unlearn import METHODS, UnlearnConfig, UnlearnTrainer, load_ddpm_pipeline, split_by_index
 from hf_unlearn.augmentation import Slow, Variants, Variation, augment, find_slow_learnt, generator_of
@@ -28,97 +21,80 @@ from hf_unlearn.data.joining import Joined, seen_more
 from hf_unlearn.data.pairs import labels_of, random_subset, subset
 from hf_unlearn.evaluation.classification import accuracy, predictions
 from hf_unlearn.evaluation.classifier_rows import classifier_figures
-from hf_unlearn.evaluation.judge import digits_judge
-from hf_unlearn.training.recipes import build_classifier, digits_splits, train_classifier
+from hf_unlearn.training.recipes import train_classifier
 
-STEPS, BATCH, EPOCHS = 100, 32, 10  # of the training of a classifier; epochs in which its elbow lies
+EPOCHS = 10  # in which the elbow of a training lies
 CHAIN = 20  # steps of the generator's whole chain
+MODELS = ("resnet", "vit", "convnext", "swin")
 ARMS = ("none", "all", "clusters", "random", "loss", "sam", "repeated", "clusters 5", "continued")
-ORIGINAL_STEPS, OUTER_STEPS, STAND_INS = 300, 20, 120
+OUTER_STEPS, STAND_INS = 20, 120
 FEW = ("few", "variants", "every class")
 WHOLE = ("all retained", "seen more", "seen more, variants")
 
 
-def digits_convnext() -> PreTrainedModel:
-    """Build a ConvNeXt with 0.08M weights for 8x8 grey images, ten classes."""
-    config = ConvNextConfig(num_channels=1, patch_size=2, num_stages=2, hidden_sizes=[32, 64], depths=[2, 2])
-    config.num_labels = 10
-    return ConvNextForImageClassification(config)
-
-
-def digits_swin() -> PreTrainedModel:
-    """Build a Swin with 0.08M weights for 8x8 grey images, ten classes."""
-    sizes: dict[str, Any] = {"embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 2}
-    config = SwinConfig(image_size=8, patch_size=2, num_channels=1, mlp_ratio=2.0, **sizes)
-    config.num_labels = 10
-    return SwinForImageClassification(config)
-
-
-BUILD: dict[str, Callable[[int], PreTrainedModel]] = {
-    "resnet": lambda seed: build_classifier("digits_resnet", seed),
-    "vit": lambda seed: build_classifier("digits_vit", seed),
-    "convnext": lambda seed: _seeded(digits_convnext, seed),
-    "swin": lambda seed: _seeded(digits_swin, seed),
-}
-
-
-def _seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build()
-
-
 class Place(NamedTuple):
-    """Where a cell finds its generator and keeps what is drawn."""
+    """Where a cell finds its generator and its data, and keeps what is drawn."""
 
     generator: str
     cache: str
     images: int  # of which a classifier is trained
+    data: str = "digits"  # or a folder of CIFAR-10
+    judge: str = ""  # of CIFAR-10: the file of its weights
+
+    @property
+    def source(self) -> Source:
+        return source_of(self.data, self.judge)
 
 
 @functools.cache
-def _generator(folder: str) -> Any:
-    return generator_of(load_ddpm_pipeline(folder), Variation(num_inference_steps=CHAIN), "digits")
+def generator_at(folder: str) -> Any:
+    """The generator of a folder."""
+    return generator_of(load_ddpm_pipeline(folder), Variation(num_inference_steps=CHAIN), Path(folder).name)
 
 
-@functools.cache
-def _parts() -> tuple[Any, Any]:
-    """(training images, images that neither a classifier nor the generator was trained on)."""
-    parts = digits_splits()
-    return parts["train"], Joined(parts["test"], parts["validation"])
+def _held_out(place: Place) -> Any:
+    """Images that neither a classifier nor the generator was trained on."""
+    parts = place.source.parts
+    return Joined(parts["test"], parts["validation"])
 
 
-def _few(count: int, seed: int) -> Any:
-    train, _ = _parts()
-    return subset(train, torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count].tolist())
+def few(place: Place, seed: int) -> Any:
+    """The training images of the classifiers of a seed."""
+    return subset(place.source.parts["train"], _order(place, seed)[: place.images])
 
 
-def _rest(count: int, seed: int) -> Any:
+def _rest(place: Place, seed: int) -> Any:
     """Training images that the classifiers of `seed` do not see, to choose learning rates on."""
-    train, _ = _parts()
-    return subset(train, torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[count:].tolist())
+    return subset(place.source.parts["train"], _order(place, seed)[place.images :])
+
+
+def _order(place: Place, seed: int) -> list[int]:
+    train = place.source.parts["train"]
+    return torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def _varied(
     place: Place, data: Any, positions: list[int], factor: int, strength: Any, **more: Any
 ) -> tuple[Variants, ArrayDataset]:
-    """Draw variants, and read them back as the digits are kept in memory."""
+    """Draw variants, and read them back as the data are kept in memory."""
     with tempfile.TemporaryDirectory() as folder:
         made = augment(
-            *(data, positions, _generator(place.generator), folder, factor, strength, digits_judge()),
-            names={label: str(label) for label in range(10)},
+            *(data, positions, generator_at(place.generator), folder, factor, strength, place.source.judge),
+            names=dict(enumerate(place.source.names)),
             cache_dir=place.cache,
             **more,
         )
-        pixels = [pixels_of((made.folder / row["file_name"]).read_bytes(), 1) for row in made.rows]
+        pixels = [pixels_of((made.folder / row["file_name"]).read_bytes(), place.source.channels) for row in made.rows]
     return made, ArrayDataset(torch.stack(pixels), torch.tensor([row["label"] for row in made.rows]))
 
 
 @functools.lru_cache(maxsize=2)
-def _early(name: str, optimizer: str, rate: float, seed: int, count: int) -> tuple[Any, int]:
-    data = _few(count, seed)
+def early_of(place: Place, name: str, optimizer: str, rate: float, seed: int) -> tuple[Any, int]:
+    """(a classifier at the elbow of its training error, the epoch)."""
+    source = place.source
+    values: dict[str, Any] = {"learning_rate": rate, "per_device_train_batch_size": source.batch}
     early, epoch, _ = train_early(
-        lambda: BUILD[name](seed), data, EPOCHS, seed, optimizer, learning_rate=rate, per_device_train_batch_size=BATCH
+        lambda: source.build[name](seed), few(place, seed), EPOCHS, seed, optimizer, **values
     )
     return early, epoch
 
@@ -126,10 +102,10 @@ def _early(name: str, optimizer: str, rate: float, seed: int, count: int) -> tup
 def trained(place: Place, name: str, optimizer: str, rate: float, seed: int, arm: str) -> dict[str, Any]:
     """Train one classifier as an arm of the comparison says, and read held-out images with it."""
     started = time.process_time()
-    data, made, epoch = _few(place.images, seed), None, 0
-    train, model = data, BUILD[name](seed)
+    source, data, made, epoch = place.source, few(place, seed), None, 0
+    train, model = data, source.build[name](seed)
     if arm not in ("none", "sam"):
-        early, epoch = _early(name, optimizer, rate, seed, place.images)
+        early, epoch = early_of(place, name, optimizer, rate, seed)
         slow = _slow(arm, early, data, seed)
         if arm == "repeated":
             train = seen_more(data, slow.positions, 2)
@@ -139,11 +115,10 @@ def trained(place: Place, name: str, optimizer: str, rate: float, seed: int, arm
         model = copy.deepcopy(early) if arm == "continued" else model
     prepared = time.process_time()
     rho = 0.05 if arm == "sam" else 0.0
-    values: dict[str, Any] = {"learning_rate": rate, "max_steps": STEPS, "per_device_train_batch_size": BATCH}
-    fit(model, train, seed, optimizer, rho, warmup_steps=10, **values)
+    fit(model, source.training(train), seed, optimizer, rho, **_length(source, rate))
     ended = time.process_time()
     return {
-        "accuracy": accuracy(predictions(model, _parts()[1])).number,
+        "accuracy": accuracy(predictions(model, _held_out(place))).number,
         "images": len(train),
         "epoch": epoch,
         "drawn": 0 if made is None else made.drawn,
@@ -162,32 +137,34 @@ def _slow(arm: str, early: Any, data: Any, seed: int) -> Slow:
 
 def rate_of(place: Place, name: str, optimizer: str, rate: float) -> dict[str, Any]:
     """Accuracy at a learning rate, on training images that no arm uses, from a seed that no arm has."""
-    data, model = _few(place.images, 1000), BUILD[name](1000)
-    fit(
-        *(model, data, 1000, optimizer),
-        learning_rate=rate,
-        max_steps=STEPS,
-        per_device_train_batch_size=BATCH,
-        warmup_steps=10,
-    )
-    return {"accuracy": accuracy(predictions(model, subset(_rest(place.images, 1000), range(500)))).number}
+    source = place.source
+    model = source.build[name](1000)
+    fit(model, source.training(few(place, 1000)), 1000, optimizer, **_length(source, rate))
+    return {"accuracy": accuracy(predictions(model, subset(_rest(place, 1000), range(500)))).number}
+
+
+def _length(source: Source, rate: float) -> dict[str, Any]:
+    """What says how a training on a few images goes."""
+    sizes = {"max_steps": source.steps, "per_device_train_batch_size": source.batch, "warmup_steps": source.warmup}
+    return {"learning_rate": rate, **sizes}
 
 
 def rates() -> list[tuple[str, str, float]]:
     """What `rate_of` tries: three rates around the default of each optimizer."""
-    return [(n, o, r) for n in BUILD for o, middle in RATES.items() for r in (middle / 3, middle, middle * 3)]
+    return [(n, o, r) for n in MODELS for o, middle in RATES.items() for r in (middle / 3, middle, middle * 3)]
 
 
 # ---- unlearning ----------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=1)
-def _models(seed: int) -> tuple[Any, Any, Any, Any]:
+def _models(place: Place, seed: int) -> tuple[Any, Any, Any, Any]:
     """(original, retrained, forget set, retain set); a random tenth of the training images is forgotten."""
-    train, _ = _parts()
+    source = place.source
+    train = source.parts["train"]
     forget, retain = split_by_index(train, random_subset(len(train), 0.1, seed))
     models = []
     for data in (train, retain):
-        models.append(build_classifier("digits_resnet", seed))
-        train_classifier(models[-1], data, seed, max_steps=ORIGINAL_STEPS)
+        models.append(source.build["resnet"](seed))
+        train_classifier(models[-1], source.training(data), seed, max_steps=source.original_steps)
     return *models, forget, retain
 
 
@@ -210,17 +187,17 @@ def _kept(place: Place, original: Any, retain: Any, share: float, arm: str, seed
     if arm == "variants":
         made = _varied(place, left, list(range(len(left))), 1 + -(-STAND_INS // len(left)), (0.3, 0.5, 0.7))[1]
     else:
-        grey = blanks(_generator(place.generator), range(10))
+        grey = blanks(generator_at(place.generator), range(10))
         made = _varied(place, grey, list(range(10)), 1 + STAND_INS // 10, 1.0, new_images=True)[1]
     return standing_in(left, made), len(made)
 
 
 def unlearned(place: Place, method: str, seed: int, share: float, arm: str) -> dict[str, Any]:
     """Unlearn with `share` of the retained images, as an arm says, and measure on all of them."""
-    original, retrained, forget, retain = _models(seed)
+    original, retrained, forget, retain = _models(place, seed)
     kept, stand_ins = _kept(place, original, retain, share, arm, seed)
     model = copy.deepcopy(original)
-    parts = digits_splits()
+    parts = place.source.parts
     if arm != "original":
         with tempfile.TemporaryDirectory() as folder:
             config = UnlearnConfig.quiet(output_dir=folder, max_steps=OUTER_STEPS, seed=seed)

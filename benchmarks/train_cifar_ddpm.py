@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--train_batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--checkpointing_steps", type=int, default=500)
+    parser.add_argument("--bf16", action="store_true", help="a fifth less time on a CPU that multiplies in bfloat16")
     parser.add_argument("--judge", help="classifier of CIFAR-10 that reads samples of a finished pipeline")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -99,6 +100,7 @@ def train(options) -> None:
             warmup_steps=options.max_train_steps // 20,
             logging_steps=100,
             guard_steps=0,
+            bf16=options.bf16,
             save_strategy="steps",
             save_steps=options.checkpointing_steps,
             save_total_limit=1,

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 from PIL import Image
 from records import attack, figure, painter, relearning, run_record, share
 
+from hf_unlearn import SFRon
 from hf_unlearn.__main__ import main
 from hf_unlearn.evaluation.grids import save_grid
 from hf_unlearn.evaluation.metric import share_interval
 from hf_unlearn.report.badge import COLOURS
 from hf_unlearn.report.charts import bars, line_chart, ticks
+from hf_unlearn.report.loading import recipe_flags
 from hf_unlearn.report.outcome import outcome
 from hf_unlearn.report.page import class_sections, loss_curves, page
 from hf_unlearn.report.risk import residual_risk
@@ -50,6 +53,17 @@ class Seen(HTMLParser):
 
 def seen(record, folder) -> Seen:
     return Seen(page(record, folder))
+
+
+def test_what_is_not_a_default_is_said(tmp_path):
+    usual = asdict(SFRon())
+    of = [run_record(method={"name": "sfron", "options": {**usual, **more}}) for more in ({}, {"retain_steps": 5})]
+    assert not [line for line in recipe_flags(of[0]) if "default" in line]
+    assert [line for line in recipe_flags(of[1]) if "default" in line] == ["--retain_steps 5  # default: 2"]
+    texts = [seen(record, tmp_path).text for record in of]
+    assert "the method's all by default" in texts[0] and "1 of them not the default" in texts[1]
+    foreign = run_record(method={"name": "mine", "options": {"depth": 3}})
+    assert "--depth 3" in recipe_flags(foreign) and "default" not in seen(foreign, tmp_path).text
 
 
 def test_the_verdict_holds_the_metrics():

@@ -171,6 +171,7 @@ def test_a_home_that_cannot_be_used_is_one_line(tmp_path):
         Image.new("L", (8, 8)).save(tmp_path / "data" / label / "0.png")
     command = [sys.executable, "-m", "hf_unlearn", "classify", "--pretrained_model_name_or_path", tmp_path / "vit"]
     command += ["--train_data_dir", tmp_path / "data", "--forget_class", "1", "--output_dir", tmp_path / "out"]
+    command += ["--image_mean", "0.5", "--image_std", "0.5"]
     env = {k: v for k, v in environment(HOME="/dev/null").items() if not k.startswith(("HF_HOME", "XDG_"))}
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=env, timeout=300)
     lines = [line for line in done.stderr.splitlines() if "error:" in line]

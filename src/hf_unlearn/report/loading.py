@@ -2,14 +2,17 @@
 
 import re
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..methods import METHODS
 from .card_text import generation_call, scheduler_class
 from .record import RunRecord
 
 TEMPLATE = Path(__file__).parent / "templates" / "use.md"
 DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}  # diffusers loads float32 unless it is told
+UNUSUAL = "# default:"  # before the default of an option that has another value
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16"}  # of a record -> of --mixed_precision
 
 
@@ -57,7 +60,7 @@ def command_of(record: RunRecord) -> str:
 def recipe_flags(record: RunRecord) -> list[str]:
     """Everything that a person would set again, a flag with its value each: the training, then the method.
 
-    A value that the run found for itself has no flag.
+    A value that the run found for itself has no flag. An option of the method that is not its default says so.
     """
     training = record.training
     values: dict[str, Any] = {
@@ -69,7 +72,22 @@ def recipe_flags(record: RunRecord) -> list[str]:
         "mixed_precision": PRECISIONS.get(training.precision or ""),
         **record.method.options,
     }
-    return [f"--{name} {_word(value)}" for name, value in values.items() if value is not None]
+    usual = usual_options(record.method.name)
+    lines = []
+    for name, value in values.items():
+        if value is not None:
+            other = name in usual and _word(usual[name]) != _word(value)
+            lines.append(f"--{name} {_word(value)}" + (f"  {UNUSUAL} {_word(usual[name])}" if other else ""))
+    return lines
+
+
+def usual_options(method: str) -> dict[str, Any]:
+    """The options of a method as it is without any; {} of one that is not of this package or needs some."""
+    kind = METHODS.get(method)
+    try:
+        return {} if kind is None else asdict(kind())
+    except (TypeError, ValueError):
+        return {}
 
 
 def _word(value: Any) -> str:

@@ -16,7 +16,7 @@ from ..saliency.layers import by_prefix
 from .badge import COLOURS
 from .card_text import failures
 from .charts import bars, heat_map, line_chart
-from .loading import code_blocks, command_of, loading, recipe_flags
+from .loading import UNUSUAL, code_blocks, command_of, loading, recipe_flags, usual_options
 from .made import how_it_was_made
 from .outcome import outcome
 from .pictures import course_of, pictures_of
@@ -50,7 +50,7 @@ def page(record: RunRecord, folder: str | Path) -> str:
         lstrip_blocks=True,
     )
     templates.filters |= {"words": in_words, "value": _value, "facts": _facts, "spans": _spans, "tight": _tight}
-    found = outcome(record)
+    found, recipe = outcome(record), recipe_flags(record)
     said = dict(
         record=record,
         version=__version__,
@@ -74,12 +74,21 @@ def page(record: RunRecord, folder: str | Path) -> str:
         risks=residual_risk(record),
         snippets=code_blocks(loading(record, Path(folder).resolve().name)) if record.loads_with else [],
         command=command_of(record),
-        recipe=recipe_flags(record),
+        recipe=recipe,
+        unusual=_unusual(record, recipe),
     )
     try:
         return templates.get_template("report.html").render(said)
     except UndefinedError as error:
         raise ValueError(f"the record lacks what a page says: {error}") from error
+
+
+def _unusual(record: RunRecord, recipe: list[str]) -> str:
+    """How many values of the recipe are not the defaults, in words; "" where the defaults are not known."""
+    if not usual_options(record.method.name):
+        return ""
+    count = sum(UNUSUAL in line for line in recipe)
+    return f", {count} of them not the default" if count else ", the method's all by default"
 
 
 def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
