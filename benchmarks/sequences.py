@@ -4,7 +4,7 @@
     python benchmarks/sequences.py --memory 50 200 1000 --scenarios tasks
     python benchmarks/sequences.py --model digits_vit
     python benchmarks/sequences.py --methods clu --variants digits_ddpm     a generator's variants beside the memory
-    python benchmarks/sequences.py --data FOLDER --model cifar_resnet --steps 400 --batch 128
+    python benchmarks/sequences.py --data FOLDER --image_column img --model cifar_resnet --steps 150 --batch 64
 
 Every cell is kept in --folder: a run that is killed goes on where it was, and a finished one only prints. What the
 tables need of a cell goes to --output too; --only_print makes them of that alone.
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits", help="digits, or a folder of images with a train and a test part")
+    parser.add_argument("--image_column", default="image", help="of a folder of parquet files")
     parser.add_argument("--model", nargs="+", default=["digits_resnet"], help="names of small classifiers")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--methods", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.only_print:
         print(page(cells_kept(options.output)))
         return
-    how = (options.by, options.steps, options.batch, options.variants)
+    how = (options.by, options.steps, options.batch, options.variants, options.image_column)
     places = product(options.seeds, options.model, options.scenarios, options.memory, options.methods)
     wanted = cells(options.data, places, *how)
     bench, start = Bench(options.folder), time.perf_counter()

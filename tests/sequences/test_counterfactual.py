@@ -70,6 +70,31 @@ def test_scenarios_make_sense_and_are_drawn_by_the_seed(name):
     assert CLPU == "0R 1T 2T 3R 1R 2F 4T 4F"
 
 
+def test_images_of_a_folder_are_in_the_column_that_is_named(tmp_path):
+    from datasets import Dataset, Image
+
+    pictures = [{"bytes": png(i), "path": None} for i in range(40)]
+    for split in ("train", "test"):
+        rows = Dataset.from_dict({"img": pictures, "label": [i % 10 for i in range(40)]}).cast_column("img", Image())
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    assert len(tasks_of(str(tmp_path), "cifar_resnet", "img").train) == 36
+    with pytest.raises(ValueError, match="column 'image' is not in the data, which has img, label"):
+        tasks_of(str(tmp_path), "cifar_resnet")
+    plain = Cell("folder", "cifar_resnet", "tasks", "clu", 200, 0)
+    assert "image_column" not in plain.spec
+    assert Cell(**plain.spec, image_column="img").spec == {**plain.spec, "image_column": "img"}
+
+
+def png(shade: int) -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    held = BytesIO()
+    Image.new("RGB", (32, 32), (shade, 0, 0)).save(held, "png")
+    return held.getvalue()
+
+
 def test_clpu_has_no_cells_where_it_forgets_parts():
     places = [(0, "digits_resnet", name, 200, "clpu") for name in SCENARIOS]
     assert [cell.scenario for cell in cells("digits", places, "reservoir", 80, 32)] == ["tasks"]

@@ -45,6 +45,7 @@ class Cell:
     by: how it chooses them.
     steps, batch: outer steps of each stage and samples in a batch.
     variants: the generator that draws variants of the memory's samples; "" for none.
+    image_column: of the folder's parquet files.
     """
 
     data: str
@@ -57,11 +58,13 @@ class Cell:
     steps: int = 80
     batch: int = 32
     variants: str = ""
+    image_column: str = "image"
 
     @property
     def spec(self) -> dict[str, Any]:
         """What its numbers depend on, as JSON."""
-        return {name: value for name, value in asdict(self).items() if value or name != "variants"}
+        without = {"variants": "", "image_column": "image"}  # said only where they are something else
+        return {name: value for name, value in asdict(self).items() if without.get(name) != value}
 
     @property
     def label(self) -> str:
@@ -75,9 +78,9 @@ class Cell:
 
 
 @cache
-def tasks_of(data: str, model: str) -> Tasks:
+def tasks_of(data: str, model: str, image_column: str = "image") -> Tasks:
     """Ten classes in five tasks of two, split as a comparison of the same data is."""
-    recipe = Recipe("sequences", data, model, {"fraction": 0.1}, [], [0])
+    recipe = Recipe("sequences", data, model, {"fraction": 0.1}, [], [0], image_column=image_column)
     parts = splits_of(recipe)[0]
     return Tasks(parts["train"], parts["test"], [[2 * i, 2 * i + 1] for i in range(5)], parts["validation"])
 
@@ -114,13 +117,14 @@ def cells(
     steps: int,
     batch: int,
     variants: str = "",
+    image_column: str = "image",
 ) -> list[Cell]:
     """The cells at (seed, model, scenario, memory, method), but for what a strategy cannot do."""
     found = []
     for seed, model, name, memory, method in places:
         if method == "clpu" and name != "tasks":  # it forgets whole tasks alone
             continue
-        found.append(Cell(data, model, name, method, memory, seed, by, steps, batch, variants))
+        found.append(Cell(data, model, name, method, memory, seed, by, steps, batch, variants, image_column))
     return found
 
 
@@ -137,7 +141,7 @@ class Bench:
         path = self.folder / "cells" / f"{self._key(cell.spec, cell)}.json"
         if path.exists():
             return read_json(path)
-        tasks = tasks_of(cell.data, cell.model)
+        tasks = tasks_of(cell.data, cell.model, cell.image_column)
         asked = scenario(cell.scenario, tasks, cell.seed)
         made, folder = self._run(cell, asked, cell.seed)
         found: dict[str, Any] = {}
@@ -180,7 +184,7 @@ class Bench:
             seed=seed,
         )
         memory = ReplayMemory(cell.memory, by=cell.by, seed=seed)  # type: ignore[arg-type]
-        tasks = tasks_of(cell.data, cell.model)
+        tasks = tasks_of(cell.data, cell.model, cell.image_column)
         variants = memory_variants({"generator": cell.variants} if cell.variants else {})
         start, strategy = start_of(cell.model, seed), strategy_of(cell.method)
         made = Sequence(start, config, tasks, memory, strategy, audit=audit, variants=variants)
