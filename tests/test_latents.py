@@ -10,7 +10,15 @@ from safetensors.torch import load_file
 from hf_unlearn import METHODS, UnlearnTrainer
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.families.concept_words import PRESETS, RETAIN_PROMPTS, TEMPLATES
-from hf_unlearn.families.concepts import Concept, concept_of, concept_pairs, fitting, list_concepts
+from hf_unlearn.families.concepts import (
+    Concept,
+    about_retaining,
+    concept_of,
+    concept_pairs,
+    fitting,
+    list_concepts,
+    prompts_to_retain,
+)
 from hf_unlearn.families.latents import Drawing, draw_latents, encode_images
 from hf_unlearn.families.synthesis import concept_data
 
@@ -194,6 +202,32 @@ def test_bad_concept_data(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             concept_data(tiny_sd(), **{"concepts": [concept], "cache_dir": tmp_path, "drawing": QUICK, **options})
+
+
+def test_no_prompt_that_names_the_concept_is_retained_by_default(tmp_path):
+    for name, kept in (
+        ("a car", "a red car on a street"),
+        ("a dog", "a photo of a dog"),
+        ("cats", "a photo of a cat"),
+    ):
+        concept = concept_of(name, "a house")
+        assert set(RETAIN_PROMPTS) - set(prompts_to_retain([concept])) == {kept}
+        assert about_retaining([concept]) == [f"{kept!r} names what is forgotten and is not retained"]
+        objective, _, retain = concept_data(tiny_sd(), [concept], tmp_path, None, 8, 16, QUICK)
+        assert kept not in {objective.prompts.texts[label] for label in retain.labels}
+    assert prompts_to_retain([concept_of("a car"), concept_of("a dog")]) == tuple(
+        p for p in RETAIN_PROMPTS if p not in ("a red car on a street", "a photo of a dog")
+    )
+    assert (
+        prompts_to_retain([concept_of("a rocket")]) == RETAIN_PROMPTS
+        and about_retaining([concept_of("a rocket")]) == []
+    )
+    given = ["a blue car", "a hill"]
+    assert prompts_to_retain([concept_of("a car")], given) == tuple(given)
+    assert about_retaining([concept_of("a car")], given) == [
+        "'a blue car' names what is forgotten and is retained as asked"
+    ]
+    assert not concept_of("a car").is_in("a carrot", in_number=True) and concept_of("a cup").is_in("two cups", True)
 
 
 def twenty() -> list[Concept]:

@@ -18,6 +18,7 @@ from stream import files, launched
 from hf_unlearn import NoisePrediction
 from hf_unlearn.evaluation.emoji import prompt_of
 from hf_unlearn.families import denoiser_of
+from hf_unlearn.families.concept_words import TEMPLATES
 from hf_unlearn.families.held import Held
 from hf_unlearn.saving.history import read_history
 from hf_unlearn.sequences import Book, ReplayMemory, Request, request_of, strategy_of
@@ -158,6 +159,16 @@ def test_a_style_and_then_an_object_that_was_drawn_in_it():
     assert again.since == {prompt_of(style, "car") for style in styles} and prompt_of("fluent", "car") in again.known
     with pytest.raises(ValueError, match="is known already"):
         again.after(learnt)
+
+
+def test_a_thing_that_the_mixed_list_names_once_is_forgotten_by_the_templates_too():
+    words = PromptPainter(None)
+    gone = after(Standing(words, words.every), {"forget": {"concept": "a red car", "anchor": "a ship"}}).gone
+    assert (
+        gone["a red car on a street"] == "a ship on a street"
+        and gone["a painting of a red car"] == "a painting of a ship"
+    )
+    assert len(gone) == 1 + len(TEMPLATES)
 
 
 def test_a_picture_is_learnt_under_the_prompt_that_is_its_caption(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 
-from .concept_words import FEWEST_TEMPLATES, HELD_OUT, PRESETS, RELATED, TEMPLATES
+from .concept_words import FEWEST_TEMPLATES, HELD_OUT, PRESETS, RELATED, RETAIN_PROMPTS, TEMPLATES
 
 EVERY = 4  # of that many templates that are given, one is held out
 
@@ -35,11 +35,16 @@ class Concept:
         """All of it that a training run depends on."""
         return self.name, self.prompts, self.anchors, self.unsafe
 
-    def is_in(self, caption: str) -> bool:
+    def is_in(self, caption: str, in_number: bool = False) -> bool:
         """Whether a caption holds the concept's words, those after the colon for a preset with a name, or is one of
-        its prompts."""
+        its prompts.
+
+        Args:
+            in_number: also where one of the two says one and the other several: "cars" for "a car".
+        """
         words = re.sub(r"^(a|an|the) ", "", normal(self.name.partition(":")[2] or self.name))
-        named = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", normal(caption))
+        form = rf"{re.escape(re.sub('s$', '', words))}(?:s|es)?" if in_number else re.escape(words)
+        named = re.search(rf"(?<!\w){form}(?!\w)", normal(caption))
         return named is not None or bool(same_texts([caption], self.prompts))
 
 
@@ -52,6 +57,34 @@ def same_texts(some: Iterable[str], others: Iterable[str]) -> list[str]:
     """Return the texts of `some` that are also among `others` but for case and spaces."""
     known = {normal(text) for text in others}
     return [text for text in some if normal(text) in known]
+
+
+def prompts_to_retain(concepts: Sequence[Concept], given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the prompts of what stays: `given` as they are, else those of `RETAIN_PROMPTS` that name no concept.
+
+    A retained prompt that draws what is to be forgotten keeps it: "a red car on a street" kept cars.
+    """
+    if given:
+        return tuple(given)
+    return tuple(prompt for prompt in RETAIN_PROMPTS if not naming([prompt], concepts))
+
+
+def naming(prompts: Iterable[str], concepts: Sequence[Concept]) -> list[str]:
+    """Return the prompts that name one of the concepts, in the singular or the plural."""
+    return [prompt for prompt in prompts if any(concept.is_in(prompt, in_number=True) for concept in concepts)]
+
+
+def about_retaining(concepts: Sequence[Concept], given: Sequence[str] | None = None) -> list[str]:
+    """Say which prompts of ours are left out, as they name what is forgotten, or which of the given ones do."""
+    named = [repr(prompt) for prompt in naming(given or RETAIN_PROMPTS, concepts)]
+    if not named:
+        return []
+    verb = "names" if len(named) == 1 else "name"
+    if given:
+        return [
+            f"{', '.join(named)} {verb} what is forgotten and {'is' if verb == 'names' else 'are'} retained as asked"
+        ]
+    return [f"{', '.join(named)} {verb} what is forgotten and {'is' if verb == 'names' else 'are'} not retained"]
 
 
 def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = None) -> list[tuple[str, str]]:

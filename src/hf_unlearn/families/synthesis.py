@@ -9,8 +9,7 @@ import torch
 from ..data.images import ArrayDataset
 from ..data.protocols import SizedDataset
 from . import TextToImage, encode_prompts
-from .concept_words import RETAIN_PROMPTS
-from .concepts import Concept, concept_pairs, same_texts
+from .concepts import Concept, concept_pairs, prompts_to_retain, same_texts
 from .latents import Drawing, draw_latents, encode_images
 from .text_to_image.text_encoder import text_to_image_objective
 
@@ -19,7 +18,7 @@ def concept_data(
     pipeline: Any,
     concepts: Sequence[Concept],
     cache_dir: str | Path,
-    retain_prompts: Sequence[str] = RETAIN_PROMPTS,
+    retain_prompts: Sequence[str] | None = None,
     num_forget_images: int = 64,
     num_retain_images: int = 128,
     drawing: Drawing | None = None,
@@ -34,7 +33,8 @@ def concept_data(
     What is drawn and encoded is kept in `cache_dir`, by content.
 
     Args:
-        retain_prompts: what must stay; the model draws the retain images from them.
+        retain_prompts: what must stay; the model draws the retain images from them. By default a mixed list, without
+            its prompts that name a concept (`concepts.prompts_to_retain`).
         forget_images: what the images under the concept's prompts are drawn from: "concept", "anchor", or "both" in
             turn. What is sampled after unlearning passes through states that look like the anchor, in which no image
             of the concept would ever teach the model what to predict.
@@ -52,6 +52,7 @@ def concept_data(
         raise ValueError("no concept: say what to forget")
     if min(num_forget_images, num_retain_images) < 1:
         raise ValueError("num_forget_images and num_retain_images must be at least 1")
+    retain_prompts = prompts_to_retain(concepts, retain_prompts)
     needed = num_forget_images if forget is None and image_per_prompt else None
     pairs = concept_pairs(concepts, needed)
     _check_texts(concepts, pairs, retain_prompts, forget, retain)

@@ -17,8 +17,7 @@ from ...evaluation.clip import CLIPScore
 from ...evaluation.extras import why_missing
 from ...evaluation.safety import DETECTORS
 from ...families import side_of
-from ...families.concept_words import RETAIN_PROMPTS
-from ...families.concepts import Concept, concept_of, same_texts
+from ...families.concepts import Concept, concept_of, prompts_to_retain, same_texts
 from ...families.latents import Drawing
 from ...report.made import sampler_of
 from .case import Case
@@ -49,8 +48,8 @@ def retained_prompts(case: Case, concept: Concept) -> list[str]:
     prompts = case.flags.retain_prompts or case.asked("retain_prompts")
     if not prompts and not case.asked.known:
         raise ValueError("the record does not say what stayed: give at least two --retain_prompts")
-    forgotten = same_texts(prompts or RETAIN_PROMPTS, concept.prompts)
-    prompts = [prompt for prompt in prompts or RETAIN_PROMPTS if prompt not in forgotten]
+    every = prompts_to_retain([concept], prompts)
+    prompts = [prompt for prompt in every if prompt not in same_texts(every, concept.prompts)]
     if len(prompts) < 2:
         raise ValueError("attacks need to know what stayed: give at least two --retain_prompts")
     return prompts

@@ -22,8 +22,7 @@ from ...evaluation.picture_prompts import measuring_plan
 from ...evaluation.text_to_image import PictureEvaluation
 from ...evaluation.validation import ValidationPictures, check_validation
 from ...families import denoiser_of, encode_prompts, side_of, text_to_image_objective
-from ...families.concept_words import RETAIN_PROMPTS
-from ...families.concepts import Concept, concept_of, concept_pairs, fitting
+from ...families.concepts import Concept, about_retaining, concept_of, concept_pairs, fitting, prompts_to_retain
 from ...families.latents import Drawing
 from ...families.synthesis import concept_data
 from ...families.text_to_image.load import load_text_to_image_pipeline
@@ -64,7 +63,6 @@ class TextToImageRun(DiffusionRun):
         self.concepts: list[Any] = []
         self.loaded: Any = None  # what the original is
         self.given: dict[str, Any] = {}  # what the given images are, with their captions
-        self.retain_prompts = self.concept.retain_prompts or RETAIN_PROMPTS
         self.pictures: dict[str, Any] = {}
         self.state: Any = None
         self.evaluation: PictureEvaluation | None = None  # in the main process only
@@ -124,7 +122,7 @@ class TextToImageRun(DiffusionRun):
 
     def check_attack(self) -> None:
         forgotten = {prompt for concept in self.concepts for prompt in concept.prompts}
-        if len([prompt for prompt in self.retain_prompts if prompt not in forgotten]) < 2:
+        if len(set(self.retain_prompts) - forgotten) < 2:
             raise ValueError("--attack needs to know what stays: give at least two --retain_prompts")
 
     def digest(self) -> str | None:
@@ -147,6 +145,10 @@ class TextToImageRun(DiffusionRun):
         return fitting(named, given.num_forget_images) if self.method.trains else named
 
     @property
+    def retain_prompts(self) -> tuple[str, ...]:
+        return prompts_to_retain(self.named_concepts, self.concept.retain_prompts)
+
+    @property
     def draws(self) -> list[str]:
         concepts, given = self.named_concepts, self.concept
         if not concepts:
@@ -155,7 +157,8 @@ class TextToImageRun(DiffusionRun):
         images = [f"{n} {part} images" for part, n in counts.items() if not _given(given, part)]
         data = f"the original generates {' and '.join(images)}" if images else "none are generated"
         measured = measuring_plan(self.measuring, concepts, self.retain_prompts, self.training.seed)
-        return [f"as data, {data}; what the cache holds is not generated again", measured]
+        said = [] if _given(given, "retain") else about_retaining(concepts, given.retain_prompts)
+        return [f"as data, {data}; what the cache holds is not generated again", measured, *said]
 
     @property
     def side(self) -> int | None:
@@ -215,11 +218,10 @@ class TextToImageRun(DiffusionRun):
         self.loaded = identity_of(self.pipeline)
         anchors = {p: a for c in self.concepts for p, a in zip(c.prompts[:1], c.anchors[:1]) if p != a}
         prompts = encode_prompts(self.pipeline, [*anchors, *anchors.values(), self.concepts[0].prompts[0]])
-        options: dict[str, Any] = dict(
-            train_method=self.model.train_method or "full", label_dropout=self.model.label_dropout
-        )
         self.drawing = replace(self.drawing, guidance_scale=self.guidance)
-        options |= {"resolution": self.concept.resolution, "guidance": self.guidance, **self.model.flow}
+        options: dict[str, Any] = {"train_method": self.model.train_method or "full", **self.model.flow}
+        options |= {"label_dropout": self.model.label_dropout, "guidance": self.guidance}
+        options["resolution"] = self.concept.resolution
         self.objective = text_to_image_objective(self.pipeline, prompts, anchors, **options)  # until there are images
 
     @property
@@ -229,8 +231,7 @@ class TextToImageRun(DiffusionRun):
         return denoiser_of(self.pipeline).guidance(self.pipeline) if scale is None else scale
 
     def sets(self) -> None:
-        given, model = self.concept, self.model
-        method = method_for(self.method, self.training)
+        given, model, method = self.concept, self.model, method_for(self.method, self.training)
         with self.state.local_main_process_first():  # the others find what the first has drawn
             self.pipeline.to(self.state.device)
             self.objective, self.forget, self.retain = concept_data(
@@ -259,9 +260,8 @@ class TextToImageRun(DiffusionRun):
         source, given = folder or name, self.concept
         if source is None:
             return None
-        size = side_of(self.pipeline, given.resolution)
         columns = (given.image_column, given.caption_column, given.center_crop)
-        images, captions = load_captioned_images(source, size, *columns)
+        images, captions = load_captioned_images(source, side_of(self.pipeline, given.resolution), *columns)
         self.given[source] = [whole_fingerprint(images), captions]
         return images, captions
 
@@ -279,8 +279,8 @@ class TextToImageRun(DiffusionRun):
 
     def before(self, trainer: UnlearnTrainer) -> None:
         if self.measuring.validation_prompts:
-            unsafe = any(concept.unsafe for concept in self.concepts)
-            trainer.add_callback(ValidationPictures.of(self.measuring, trainer, self.drawing, unsafe))
+            shown = (self.drawing, any(concept.unsafe for concept in self.concepts))
+            trainer.add_callback(ValidationPictures.of(self.measuring, trainer, *shown))
         super().before(trainer)
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:

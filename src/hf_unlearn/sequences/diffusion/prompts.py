@@ -26,7 +26,8 @@ class PromptPainter:
     """A pipeline that draws prompts.
 
     A concept stands for the replayed prompts that name it, in which its anchor takes its place; where no prompt does,
-    or a request gives templates of its own, for those.
+    or a request gives templates of its own, for those. Of the mixed list, in which a thing is named once if at all, it
+    stands for both.
 
     Args:
         pipeline: a text-to-image pipeline.
@@ -65,9 +66,10 @@ class PromptPainter:
             raise ValueError(f"{part.text}: a request to a text-to-image model names a concept")
         concept = self._concept(part)
         named = [] if part.templates else [key for key in standing.every if concept.is_in(key)]
-        if named:
-            return {key: _instead(key, part.concept, part.anchor) for key in named}
-        return dict(zip(concept.prompts, concept.anchors, strict=True))
+        replaced = {key: _instead(key, part.concept, part.anchor) for key in named}
+        if named and self.every != RETAIN_PROMPTS:
+            return replaced
+        return replaced | dict(zip(concept.prompts, concept.anchors, strict=True))
 
     def _concept(self, part: ConceptPart) -> Concept:
         if not part.templates and self.templates == TEMPLATES:  # it may be a preset
