@@ -79,7 +79,7 @@ rate_key, trained_key, unlearned_key = (functools.partial(key, kind) for kind in
 
 def best_rates(options: argparse.Namespace, place: Place) -> dict[tuple[str, str], float]:
     """The learning rate of each model and optimizer, found on images that no arm uses."""
-    wanted = [(place, *one) for one in rates() if one[0] in options.models]
+    wanted = [(place, *one) for one in rates() if one[0] in options.models and one[1] in options.optimizers]
     found = computed(options.results, wanted, rate_key, rate_of, 1)
     best: dict[tuple[str, str], tuple[float, float]] = {}
     for one in wanted:
@@ -203,6 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cache", default="augmentation-cache", help="folder of what is drawn")
     parser.add_argument("--images", type=int, default=100, help="training images of a classifier")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--optimizers", nargs="+", choices=list(training_of.RATES), default=list(training_of.RATES))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--stand_ins", nargs="+", choices=FEW, default=list(FEW))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
