@@ -28,7 +28,7 @@ VARIANTS = {
     "lur_first_order": (lambda: METHODS["lur"](form="first_order", reinit_share=0.0), {}),
     "evaluated": (lambda: SFRon(), {"eval_strategy": "steps", "eval_steps": 1}),
     "lora": (lambda: SFRon(), {}),
-    "clu_learns": (lambda: CLU(), {"learning_rate": None}),
+    "clu_learns": (lambda: CLU(adversary=False), {"learning_rate": None}),  # recorded before there was one
 }
 
 
