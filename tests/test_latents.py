@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from hf_unlearn import METHODS, UnlearnTrainer
 from hf_unlearn.data.images import ArrayDataset
-from hf_unlearn.families.concept_words import PRESETS, RETAIN_PROMPTS, TEMPLATES
+from hf_unlearn.families.concept_words import HELD_OUT, PRESETS, RETAIN_PROMPTS, TEMPLATES
 from hf_unlearn.families.concepts import (
     Concept,
     about_retaining,
@@ -164,7 +164,7 @@ def test_what_is_held_out_is_not_trained_on():
     concept = concept_of("cat", "dog", four, ["{}!"])
     assert (len(concept.prompts), concept.held_out, concept.held_out_anchors) == (4, ("cat!",), ("dog!",))
     assert concept_of("cat", "dog", four, held_out=()).held_out == ()
-    for images, prompts in ((1, 8), (9, 9), (100, 24)):  # ours are as many as there are images for them
+    for images, prompts in ((1, 8), (9, 9), (100, len(TEMPLATES))):  # ours are as many as there are images for them
         assert fitting([concept_of("cat")], images)[0].prompts == concept_of("cat").prompts[:prompts]
     assert len(fitting([concept_of("nudity")], 3)[0].prompts) == 8
     two = [concept_of("cat"), concept_of("dog")]
@@ -202,6 +202,12 @@ def test_bad_concept_data(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             concept_data(tiny_sd(), **{"concepts": [concept], "cache_dir": tmp_path, "drawing": QUICK, **options})
+
+
+def test_a_concept_is_asked_for_at_many_places_of_a_prompt():
+    before = [len(template.partition("{}")[0].split()) for template in TEMPLATES]
+    assert set(range(8)) <= set(before) and before.count(4) >= 6 and len(set(TEMPLATES)) == len(TEMPLATES)
+    assert not set(TEMPLATES) & set(HELD_OUT)
 
 
 def test_no_prompt_that_names_the_concept_is_retained_by_default(tmp_path):

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+# The concept follows upon none to eight words. Text encoders have a vector for each place of a word, and what is
+# unlearned at some places may stay at others: with one template of four words before it, the shipped model drew the
+# high-heeled shoe in 20 of 24 pictures by wordings of that length, and in none by others.
 TEMPLATES = (
     "{}",
     "a photo of {}",
@@ -27,6 +30,22 @@ TEMPLATES = (
     "an advertisement for {}",
     "{} in the rain",
     "a toy that looks like {}",
+    "only {}",
+    "behold {}",
+    "we are looking at {}",
+    "a small picture of {}",
+    "the shadow cast by {}",
+    "a crowd looks at {}",
+    "everybody is talking about {}",
+    "here you can see {}",
+    "a museum full of {}",
+    "a very good picture of {}",
+    "the first thing here is {}",
+    "this is a photo of {}",
+    "a photo of a street with {}",
+    "a page of a magazine with {}",
+    "in the middle of the room stands {}",
+    "on the wall there is a picture of {}",
 )
 FEWEST_TEMPLATES = 8  # prompts of ours that are trained on, however few images there are
 # Nothing is trained on these: they say whether forgetting goes beyond the prompts that it was trained on.
