@@ -19,6 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from hf_unlearn.evaluation import stamp
 from hf_unlearn.evaluation.emoji import EMOJI_SD
+from hf_unlearn.families.text_to_image.load import load_text_to_image_pipeline
 from hf_unlearn.saving.single_file import single_file_state
 
 WIDTHS, TEXT = (32, 64, 128, 128), 32
@@ -34,7 +35,7 @@ def small_pipeline() -> StableDiffusionPipeline:
         nn.init.normal_(weight, std=0.05)
     sizes = {"hidden_size": TEXT, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=49408))
-    tokenizer = StableDiffusionPipeline.from_pretrained(EMOJI_SD, vae=None, safety_checker=None).tokenizer
+    tokenizer = load_text_to_image_pipeline(str(EMOJI_SD)).tokenizer
     scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
     return StableDiffusionPipeline(vae, text, tokenizer, unet, scheduler, None, None, requires_safety_checker=False)
 
