@@ -4,9 +4,10 @@
     python benchmarks/train_cifar_ddpm.py --data_dir FOLDER --output_dir cifar-ddpm --judge CLASSIFIER
 
 About three core-hours with the defaults (a step of batch 64 took 0.93 s of one core, 0.6 s with --bf16), minutes on a
-GPU; after 20 steps the command says how long its own machine takes. 8,000 steps with --bf16 took 96 minutes and are too
-few: 40 % of the samples are read right (docs/augmentation.md). A killed run goes on from its last checkpoint when the same command is
-given again. With --judge a classifier reads samples of the result: below 70 % read right it is of no use for variants.
+GPU; after 20 steps the command says how long its own machine takes. 8,000 steps with --bf16 took 96 minutes and are
+too few: 40 % of the samples are read right (docs/augmentation.md). A killed run goes on from its last checkpoint when
+the same command is given again. With --judge a classifier reads samples of the result: below 70 % read right it is of
+no use for variants.
 The 1.8M weights (7 MB) are rebuilt by this command and not shipped.
 """
 
