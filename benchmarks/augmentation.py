@@ -23,13 +23,11 @@ from typing import Any
 import augmented_cells
 import augmented_sources
 from augmented_cells import ARMS, FEW, MODELS, WHOLE, Place, digest, rate_of, rates, trained, unlearned
-from augmented_sources import name_of
 from cells import computed
 
 from hf_unlearn.augmentation import drawing, retaining, sam, slow
 from hf_unlearn.augmentation import training as training_of
 from hf_unlearn.augmentation.generators import ClassGenerator, Generator, Variation
-from hf_unlearn.common.identity import file_digest
 from hf_unlearn.common.imports import code_of
 from hf_unlearn.common.keys import content_key
 from hf_unlearn.evaluation.tables import interval, markdown_table, stamp
@@ -59,18 +57,12 @@ def code() -> str:
     return content_key([code_of(inspect.getsource(part)) for part in parts])
 
 
-@functools.cache
-def judge_digest(path: str) -> str:
-    """Digest of a judge's weights."""
-    return str(file_digest(Path(path))[1])[:12]
-
-
 def key(kind: str, place: Place, *arguments: Any) -> str:
     """The name of a cell, with a hash of the generator, the arguments and the code that it runs."""
     drawn_by = "" if kind == "rate" else digest(place.generator)
     content = [drawn_by, place.images, *arguments, code()]
     if place.data != "digits":
-        content += [name_of(place.data), judge_digest(place.judge)]
+        content += [Path(place.data).name, digest(place.judge)]
     return f"{kind} {' '.join(map(str, arguments))} {content_key(content, 8)}"
 
 

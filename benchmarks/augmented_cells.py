@@ -16,6 +16,7 @@ from hf_unlearn.augmentation import Slow, Variants, Variation, augment, find_slo
 from hf_unlearn.augmentation.pictures import pixels_of
 from hf_unlearn.augmentation.retaining import blanks, repairing, standing_in
 from hf_unlearn.augmentation.training import RATES, fit, train_early
+from hf_unlearn.common.identity import file_digest
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.data.joining import Joined, seen_more
 from hf_unlearn.data.pairs import labels_of, random_subset, subset
@@ -211,8 +212,8 @@ def unlearned(place: Place, method: str, seed: int, share: float, arm: str) -> d
     return {"stand_ins": stand_ins, "classes": len(set(labels_of(kept) or [])), **{n: found[n].number for n in names}}
 
 
+@functools.cache
 def digest(path: str) -> str:
-    """Digest of a generator's weights, for the keys of cells."""
-    from hf_unlearn.common.identity import file_digest
-
-    return str(file_digest(next(Path(path, "unet").glob("*.safetensors")))[1])[:12]
+    """Digest of a file, or of the weights of the generator in a folder, for the keys of cells."""
+    weights = Path(path) if Path(path).is_file() else next(Path(path, "unet").glob("*.safetensors"))
+    return str(file_digest(weights)[1])[:12]

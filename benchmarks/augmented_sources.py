@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,11 +112,7 @@ def cifar_source(folder: str, judge: str) -> Source:
         folder: parquet files with the columns `img` and `label`.
         judge: what benchmarks/cifar_judge.py wrote.
     """
-    parts = {"train": _first(folder, "train", 0, POOL)}
-    start = 0
-    for name, count in HELD_OUT.items():
-        parts[name] = _first(folder, "test", start, count)
-        start += count
+    parts = _drawn(folder, "train", {"train": POOL}) | _drawn(folder, "test", HELD_OUT)
     build = {
         "resnet": functools.partial(build_classifier, "cifar_resnet"),
         "vit": seeded(cifar_vit),
@@ -127,21 +122,16 @@ def cifar_source(folder: str, judge: str) -> Source:
     return Source(build, parts, CIFAR, cifar_judge(judge), 600, 64, 60, 1500, True)
 
 
-def _first(folder: str, split: str, start: int, count: int) -> ArrayDataset:
-    """`count` images of a split from `start` on, decoded once."""
-    images = load_images(folder, 32, 3, "img", "label", split)
-    labels = images.labels
-    assert labels is not None
-    pixels = torch.stack([images[i]["pixel_values"] for i in range(start, start + count)])
-    return ArrayDataset(pixels, torch.tensor(labels[start : start + count]))
+def _drawn(folder: str, split: str, counts: dict[str, int]) -> dict[str, ArrayDataset]:
+    """Parts of so many images of a split, decoded once. Its files may be sorted by class, so seed 0 draws them."""
+    images, sizes = load_images(folder, 32, 3, "img", "label", split), list(counts.values())
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: sum(sizes)].tolist()
+    items = [images[i] for i in order]
+    columns = (torch.stack([item[name] for item in items]).split(sizes) for name in ("pixel_values", "labels"))
+    return {name: ArrayDataset(*part) for name, *part in zip(counts, *columns)}
 
 
 @functools.cache
 def source_of(data: str, judge: str) -> Source:
     """The source of "digits" or of a folder of CIFAR-10."""
     return digits_source() if data == "digits" else cifar_source(data, judge)
-
-
-def name_of(data: str) -> str:
-    """A name of the data that tells nothing of this machine."""
-    return Path(data).name
