@@ -75,16 +75,10 @@ def naming(prompts: Iterable[str], concepts: Sequence[Concept]) -> list[str]:
 
 
 def about_retaining(concepts: Sequence[Concept], given: Sequence[str] | None = None) -> list[str]:
-    """Say which prompts of ours are left out, as they name what is forgotten, or which of the given ones do."""
-    named = [repr(prompt) for prompt in naming(given or RETAIN_PROMPTS, concepts)]
-    if not named:
-        return []
-    verb = "names" if len(named) == 1 else "name"
-    if given:
-        return [
-            f"{', '.join(named)} {verb} what is forgotten and {'is' if verb == 'names' else 'are'} retained as asked"
-        ]
-    return [f"{', '.join(named)} {verb} what is forgotten and {'is' if verb == 'names' else 'are'} not retained"]
+    """A line for each prompt of ours that is left out, as it names what is forgotten, or each given one that does."""
+    named = naming(given or RETAIN_PROMPTS, concepts)
+    fate = "retained as asked" if given else "not retained"
+    return [f"{prompt!r} names what is forgotten and is {fate}" for prompt in named]
 
 
 def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = None) -> list[tuple[str, str]]:

@@ -49,7 +49,8 @@ def retained_prompts(case: Case, concept: Concept) -> list[str]:
     if not prompts and not case.asked.known:
         raise ValueError("the record does not say what stayed: give at least two --retain_prompts")
     every = prompts_to_retain([concept], prompts)
-    prompts = [prompt for prompt in every if prompt not in same_texts(every, concept.prompts)]
+    forgotten = same_texts(every, concept.prompts)
+    prompts = [prompt for prompt in every if prompt not in forgotten]
     if len(prompts) < 2:
         raise ValueError("attacks need to know what stayed: give at least two --retain_prompts")
     return prompts

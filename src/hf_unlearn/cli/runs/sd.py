@@ -61,6 +61,7 @@ class TextToImageRun(DiffusionRun):
         self.model, self.concept, self.measuring, self.lora, self.training, self.method = parts
         self.base_model, self.revision = self.model.pretrained_model_name_or_path, self.model.revision
         self.concepts: list[Any] = []
+        self.retain_prompts: tuple[str, ...] = ()
         self.loaded: Any = None  # what the original is
         self.given: dict[str, Any] = {}  # what the given images are, with their captions
         self.pictures: dict[str, Any] = {}
@@ -111,6 +112,7 @@ class TextToImageRun(DiffusionRun):
             if folder and not Path(folder).exists():
                 raise ValueError(f"{part}_data_dir {folder} does not exist")
         self.concepts = self.named_concepts
+        self.retain_prompts = prompts_to_retain(self.concepts, self.concept.retain_prompts)
         given = self.concept
         folders = (given.forget_dataset_name, given.forget_data_dir, given.retain_dataset_name, given.retain_data_dir)
         if not any(folders):  # all is drawn, so the sizes are known
@@ -122,7 +124,7 @@ class TextToImageRun(DiffusionRun):
 
     def check_attack(self) -> None:
         forgotten = {prompt for concept in self.concepts for prompt in concept.prompts}
-        if len(set(self.retain_prompts) - forgotten) < 2:
+        if len([prompt for prompt in self.retain_prompts if prompt not in forgotten]) < 2:
             raise ValueError("--attack needs to know what stays: give at least two --retain_prompts")
 
     def digest(self) -> str | None:
@@ -145,10 +147,6 @@ class TextToImageRun(DiffusionRun):
         return fitting(named, given.num_forget_images) if self.method.trains else named
 
     @property
-    def retain_prompts(self) -> tuple[str, ...]:
-        return prompts_to_retain(self.named_concepts, self.concept.retain_prompts)
-
-    @property
     def draws(self) -> list[str]:
         concepts, given = self.named_concepts, self.concept
         if not concepts:
@@ -156,7 +154,8 @@ class TextToImageRun(DiffusionRun):
         counts = {"forget": given.num_forget_images, "retain": given.num_retain_images}
         images = [f"{n} {part} images" for part, n in counts.items() if not _given(given, part)]
         data = f"the original generates {' and '.join(images)}" if images else "none are generated"
-        measured = measuring_plan(self.measuring, concepts, self.retain_prompts, self.training.seed)
+        retained = prompts_to_retain(concepts, given.retain_prompts)
+        measured = measuring_plan(self.measuring, concepts, retained, self.training.seed)
         said = [] if _given(given, "retain") else about_retaining(concepts, given.retain_prompts)
         return [f"as data, {data}; what the cache holds is not generated again", measured, *said]
 
@@ -219,10 +218,8 @@ class TextToImageRun(DiffusionRun):
         anchors = {p: a for c in self.concepts for p, a in zip(c.prompts[:1], c.anchors[:1]) if p != a}
         prompts = encode_prompts(self.pipeline, [*anchors, *anchors.values(), self.concepts[0].prompts[0]])
         self.drawing = replace(self.drawing, guidance_scale=self.guidance)
-        options: dict[str, Any] = {"train_method": self.model.train_method or "full", **self.model.flow}
-        options |= {"label_dropout": self.model.label_dropout, "guidance": self.guidance}
-        options["resolution"] = self.concept.resolution
-        self.objective = text_to_image_objective(self.pipeline, prompts, anchors, **options)  # until there are images
+        # Until there are images:
+        self.objective = text_to_image_objective(self.pipeline, prompts, anchors, **self.options)
 
     @property
     def guidance(self) -> float:
@@ -230,8 +227,14 @@ class TextToImageRun(DiffusionRun):
         scale = self.concept.guidance_scale
         return denoiser_of(self.pipeline).guidance(self.pipeline) if scale is None else scale
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How an objective of the pipeline is made."""
+        found = {"train_method": self.model.train_method or "full", "label_dropout": self.model.label_dropout}
+        return {**found, "resolution": self.concept.resolution, "guidance": self.guidance, **self.model.flow}
+
     def sets(self) -> None:
-        given, model, method = self.concept, self.model, method_for(self.method, self.training)
+        given, method = self.concept, method_for(self.method, self.training)
         with self.state.local_main_process_first():  # the others find what the first has drawn
             self.pipeline.to(self.state.device)
             self.objective, self.forget, self.retain = concept_data(
@@ -246,11 +249,7 @@ class TextToImageRun(DiffusionRun):
                 self.images_of(given.forget_dataset_name, given.forget_data_dir),
                 self.images_of(given.retain_dataset_name, given.retain_data_dir),
                 image_per_prompt=self.method.trains,
-                train_method=model.train_method or "full",
-                label_dropout=model.label_dropout,
-                resolution=given.resolution,
-                guidance=self.guidance,
-                **model.flow,
+                **self.options,
             )
         self.draw("before")
         self.objective.release()
@@ -279,8 +278,8 @@ class TextToImageRun(DiffusionRun):
 
     def before(self, trainer: UnlearnTrainer) -> None:
         if self.measuring.validation_prompts:
-            shown = (self.drawing, any(concept.unsafe for concept in self.concepts))
-            trainer.add_callback(ValidationPictures.of(self.measuring, trainer, *shown))
+            unsafe = any(concept.unsafe for concept in self.concepts)
+            trainer.add_callback(ValidationPictures.of(self.measuring, trainer, self.drawing, unsafe))
         super().before(trainer)
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
