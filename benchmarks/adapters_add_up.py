@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.merge_utils import ties
-from sequences_readings import emoji_read, emoji_row
+from sequences_readings import beside, emoji_read, emoji_row, unread
 
 from hf_unlearn.evaluation import markdown_table, stamp
 from hf_unlearn.evaluation.emoji import EMOJI_SD
@@ -56,15 +56,12 @@ def row(how: str, pipeline: Any, gone: list[str], first: dict[str, Any], back: l
     """One row of the table. `back`: objects whose adapters were taken off again."""
     reading = emoji_read(pipeline, 2)
     now, before = emoji_row(reading, gone), emoji_row(first, gone)
-    left = {name: hit / of for name, (hit, of) in now["gone"].items()}
-    rest = [
-        f"{100 * now[p] / now['kept']:.1f} ({100 * before[p] / before['kept']:.1f})" for p in ("objects", "styles")
-    ]
-    ua = 1 - sum(hit for hit, _ in now["gone"].values()) / sum(of for _, of in now["gone"].values())
+    worst = min(1 - hit / of for hit, of in now["gone"].values())
     again = ", ".join(
         f"{name} {100 * hit / of:.0f}" for name, (hit, of) in emoji_row(reading, back or [])["gone"].items()
     )
-    return [how, ", ".join(gone), f"{100 * ua:.1f}", f"{100 * (1 - max(left.values())):.1f}", *rest, again]
+    shares = [f"{100 * share:.1f}" for share in (unread(now), worst)]
+    return [how, ", ".join(gone), *shares, *beside(now, before), again]
 
 
 def main() -> None:

@@ -25,13 +25,12 @@ EACH = 50
 
 
 def forgotten(options: argparse.Namespace, number: int) -> Path:
-    """The folder of the run that forgets a class; it is made once."""
+    """The folder of the run that forgets a class. A finished one is not made again."""
     folder = Path(options.folder) / f"without-{CIFAR[number]}"
-    if not (folder / "model_index.json").is_file():
-        data = ["--train_data_dir", options.data_dir, "--image_column", "img"]
-        asked = ["--pretrained_model_name_or_path", options.model, "--forget_class", str(number)]
-        command = [sys.executable, "-m", "hf_unlearn", "ddpm", *asked, *data, "--output_dir", str(folder)]
-        subprocess.run([*command, *options.more], check=True)
+    data = ["--train_data_dir", options.data_dir, "--image_column", "img"]
+    asked = ["--pretrained_model_name_or_path", options.model, "--forget_class", str(number)]
+    command = [sys.executable, "-m", "hf_unlearn", "ddpm", *asked, *data, "--output_dir", str(folder)]
+    subprocess.run([*command, *options.more], check=True)
     return folder
 
 

@@ -44,6 +44,18 @@ def emoji_row(reading: Reading, names: Sequence[str]) -> Reading:
     return {"gone": gone, "styles": counts[0], "objects": counts[1], "kept": int(kept.sum())}
 
 
+def unread(row: Reading) -> float:
+    """UA of an `emoji_row`: the share of the pictures of all that was forgotten that are not read as it."""
+    left, asked = (sum(pair[k] for pair in row["gone"].values()) for k in (0, 1))
+    return 1 - left / asked
+
+
+def beside(now: Reading, first: Reading) -> list[str]:
+    """IRA and CRA of an `emoji_row` in %, each with the original's in brackets."""
+    parts = ("objects", "styles")
+    return [f"{100 * now[p] / now['kept']:.1f} ({100 * first[p] / first['kept']:.1f})" for p in parts]
+
+
 def digits_read(pipeline: Any, per_class: int) -> Reading:
     """{digits: how many of each digit's samples are read as it, of: samples of each}."""
     from hf_unlearn.evaluation import SamplingConfig, digits_judge
@@ -68,11 +80,10 @@ def emoji_rows(kept: dict[str, Any]) -> list[dict[str, Any]]:
         names.append(done["request"]["forget"]["concept"])
         now = done["read"] if "gone" in done["read"] else emoji_row(done["read"], names)
         first = emoji_row(kept["original"], names)
-        left, asked = (sum(pair[k] for pair in now["gone"].values()) for k in (0, 1))
         rows.append(
             {
                 "name": names[-1],
-                "UA": 1 - left / asked,
+                "UA": unread(now),
                 "worst": min(1 - hit / of for hit, of in now["gone"].values()),
                 **{share: now[part] / now["kept"] for share, part in parts},
                 **{f"{share} 0": first[part] / first["kept"] for share, part in parts},
@@ -114,14 +125,10 @@ def learn_table(kept: dict[str, Any]) -> str:
         gone = [name for name in [*gone, parts.get("forget")] if name and name != parts.get("learn")]
         again = [name for name in [*again, parts.get("learn")] if name and name != parts.get("forget")]
         now, first = (emoji_row(reading, gone) for reading in (done["read"], kept["original"]))
-        left, asked = (sum(pair[k] for pair in now["gone"].values()) for k in (0, 1))
         hits, of = (sum(emoji_row(done["read"], [name])["gone"][name][k] for name in again) for k in (0, 1))
-        rest = [
-            f"{100 * now[p] / now['kept']:.1f} ({100 * first[p] / first['kept']:.1f})" for p in ("objects", "styles")
-        ]
         words = [", ".join(f"{verb} {name}" for verb, name in parts.items()), ", ".join(gone)]
-        share = [f"{100 * (1 - left / asked):.1f}", f"{100 * hits / of:.1f}" if of else "–"]
-        lines.append([str(number), *words, *share, *rest, f"{done['cpu']:.0f}"])
+        share = [f"{100 * unread(now):.1f}", f"{100 * hits / of:.1f}" if of else "–"]
+        lines.append([str(number), *words, *share, *beside(now, first), f"{done['cpu']:.0f}"])
     return markdown_table(header, lines)
 
 
