@@ -8,6 +8,7 @@ from conftest import config, tiny_vit
 from PIL import Image
 
 from hf_unlearn import GradientAscent, SFRon, UnlearnTrainer, split_by_label
+from hf_unlearn.data import streaming
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.evaluation.metric import Metric
 from hf_unlearn.report.outcome import outcome
@@ -44,6 +45,24 @@ def test_a_generator_is_reported_with_what_was_measured_elsewhere(tmp_path, pipe
     assert json.loads((tmp_path / "figures.json").read_text())["before"]["forget_loss"]["value"] == pytest.approx(
         before["eval_forget_loss"]
     )
+
+
+def test_losses_of_a_large_set_are_means_of_a_few_of_it(tmp_path, pipeline, images, monkeypatch):
+    """All of 50,000 images took longer than the training; a set that is named is measured whole."""
+    monkeypatch.setattr(streaming, "LOSSES_OF", 4)
+    forget, retain = split_by_label(images, 1)
+    arguments = (config(tmp_path, max_steps=1), GradientAscent(), forget, retain)
+    trainer = UnlearnTrainer(pipeline, *arguments)
+    few = trainer.eval_dataset["retain"]
+    assert [few.indices[i] for i in range(4)] == [i * len(retain) // 4 for i in range(4)] and len(few) == 4
+    given = UnlearnTrainer(pipeline, *arguments, eval_retain_dataset=few, eval_forget_dataset=forget)
+    assert len(given.eval_dataset["forget"]) == len(forget) > 4
+    assert trainer.evaluate()["eval_retain_loss"] == given.evaluate()["eval_retain_loss"]
+    trainer.train()
+    figures = trainer.report(show=False).figures["after"]
+    assert (figures["retain_loss"].samples, figures["forget_loss"].samples) == (4, 4)
+    classifier = UnlearnTrainer(tiny_vit(), *arguments)
+    assert len(classifier.eval_dataset["retain"]) == len(retain)
 
 
 def test_a_classifier_is_reported_before_and_after(tmp_path, capsys):

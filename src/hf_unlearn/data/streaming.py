@@ -11,11 +11,13 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, Subset
 
+from ..common.losses import spread
 from .protocols import SizedDataset
 
 HEAD = 512  # samples from which the labels are read
+LOSSES_OF = 2048  # samples of a set whose mean loss is taken: its standard error is 2 % of their spread
 
 
 class RetainStream:
@@ -67,6 +69,14 @@ class RetainStream:
 def first_of(dataset: Any) -> Any:
     """Return the first samples of a stream as a list, to evaluate on. Other data is returned as it is."""
     return list(dataset.first(HEAD)) if isinstance(dataset, RetainStream) else dataset
+
+
+def few_of(dataset: SizedDataset) -> SizedDataset:
+    """Return what a denoiser's mean loss is taken of: at most `LOSSES_OF` samples of a set, spread evenly.
+
+    A pass over all of a large set would take longer than the training.
+    """
+    return dataset if len(dataset) <= LOSSES_OF else Subset(dataset, spread(len(dataset), LOSSES_OF))
 
 
 def _same(one: dict[str, Any], other: dict[str, Any] | None) -> bool:

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from datetime import date
 from pathlib import Path
 
@@ -79,14 +79,15 @@ def figures_table(figures: dict[str, GenerationFigures]) -> str:
     return markdown_table(header, [[name, *row(f)] for name, f in figures.items()])
 
 
-def loss_metrics(metrics: dict[str, dict[str, float]], samples: dict[str, int]) -> dict[str, dict[str, Metric]]:
-    """Convert the results of `UnlearnTrainer.evaluate`, by model, to metrics. `samples` counts those of each part."""
+def loss_metrics(metrics: dict[str, dict[str, float]], sets: Mapping[str, Sized]) -> dict[str, dict[str, Metric]]:
+    """Convert the results of `UnlearnTrainer.evaluate`, by model, to metrics. `sets`: the trainer's `eval_dataset`."""
     return {
         model: {
             f"{part}_loss": Metric(
-                found[f"eval_{part}_loss"], f"mean training loss on the {part} data", count, version_of("torch")
+                found[f"eval_{part}_loss"], f"mean training loss on the {part} data", len(samples), version_of("torch")
             )
-            for part, count in samples.items()
+            for part, samples in sets.items()
+            if part in ("forget", "retain")
         }
         for model, found in metrics.items()
     }

@@ -89,7 +89,7 @@ def _measured(trainer: Any, before: dict[str, float] | None, test: Any) -> Metri
     if "classifier" in trainer.objective.kinds:
         return _of_classifier(trainer, evaluation_sets(forget, retain, test, _whole_classes(forget, retain)), progress)
     losses = {"before": before} if before is not None else {}
-    found = loss_metrics({**losses, "after": trainer.evaluate()}, {"forget": len(forget), "retain": len(retain)})
+    found = loss_metrics({**losses, "after": trainer.evaluate()}, trainer.eval_dataset)
     found["after"] |= progress
     return found
 

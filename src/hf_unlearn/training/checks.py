@@ -13,7 +13,7 @@ from ..common.files import check_apart
 from ..data.items import as_tensors, check_items, value_range
 from ..data.numerics import bad_samples, bad_weight, in_memory, say_samples
 from ..data.pairs import ForgetRetainDataset, example_of, labels_of, paired
-from ..data.streaming import RetainStream, StreamedPairs
+from ..data.streaming import RetainStream, StreamedPairs, few_of
 from ..families import Objective, objective_for
 from ..methods import Method
 from ..saving.adapters import tuner_layers
@@ -184,7 +184,8 @@ def checked_sets(
     Args:
         method: as it was given; the sets hold it resolved.
         sets: the forget and the retain set.
-        eval_sets: the forget and the retain set that `evaluate` measures; None stands for the training set.
+        eval_sets: the forget and the retain set that `evaluate` measures; None stands for the training set, of a
+            denoiser for at most 2,048 samples of it.
         holdout: samples that a classifier was never trained on, or None.
         learn: samples to learn, or None.
 
@@ -231,9 +232,11 @@ def checked_sets(
     pairs = paired(forget, retain, method, args, learn)
     if isinstance(retain, RetainStream) and eval_sets[1] is None and args.eval_strategy != "no":
         raise ValueError("a streaming retain set is unbounded: pass eval_retain_dataset")
-    named = zip(("forget", "retain", "learn"), (*eval_sets, None), (forget, retain, learn))
-    evaluated = {name: own if other is None else other for name, other, own in named}
-    evaluated = {n: p for n, p in evaluated.items() if p is not None and not isinstance(p, RetainStream)}
+    given = {"forget": forget, "retain": retain, "learn": learn}
+    own = {name: part for name, part in given.items() if part is not None and not isinstance(part, RetainStream)}
+    if not objective.labels_are_targets:  # of a classifier every sample counts: its accuracy is what is asked for
+        own = {name: few_of(part) for name, part in own.items()}
+    evaluated = own | {name: part for name, part in zip(("forget", "retain"), eval_sets) if part is not None}
     return Sets(method, forget, retain, learn, pairs, evaluated or None)
 
 

@@ -49,7 +49,8 @@ class UnlearnTrainer(Trainer):
         forget_dataset, retain_dataset, learn_dataset: items of `pixel_values` (and `labels`), each in one of them. The
             retain set may be a `datasets.IterableDataset`, read as it comes (data/streaming). CLU and FineTune learn.
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
-        eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets.
+        eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets, of a denoiser at
+            most 2,048 samples of each, spread evenly.
         forgotten: what is forgotten, in words, for the saved config and the card.
         holdout_dataset: samples that a classifier was never trained on: what forgotten ones should look like.
 

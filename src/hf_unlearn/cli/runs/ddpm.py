@@ -133,7 +133,7 @@ class DDPMRun(DiffusionRun):
             table, metrics, rows = self.classify(pipelines, forgotten, draw, trainer.args.device)
         else:
             table, rows = losses_table(self.losses, folder), []
-            metrics = loss_metrics(self.losses, {"forget": len(self.forget), "retain": len(self.eval_retain)})
+            metrics = loss_metrics(self.losses, trainer.eval_dataset)
             picture(pipelines, f"{folder}/before_after.png", forgotten, draw)
         if self.lora.use_lora and self.objective.conditional:
             strength_picture(self.pipeline, f"{folder}/strengths.png", forgotten, draw)

@@ -108,9 +108,7 @@ class DiTRun(DiffusionRun):
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         folder, forgotten = self.training.output_dir, self.data.classes
         table = losses_table(self.losses, folder)
-        metrics: dict[str, dict[str, Any]] = loss_metrics(
-            self.losses, {"forget": len(self.forget), "retain": len(self.retain)}
-        )
+        metrics: dict[str, dict[str, Any]] = loss_metrics(self.losses, trainer.eval_dataset)
         draw = self.draw
         named = {"before": self.original, "after": self.pipeline}
         pipelines = {name: pipeline.to(self.state.device) for name, pipeline in named.items()}

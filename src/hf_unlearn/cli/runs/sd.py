@@ -288,7 +288,7 @@ class TextToImageRun(DiffusionRun):
         folder, shown = self.training.output_dir, self.shown
         self.pipeline.to(self.state.device)
         self.draw("after")
-        found = loss_metrics(self.losses, {"forget": len(self.forget), "retain": len(self.retain)})
+        found = loss_metrics(self.losses, trainer.eval_dataset)
         metrics = self.evaluation.figures(found, self.state.device)  # {"before": {name: Metric}, "after": ...}
         table = write_metrics(metrics, folder)
         self.evaluation.sheets(folder)
