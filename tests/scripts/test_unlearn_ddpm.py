@@ -16,6 +16,7 @@ from PIL import Image
 
 from hf_unlearn import METHODS, load_adapter, load_ddpm_pipeline
 from hf_unlearn.cli.parsing import fitting
+from hf_unlearn.data import streaming
 from hf_unlearn.evaluation import DIGITS_DDPM
 from hf_unlearn.report.card_text import card_table
 from hf_unlearn.report.reading import read_record
@@ -106,16 +107,21 @@ def test_resume_is_the_straight_run(tmp_path):
     assert (tmp_path / "straight" / weights).read_bytes() == (tmp_path / "resumed" / weights).read_bytes()
 
 
-def test_forget_a_folder_of_images_of_an_unconditional_model(tmp_path, image_folder, unconditional):
+def test_forget_a_folder_of_images_of_an_unconditional_model(
+    tmp_path, image_folder, unconditional, run_script, monkeypatch
+):
+    monkeypatch.setattr(streaming, "LOSSES_OF", 3)
     model = ["--pretrained_model_name_or_path", unconditional, "--train_data_dir", image_folder / "dog"]
     forget = ["--forget_data_dir", image_folder / "cat"]
-    done = run(*FAST, *model, *forget, "--output_dir", tmp_path / "out", "--num_inference_steps", "2")
-    assert "forget loss" in done.stdout
+    words = (*FAST, *model, *forget, "--output_dir", tmp_path / "out", "--num_inference_steps", "2")
+    code, output, error = run_script(SCRIPT, *words)
+    assert code == 0 and "forget loss" in output, error
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     assert figures["after"]["forget"] != figures["before"]["forget"]
     record = read_record(tmp_path / "out")
     assert record.value("after", "forget_loss") == figures["after"]["forget"]
     assert record.data["forget"].source == "cat" and record.data["forget"].samples == 4
+    assert {record.figures["after"][f"{part}_loss"].samples for part in ("forget", "retain")} == {3}
     assert (tmp_path / "out/before_after.png").exists()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 
+from ..common.losses import spread
 from .concept_words import FEWEST_TEMPLATES, HELD_OUT, PRESETS, RELATED, RETAIN_PROMPTS, TEMPLATES
 
 EVERY = 4  # of that many templates that are given, one is held out
@@ -105,10 +106,17 @@ def concept_pairs(concepts: Sequence[Concept], num_forget_images: int | None = N
 
 
 def fitting(concepts: Sequence[Concept], images: int) -> list[Concept]:
-    """The concepts with as many prompts as so many images cover, which they share evenly: of each `least` at least."""
+    """The concepts with as many prompts as so many images cover, which they share evenly: of each `least` at least.
+
+    These are spread over all of its prompts, which differ in how many words stand before the concept.
+    """
     share = images // max(1, len(concepts))
     counts = [len(c.prompts) if c.least is None else max(c.least, share) for c in concepts]
-    return [replace(c, prompts=c.prompts[:n], anchors=c.anchors[:n]) for n, c in zip(counts, concepts)]
+    chosen = [spread(len(c.prompts), n) for n, c in zip(counts, concepts)]
+    return [
+        replace(c, prompts=tuple(c.prompts[i] for i in kept), anchors=tuple(c.anchors[i] for i in kept))
+        for kept, c in zip(chosen, concepts)
+    ]
 
 
 def concept_of(
