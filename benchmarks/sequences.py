@@ -3,6 +3,7 @@
     python benchmarks/sequences.py                                      digits, ResNet, three scenarios, three seeds
     python benchmarks/sequences.py --memory 50 200 1000 --scenarios tasks
     python benchmarks/sequences.py --model digits_vit
+    python benchmarks/sequences.py --methods clu --extend 4                 as `hf-unlearn requests` does
     python benchmarks/sequences.py --methods clu --variants digits_ddpm     a generator's variants beside the memory
     python benchmarks/sequences.py --data FOLDER --image_column img --model cifar_resnet --steps 150 --batch 64
 
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=80, help="outer steps of a stage")
     parser.add_argument("--batch", type=int, default=32, help="samples in a batch")
+    parser.add_argument("--extend", type=int, default=1, help="times --steps that what has not forgotten may take")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each; 0 stays in this one")
     parser.add_argument("--folder", default="sequences", help="where cells are kept")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where what the tables need of cells is kept")
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.only_print:
         print(page(cells_kept(options.output)))
         return
-    how = (options.by, options.steps, options.batch, options.variants, options.image_column)
+    how = (options.by, options.steps, options.batch, options.variants, options.image_column, options.extend)
     places = product(options.seeds, options.model, options.scenarios, options.memory, options.methods)
     wanted = cells(options.data, places, *how)
     bench, start = Bench(options.folder), time.perf_counter()

@@ -133,6 +133,41 @@ def test_the_end_begins_at_the_hold_where_the_floor_is_not_reached():
     assert (strength.ending, strength.reached, strength.last(T)) == (20, False, T)
 
 
+def levels(values, total=T, most=None):
+    """A controller after one outer step at each of these levels."""
+    strength = Strength()
+    for number, value in enumerate(values):
+        strength.begin(number, total, most=most)
+        strength.measure(value, 1.0, 1.0)
+        strength.level = value
+    return strength
+
+
+def test_an_extended_run_goes_on_while_it_comes_closer():
+    """Planned for 30 steps it looks at 20, 40, 60, ...: a stretch of 20 steps must leave 95 % at most."""
+    falling = [0.95 ** (n / 19) for n in range(200)]
+    stalled = falling[:45] + [falling[44]] * 40
+    assert levels(falling[:80], most=120).ending is None
+    found = levels(stalled[:61], most=120)
+    assert (found.ending, found.reached, found.last(T, 120)) == (60, False, 70)
+    assert levels(falling[:111], most=120).ending == 110
+    assert levels(falling[:111], most=120).last(T, 120) == 120
+    assert levels([1.0] * 21, most=120).ending == 20 and levels([1.0] * 21, most=120).last(T, 120) == T
+
+
+def test_an_extended_run_that_has_forgotten_ends_as_another_and_later_in_the_time_that_a_planned_one_fades():
+    early = levels([0.05] * 8, most=120)
+    assert early.ending == SMOOTHING and early.last(T, 120) == early.last(T) == 2 * SMOOTHING
+    late = levels([0.9 ** (n / 9) for n in range(48)] + [0.05] * 2, most=120)
+    assert (late.ending, late.reached, late.last(T, 120)) == (49, True, 59)
+
+
+def test_a_run_that_may_be_extended_is_the_planned_one_as_long_as_that_is_in_time():
+    for values in ([0.05] * T, [0.8**n for n in range(T)]):
+        plain, longer = levels(values), levels(values, most=120)
+        assert plain.state_dict() == longer.state_dict() and plain.last(T) == longer.last(T, 120)
+
+
 def test_the_steps_fade_along_a_cosine_from_1_to_0():
     found = []
     for number in range(20, T + 1):

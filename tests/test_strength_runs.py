@@ -184,6 +184,28 @@ def test_a_run_that_has_forgotten_ends_early_as_any_run_ends(tmp_path):
     assert resumed.state.global_step == taken and same(weights(trainer), weights(resumed))
 
 
+def test_a_run_that_has_not_forgotten_goes_on_and_is_resumed_there(tmp_path):
+    """A plan of 4 steps that cannot be kept is extended to 9; a run at a rate takes its 4."""
+    slow = Plan(by=0.25, closer=10.0, gain=(0.05, 0.05))
+    values = dict(save_strategy="steps", save_steps=1, max_steps=4, extend_to=9, plan=slow)
+    straight = run(tmp_path / "a", **values)
+    strength = straight.step.strength
+    assert straight.state.global_step == straight.outer_steps == 9 and not strength.reached and strength.ending == 8
+    resumed = run(tmp_path / "b", None, tmp_path / "a/checkpoint-6", **values)
+    assert same(weights(straight), weights(resumed)) and resumed.state.global_step == 9
+    assert strength.state_dict() == resumed.step.strength.state_dict()
+    assert run(tmp_path / "c", max_steps=4, extend_to=9, learning_rate=1e-3).state.global_step == 4
+    assert run(tmp_path / "d", max_steps=4, plan=slow).state.global_step == 4
+
+
+def test_only_a_usual_number_of_steps_is_extended():
+    steps = [(a.max_steps, a.extend_to) for a in (UnlearnConfig(use_cpu=True, max_steps=n) for n in (None, 50, 7))]
+    assert steps == [(50, 200), (50, 50), (7, 7)]
+    assert UnlearnConfig(use_cpu=True, num_train_epochs=2).extend_to == -1
+    with pytest.raises(ValueError, match="extend_to is 5, below max_steps"):
+        UnlearnConfig(use_cpu=True, max_steps=7, extend_to=5)
+
+
 def test_the_rate_in_the_log_is_the_one_that_retain_steps_took(tmp_path):
     trainer, used = made(tmp_path, logging_steps=1), []
     trainer.create_optimizer()
@@ -210,9 +232,9 @@ def test_a_second_call_finds_its_strength_anew(tmp_path):
     assert trainer.step.strength.reached
     begun, begin = [], trainer.step.strength.begin
 
-    def watched(number, total, near):
+    def watched(number, total, near, most):
         begun.append((number, trainer.step.strength.ending, trainer.step.strength.gain, trainer.step.strength.lengths))
-        begin(number, total, near)
+        begin(number, total, near, most)
 
     trainer.step.strength.begin = watched
     trainer.train()

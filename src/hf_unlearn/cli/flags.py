@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..common.limits import SEEDS, check_limits
+from ..common.limits import EXTENSION, SEEDS, check_limits
 from ..common.processes import is_first
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Interval of each training flag, checked before anything is loaded.
 LIMITS = {
-    **dict.fromkeys(("train_batch_size", "max_train_steps", "gradient_accumulation_steps"), "[1, inf)"),
+    **dict.fromkeys(("train_batch_size", "max_train_steps", "extend_to", "gradient_accumulation_steps"), "[1, inf)"),
     **dict.fromkeys(("checkpoints_total_limit", "logging_steps"), "[1, inf)"),
     **dict.fromkeys(("lr_warmup_steps", "checkpointing_steps", "eval_steps", "dataloader_num_workers"), "[0, inf)"),
     **dict.fromkeys(("learning_rate", "adam_weight_decay", "max_grad_norm", "max_retain_drift"), "[0, inf)"),
@@ -173,6 +173,7 @@ class TrainingFlags:
     output_dir: str = flag("unlearned", "Folder where the result is written.")
     train_batch_size: int = flag(64, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
     max_train_steps: int = flag(50, "Outer steps: each is a forget step with its retain steps.", "max_steps")
+    extend_to: int | None = flag(None, "Go on to so many while it still forgets; default 4 times unset max_train_steps.")
     learning_rate: float | None = flag(
         None, "Learning rate of the retain steps; without one SFR-on finds its strength itself."
     )
@@ -250,6 +251,12 @@ class TrainingFlags:
         """Whether a method that can finds its strength: no learning rate is given."""
         return self.learning_rate is None
 
+    @property
+    def most_steps(self) -> int:
+        """The outer steps that a run which finds its strength may be extended to."""
+        times = EXTENSION if self.max_train_steps == type(self).max_train_steps else 1
+        return self.extend_to or times * self.max_train_steps
+
     def config(self, **others: Any) -> "UnlearnConfig":
         """Return the UnlearnConfig these flags mean; `others` are fields of it, and win."""
         from ..training.config import UnlearnConfig
@@ -269,6 +276,7 @@ class TrainingFlags:
             "per_device_train_batch_size": self.train_batch_size,
             "per_device_eval_batch_size": self.train_batch_size,
             "max_steps": self.max_train_steps,
+            "extend_to": self.most_steps,
             "find_strength": self.find_strength,
             "learning_rate": self.own_rate if self.learning_rate is None else self.learning_rate,
             "lr_scheduler_type": self.lr_scheduler,
@@ -287,5 +295,5 @@ class TrainingFlags:
         if others.get("num_train_epochs") is not None:
             if self.max_train_steps != type(self).max_train_steps:
                 raise ValueError("--max_train_steps and --num_train_epochs both say when to stop: set one of them")
-            renamed["max_steps"] = -1
+            renamed |= {"max_steps": -1, "extend_to": None}
         return UnlearnConfig(**{**{name: getattr(self, name) for name in same}, **renamed, **others})

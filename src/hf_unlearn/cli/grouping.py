@@ -33,7 +33,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Method": ("method", "preset", "mask_path"),
     "Training": (
-        *("output_dir", "max_train_steps", "train_batch_size", "learning_rate", "lr_scheduler", "lr_warmup_steps"),
+        *("output_dir", "max_train_steps", "extend_to", "train_batch_size"),
+        *("learning_rate", "lr_scheduler", "lr_warmup_steps"),
         *("adam_beta1", "adam_beta2", "adam_epsilon", "adam_weight_decay", "max_grad_norm", "label_dropout"),
         *(
             "antithetic",

@@ -183,10 +183,17 @@ def _time(run: Any, took: dict[str, float]) -> str:
     if not run.method.trains:
         return "no earlier run in this folder says"
     passes = run.others.get("num_train_epochs")
-    steps = f"{run.training.max_train_steps} outer steps" if passes is None else f"{passes:g} passes"
+    steps = _steps(run) if passes is None else f"at most {passes:g} passes"
     method = run.method.for_data(("forget", "retain"))
     gradients = f"{method.batch_gradients:g} batches of {run.training.train_batch_size}"
-    return f"no earlier run in this folder says; at most {steps}, each of {gradients}"
+    return f"no earlier run in this folder says; {steps}, each of {gradients}"
+
+
+def _steps(run: Any) -> str:
+    usual, most = run.training.max_train_steps, run.training.most_steps
+    if most > usual and run.method.finds_strength and run.training.find_strength:
+        return f"{usual} outer steps are planned, and at most {most} taken while it comes closer"
+    return f"at most {usual} outer steps"
 
 
 def _attack(run: Any) -> str:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 SEEDS = "[0, 4294967295]"  # numpy's range
+EXTENSION = 4  # a run that finds its strength may take so many times the usual outer steps until it has forgotten
 
 
 def check_limits(values: Any, **limits: str) -> None:

@@ -71,7 +71,7 @@ def first_of(dataset: Any) -> Any:
     return list(dataset.first(HEAD)) if isinstance(dataset, RetainStream) else dataset
 
 
-def few_of(dataset: SizedDataset) -> SizedDataset:
+def few_of(dataset: Any) -> Any:
     """Return what a denoiser's mean loss is taken of: at most `LOSSES_OF` samples of a set, spread evenly.
 
     A pass over all of a large set would take longer than the training.

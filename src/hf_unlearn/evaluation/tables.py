@@ -3,9 +3,10 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from ..common.files import write_text
 from .generation import GenerationFigures
@@ -79,8 +80,8 @@ def figures_table(figures: dict[str, GenerationFigures]) -> str:
     return markdown_table(header, [[name, *row(f)] for name, f in figures.items()])
 
 
-def loss_metrics(metrics: dict[str, dict[str, float]], sets: Mapping[str, Sized]) -> dict[str, dict[str, Metric]]:
-    """Convert the results of `UnlearnTrainer.evaluate`, by model, to metrics. `sets`: the trainer's `eval_dataset`."""
+def loss_metrics(metrics: dict[str, dict[str, float]], sets: Any) -> dict[str, dict[str, Metric]]:
+    """Convert the results of `UnlearnTrainer.evaluate`, by model, to metrics; `sets`: the trainer's `eval_dataset`."""
     return {
         model: {
             f"{part}_loss": Metric(

@@ -46,6 +46,7 @@ class Cell:
     steps, batch: outer steps of each stage and samples in a batch.
     variants: the generator that draws variants of the memory's samples; "" for none.
     image_column: of the folder's parquet files.
+    extend: times `steps` that a stage which finds its strength may take.
     """
 
     data: str
@@ -59,17 +60,18 @@ class Cell:
     batch: int = 32
     variants: str = ""
     image_column: str = "image"
+    extend: int = 1
 
     @property
     def spec(self) -> dict[str, Any]:
         """What its numbers depend on, as JSON."""
-        without = {"variants": "", "image_column": "image"}  # said only where they are something else
+        without = {"variants": "", "image_column": "image", "extend": 1}  # said only where they are something else
         return {name: value for name, value in asdict(self).items() if without.get(name) != value}
 
     @property
     def label(self) -> str:
         """The name of its row."""
-        return f"{self.method} + variants" if self.variants else self.method
+        return self.method + " + variants" * bool(self.variants) + ", extended" * (self.extend > 1)
 
     @property
     def group(self) -> tuple[str, str, str, int, str]:
@@ -118,13 +120,14 @@ def cells(
     batch: int,
     variants: str = "",
     image_column: str = "image",
+    extend: int = 1,
 ) -> list[Cell]:
     """The cells at (seed, model, scenario, memory, method), but for what a strategy cannot do."""
     found = []
     for seed, model, name, memory, method in places:
         if method == "clpu" and name != "tasks":  # it forgets whole tasks alone
             continue
-        found.append(Cell(data, model, name, method, memory, seed, by, steps, batch, variants, image_column))
+        found.append(Cell(data, model, name, method, memory, seed, by, steps, batch, variants, image_column, extend))
     return found
 
 
@@ -179,6 +182,7 @@ class Bench:
         config = UnlearnConfig.quiet(
             output_dir=str(folder),
             max_steps=cell.steps,
+            extend_to=cell.extend * cell.steps,
             per_device_train_batch_size=cell.batch,
             per_device_eval_batch_size=256,
             seed=seed,

@@ -73,6 +73,8 @@ class Service:
             "batch_size": config.per_device_train_batch_size * config.world_size,
             "learning_rate": None if config.find_strength else config.learning_rate,
         }
+        if config.extend_to and config.extend_to > (config.max_steps or 0):
+            self.setup["extend_to"] = config.extend_to
         self.queue = Queue(Book(self.folder), self.setup, first, memory.emptied(), strategy)
         self.store = Store(self.folder)
 

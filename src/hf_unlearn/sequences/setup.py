@@ -8,6 +8,7 @@ import yaml
 
 from ..augmentation import generator_of
 from ..common.files import write_text
+from ..common.limits import EXTENSION
 from ..compare.models import splits_of, start_of
 from ..compare.recipe import Recipe
 from ..families import Classification
@@ -40,7 +41,8 @@ class Setup:
     options: of the strategy.
     variants: what draws variants of the memory's samples: `generator`, "digits_ddpm" or folder or Hub id of a pipeline
         that draws the classes, `factor` and `strength`.
-    steps, batch_size: outer steps of each training, and samples in a batch.
+    steps, batch_size: outer steps of each training, of which one that has not forgotten takes up to four times as
+        many, and samples in a batch.
     learning_rate: of every training; without one, what forgets finds its strength.
     checkpoint_steps: outer steps between checkpoints, from which a killed request goes on; 0 writes none.
     """
@@ -73,6 +75,7 @@ class Setup:
         config = UnlearnConfig.quiet(
             output_dir=str(folder),
             max_steps=self.steps,
+            extend_to=EXTENSION * self.steps,
             per_device_train_batch_size=self.batch_size,
             per_device_eval_batch_size=256,
             seed=self.seed,

@@ -17,7 +17,7 @@ from ..common.weights import load_weights, save_weights
 from ..families.base import Objective
 from .config import UnlearnConfig
 from .optim import FastSlow
-from .strength import Strength
+from .strength import Strength, planned
 
 
 class MergeSlowWeights(TrainerCallback):
@@ -45,14 +45,14 @@ class UntilForgotten(TrainerCallback):
     def __init__(self, strength: Callable[[], Strength | None]):
         self.strength = strength
 
-    def over(self, state: TrainerState) -> bool:
+    def over(self, args: UnlearnConfig, state: TrainerState) -> bool:
         """Whether all steps are taken."""
-        strength = self.strength()
-        last = state.max_steps if strength is None else strength.last(state.max_steps)
+        strength, most = self.strength(), state.max_steps
+        last = most if strength is None else strength.last(planned(args, most), most)
         return state.global_step >= last
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.over(state):  # with what stock callbacks do at the last step of a run that takes all of them
+        if self.over(args, state):  # with what stock callbacks do at the last step of a run that takes all of them
             control.should_training_stop = True
             control.should_evaluate |= args.eval_strategy == "steps" and args.eval_delay <= state.global_step
             control.should_save |= args.save_strategy == "steps"

@@ -21,6 +21,7 @@ from .draws import Draws
 from .fast_steps import FastSteps
 from .guard import DivergenceGuard
 from .reference import Reference
+from .strength import planned
 
 
 class Step(FastSteps):
@@ -78,7 +79,7 @@ class Step(FastSteps):
 
         Args:
             model, optimizer: as accelerate has wrapped them.
-            number, total: outer steps already taken, and those of the run.
+            number, total: outer steps already taken, and those of the run at most.
         """
         self.model, self.optimizer, self.number, self.progress = model, optimizer, number, number / max(total, 1)
         generator = self.draws.generator("train", self._batch_number(number))
@@ -94,7 +95,7 @@ class Step(FastSteps):
         self.weights.begin()
         near = all(strength.near for strength in self.strengths.values())
         for strength in self.strengths.values():
-            strength.begin(number, total, near)
+            strength.begin(number, planned(self.args, total), near, total)
         self._losses = {}
         if (found := self.method.before_step(self, Batch(**batch))) is not None:
             self._take("before_step", found)

@@ -18,7 +18,9 @@ together, once both are at their floors, and the retain steps take the larger ra
 and the retained side does not slow the forget steps; drift slows the learn steps.
 """
 
+import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,7 +40,9 @@ class Plan:
 
     floor: share of the original's distance at which the loss says "forgotten".
     by: share of the steps after which the plan is there.
-    hold: share of the steps after which a run that is not there begins to end all the same.
+    hold: share of the steps after which a run that is not there begins to end all the same; one that may be extended
+        goes on while it comes closer.
+    closer: a run that is extended comes closer if a stretch of `hold` leaves at most this share of the distance.
     gain: the least and the largest.
     exponent: of the controller.
     jump: a step length is at most this many times the running geometric mean.
@@ -56,6 +60,7 @@ class Plan:
     floor: float = 0.1
     by: float = 1 / 3
     hold: float = 2 / 3
+    closer: float = 0.95
     gain: tuple[float, float] = (0.05, 10.0)
     exponent: float = 0.2
     jump: float = 2.0
@@ -65,6 +70,20 @@ class Plan:
     equal_steps: bool = False
     holds_rate: bool = False
     alone: bool = True
+
+
+def extended(args: Any, strengths: Mapping[str, Any]) -> Any:
+    """The arguments with all the steps that a run may be extended to, where it has controllers; else as they are."""
+    if not strengths or args.extend_to <= args.max_steps or args.max_steps < 1:
+        return args
+    longer = copy.copy(args)
+    longer.max_steps = args.extend_to
+    return longer
+
+
+def planned(args: Any, total: int) -> int:
+    """The outer steps that a run of at most `total` is planned for: fewer where it may be extended."""
+    return args.max_steps if 0 < args.max_steps < total else total
 
 
 def strengths_of(method: Method) -> "dict[str, Strength]":
@@ -110,6 +129,7 @@ class Strength:
         self.ratio = 1.0
         self.ending: int | None = None
         self.reached = False
+        self.mark, self.marked = 0, 1.0  # an outer step, and how far it was from the end then
         self._want = 0.0
 
     @property
@@ -117,27 +137,48 @@ class Strength:
         """Whether the floor is reached."""
         return self.measured >= SMOOTHING and self.level <= self.plan.floor
 
-    def begin(self, number: int, total: int, near: bool | None = None) -> None:
-        """Begin outer step `number`, from 0, of at most `total`.
+    def begin(self, number: int, total: int, near: bool | None = None, most: int | None = None) -> None:
+        """Begin outer step `number`, from 0, of a run that is planned for `total`.
 
         Args:
             near: whether every controller of the run is at its floor; by default whether this one is.
+            most: the run may be extended to so many steps; by default it may not.
         """
         plan = self.plan
         planned = max(plan.by * total, 1.0)
         self._pace = 1 - plan.floor ** (1 / planned)
         self._planned = plan.floor ** min(number / planned, 1.0)
-        late = number >= plan.hold * total
-        if self.ending is None and (late or (self.near if near is None else near)):
+        near = self.near if near is None else near
+        if self.ending is None and (near or self._late(number, total, most or total)):
             self.ending, self.reached = number, self.level <= plan.floor
         self._fade = 1.0
         if self.ending is not None:
-            length = max(self.last(total) - self.ending, 1)
+            length = max(self.last(total, most) - self.ending, 1)
             self._fade = (1 + math.cos(math.pi * min((number - self.ending) / length, 1.0))) / 2
 
-    def last(self, total: int) -> int:
-        """The number of outer steps after which the run is over."""
-        return total if self.ending is None else min(total, max(2 * self.ending, self.ending + SMOOTHING))
+    def last(self, total: int, most: int | None = None) -> int:
+        """The number of outer steps after which a run that is planned for `total` is over."""
+        most = most or total
+        if self.ending is None:
+            return most
+        soon = max(2 * self.ending, self.ending + SMOOTHING)
+        if most == total or soon <= total:
+            return min(total, soon)
+        return min(most, max(total, self.ending + round((1 - self.plan.hold) * total)))
+
+    def _late(self, number: int, total: int, most: int) -> bool:
+        """Whether it is time to end although the floor was not reached: all steps but the last are taken, or a stretch
+        of those by which the run is extended did not bring it closer."""
+        stretch = self.plan.hold * total
+        if number < stretch or most == total:
+            return number >= stretch
+        if number >= most - (total - stretch):
+            return True
+        if number - self.mark < stretch:
+            return False
+        closer = self.level <= self.plan.closer * self.marked
+        self.mark, self.marked = number, self.level
+        return not closer
 
     def measure(self, distance: float, whole: float, unit: float) -> None:
         """Take in how far the forget loss, and the original's, lie above the end, and the latter in the unit of the
@@ -216,10 +257,12 @@ class Strength:
             "drift",
             "ending",
             "reached",
+            "mark",
+            "marked",
         )
         more = ("peak",) if self.plan.holds_rate else ()
         return {self._key: {name: getattr(self, name) for name in (*names, *more)}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state[self._key].items():
+        for name, value in state[self._key].items():  # of an earlier version without `mark`: none is known
             setattr(self, name, value)

@@ -3,6 +3,7 @@
 The trainer's parts are its attributes: step, reference, evaluator, checkpointer, fsdp, publisher, and the callbacks.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from .reference import Reference
 from .savings import lower_weights
 from .step import Step
 from .stock import reset_accelerate_wrapping, stock_optimizer, undisturbed
+from .strength import extended
 
 
 class UnlearnTrainer(Trainer):
@@ -49,8 +51,7 @@ class UnlearnTrainer(Trainer):
         forget_dataset, retain_dataset, learn_dataset: items of `pixel_values` (and `labels`), each in one of them. The
             retain set may be a `datasets.IterableDataset`, read as it comes (data/streaming). CLU and FineTune learn.
         masks: weight masks (Masks, dict or path); default what the method computes before the first step.
-        eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets, of a denoiser at
-            most 2,048 samples of each, spread evenly.
+        eval_forget_dataset, eval_retain_dataset: what `evaluate` measures; default the training sets (`checked_sets`).
         forgotten: what is forgotten, in words, for the saved config and the card.
         holdout_dataset: samples that a classifier was never trained on: what forgotten ones should look like.
 
@@ -169,8 +170,11 @@ class UnlearnTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
         """Give no batch once all steps are taken; stock Trainer, resumed from the last checkpoint, takes one more."""
-        over = self.until.over(self.state) or self.early_stop.reached
+        over = self.until.over(self.args, self.state) or self.early_stop.reached
         return ([], None) if over else super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def set_initial_training_values(self, args: Any, *more: Any, **others: Any) -> Any:
+        return super().set_initial_training_values(extended(args, self.step.strengths), *more, **others)
 
     def get_train_dataloader(self) -> DataLoader:
         """Have each process read its own part of a stream; accelerate would have the first one read for all."""
@@ -199,8 +203,7 @@ class UnlearnTrainer(Trainer):
         return self.lr_scheduler or super().create_scheduler(num_training_steps, optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        logs.update(self.step.logged() if "loss" in logs else {})
-        super().log(logs, start_time)
+        super().log(logs | (self.step.logged() if "loss" in logs else {}), start_time)
 
     @property
     def masks(self) -> Masks | None:
@@ -217,10 +220,7 @@ class UnlearnTrainer(Trainer):
         """The largest drift of a masked-out weight that `verify_mask_steps` saw; None if nobody looked."""
         return self.step.mask_drift
 
-    # ---- evaluation --------------------------------------------------------------------------------
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ):
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"):
         """Measure losses on fixed draws, and from them the scores that `Evaluator` defines."""
         if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -260,15 +260,14 @@ class UnlearnTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        stock = super()._save_checkpoint
-        self.checkpointer.write(folder, lambda: stock(model, trial), self.state.best_model_checkpoint)
+        stock = partial(super()._save_checkpoint, model, trial)
+        self.checkpointer.write(folder, stock, self.state.best_model_checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         self.fsdp.save(super()._save_optimizer_and_scheduler, output_dir, self.step.weights, self.lr_scheduler)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        stock = super()._load_from_checkpoint
-        self.fsdp.load_weights(lambda folder: stock(folder, model), resume_from_checkpoint)
+        self.fsdp.load_weights(partial(super()._load_from_checkpoint, model=model), resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         stock = super()._load_optimizer_and_scheduler
