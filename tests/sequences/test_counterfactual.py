@@ -143,3 +143,13 @@ def test_rows_and_aims_of_cells():
         "at most 1/10 of retraining's time": False,
     }
     assert aims({"sfron": other}) == [] and rows_of([]) == {}
+    longer = {"clu": row, "clu extended": {**row, "AA": [0.7]}, "sfron": other}
+    said = {aim: value for aim, value, _ in aims(longer)}
+    assert said["AA no lower than the best baseline's"] == "70.0 against 85.0 (sfron)"
+
+
+def test_a_cell_may_be_extended_as_requests_are():
+    plain = Cell("digits", "digits_resnet", "tasks", "clu", 200, 0)
+    longer = Cell(**plain.spec, extend=4)
+    assert (plain.label, longer.label) == ("clu", "clu extended") and "extend" not in plain.spec
+    assert longer.spec == {**plain.spec, "extend": 4}

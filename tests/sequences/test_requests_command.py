@@ -41,6 +41,8 @@ def test_words_and_flags_are_added_and_carried_out(call, folder):
     assert "2 done, 2 queued; next is 3: forget task 1" in said
     code, said, error = call("requests", folder, "run")
     assert code == 0 and "4 done" in said and "FA " in said, error
+    ledger = Book(folder).read()
+    assert ledger.setup["extend_to"] == 8 and 2 <= ledger.entries[2].steps <= 8  # what has not forgotten goes on
     assert [e.asked.text for e in Book(folder).read().entries][2:] == ["forget task 1", "learn class 4 for a time"]
     code, said, _ = call("requests", folder, "--json")
     assert [entry["state"] for entry in json.loads(said)["entries"]] == ["done"] * 4

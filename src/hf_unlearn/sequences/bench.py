@@ -71,7 +71,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The name of its row."""
-        return self.method + " + variants" * bool(self.variants) + ", extended" * (self.extend > 1)
+        return self.method + " + variants" * bool(self.variants) + " extended" * (self.extend > 1)
 
     @property
     def group(self) -> tuple[str, str, str, int, str]:
