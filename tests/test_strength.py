@@ -149,17 +149,17 @@ def test_an_extended_run_goes_on_while_it_comes_closer():
     stalled = falling[:45] + [falling[44]] * 40
     assert levels(falling[:80], most=120).ending is None
     found = levels(stalled[:61], most=120)
-    assert (found.ending, found.reached, found.last(T, 120)) == (60, False, 70)
-    assert levels(falling[:111], most=120).ending == 110
+    assert (found.ending, found.reached, found.last(T, 120)) == (60, False, 90)
+    assert levels(falling[:111], most=120).ending == 80
     assert levels(falling[:111], most=120).last(T, 120) == 120
     assert levels([1.0] * 21, most=120).ending == 20 and levels([1.0] * 21, most=120).last(T, 120) == T
 
 
-def test_an_extended_run_that_has_forgotten_ends_as_another_and_later_in_the_time_that_a_planned_one_fades():
+def test_an_extended_run_that_has_forgotten_ends_as_another_and_later_fades_for_half_its_steps():
     early = levels([0.05] * 8, most=120)
     assert early.ending == SMOOTHING and early.last(T, 120) == early.last(T) == 2 * SMOOTHING
     late = levels([0.9 ** (n / 9) for n in range(48)] + [0.05] * 2, most=120)
-    assert (late.ending, late.reached, late.last(T, 120)) == (49, True, 59)
+    assert (late.ending, late.reached, late.last(T, 120)) == (49, True, 74)
 
 
 def test_a_run_that_may_be_extended_is_the_planned_one_as_long_as_that_is_in_time():

@@ -164,15 +164,15 @@ class Strength:
         soon = max(2 * self.ending, self.ending + SMOOTHING)
         if most == total or soon <= total:
             return min(total, soon)
-        return min(most, max(total, self.ending + round((1 - self.plan.hold) * total)))
+        return min(most, max(total, round(self.ending / self.plan.hold)))
 
     def _late(self, number: int, total: int, most: int) -> bool:
-        """Whether it is time to end although the floor was not reached: all steps but the last are taken, or a stretch
+        """Whether it is time to end although the floor was not reached: the rest is for the steps to fade, or a stretch
         of those by which the run is extended did not bring it closer."""
         stretch = self.plan.hold * total
         if number < stretch or most == total:
             return number >= stretch
-        if number >= most - (total - stretch):
+        if number >= self.plan.hold * most:
             return True
         if number - self.mark < stretch:
             return False
