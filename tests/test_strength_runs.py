@@ -12,7 +12,7 @@ from hf_unlearn.report.recording import record_run
 from hf_unlearn.saliency.masks import Masks
 from hf_unlearn.saliency.ranks import add_lora, choose_lora
 from hf_unlearn.training.config import RATE
-from hf_unlearn.training.strength import Plan
+from hf_unlearn.training.strength import Plan, Strength, extended
 
 EAGER = Plan(floor=0.1, by=0.15)  # so that the end is reached early
 
@@ -196,6 +196,13 @@ def test_a_run_that_has_not_forgotten_goes_on_and_is_resumed_there(tmp_path):
     assert strength.state_dict() == resumed.step.strength.state_dict()
     assert run(tmp_path / "c", max_steps=4, extend_to=9, learning_rate=1e-3).state.global_step == 4
     assert run(tmp_path / "d", max_steps=4, plan=slow).state.global_step == 4
+
+
+def test_what_only_learns_is_not_extended():
+    """It would go on with the new and lose the old: on CIFAR-10 seven points of all that a service knew."""
+    args = UnlearnConfig(use_cpu=True)
+    assert extended(args, {"learn": Strength(kind="learn")}) is extended(args, {}) is args
+    assert extended(args, {"forget": Strength()}).max_steps == 200 and args.max_steps == 50
 
 
 def test_only_a_usual_number_of_steps_is_extended():

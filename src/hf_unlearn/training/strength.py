@@ -73,8 +73,9 @@ class Plan:
 
 
 def extended(args: Any, strengths: Mapping[str, Any]) -> Any:
-    """The arguments with all the steps that a run may be extended to, where it has controllers; else as they are."""
-    if not strengths or args.extend_to <= args.max_steps or args.max_steps < 1:
+    """The arguments with all the steps that a run may be extended to, where it finds the strength of its forget steps;
+    else as they are. What only learns is not extended: it would go on with the new and lose the old."""
+    if "forget" not in strengths or args.extend_to <= args.max_steps or args.max_steps < 1:
         return args
     longer = copy.copy(args)
     longer.max_steps = args.extend_to
