@@ -165,7 +165,10 @@ def test_what_is_held_out_is_not_trained_on():
     assert (len(concept.prompts), concept.held_out, concept.held_out_anchors) == (4, ("cat!",), ("dog!",))
     assert concept_of("cat", "dog", four, held_out=()).held_out == ()
     for images, prompts in ((1, 8), (9, 9), (100, len(TEMPLATES))):  # ours are as many as there are images for them
-        assert fitting([concept_of("cat")], images)[0].prompts == concept_of("cat").prompts[:prompts]
+        ours = concept_of("cat").prompts  # spread over all of them, as they differ in the words before the concept
+        kept = tuple(ours[len(ours) * i // prompts] for i in range(prompts))
+        assert fitting([concept_of("cat")], images)[0].prompts == kept
+    assert max(len(p.partition("cat")[0].split()) for p in fitting([concept_of("cat")], 8)[0].prompts) == 5
     assert len(fitting([concept_of("nudity")], 3)[0].prompts) == 8
     two = [concept_of("cat"), concept_of("dog")]
     assert len(concept_pairs(two, 48)) == 48 and len(concept_pairs(two, 16)) == 16 == len(concept_pairs(two, 17))
@@ -244,9 +247,9 @@ def test_images_cover_every_concept_before_a_second_prompt_of_one():
     """Round by round: the first prompt of each concept, then the second; presets of another length too."""
     pairs = concept_pairs(twenty())
     assert len(pairs) == 160 and pairs[:20] == [(f"thing{i}", f"other{i}") for i in range(20)]
-    assert pairs[20] == ("a photo of thing0", "a photo of other0")
+    assert pairs[20] == ("a close-up of thing0", "a close-up of other0")
     mixed = [prompt for prompt, _ in concept_pairs([concept_of("violence"), *fitting([concept_of("a church")], 8)])]
-    assert mixed[1] == "a church" and len(mixed) == 12 + 8 and mixed[15] == "a drawing of a church"
+    assert mixed[1] == "a church" and len(mixed) == 12 + 8 and mixed[15] == "this is a photo of a church"
     with pytest.raises(
         ValueError, match="is 64, but each of the 160 prompts of 20 concepts.*set num_forget_images to 160"
     ):

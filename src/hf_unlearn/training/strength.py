@@ -168,8 +168,8 @@ class Strength:
         return min(most, max(total, round(self.ending / self.plan.hold)))
 
     def _late(self, number: int, total: int, most: int) -> bool:
-        """Whether it is time to end although the floor was not reached: the rest is for the steps to fade, or a stretch
-        of those by which the run is extended did not bring it closer."""
+        """Whether it is time to end although the floor was not reached: the rest is for the steps to fade, or a
+        stretch of those by which the run is extended did not bring it closer."""
         stretch = self.plan.hold * total
         if number < stretch or most == total:
             return number >= stretch
