@@ -162,6 +162,18 @@ def test_both_controllers_fade_together_and_the_rate_is_the_larger(tmp_path):
     assert {"learn_distance", "learn_gain", "forget_distance", "forget_gain", "retain_drift"} <= row.keys()
 
 
+def test_both_fade_together_where_a_run_may_be_extended(tmp_path):
+    """The forget steps lead: they no longer come closer in step 6, whatever the learn steps do."""
+    objective, forget, retain, learn = three()
+    args = config(tmp_path, max_steps=9, extend_to=36, learning_rate=None)
+    trainer = UnlearnTrainer(objective, args, CLU(), forget, retain, learn_dataset=learn)
+    for strength, closer in zip(trainer.step.strengths.values(), (0.0, 10.0)):
+        strength.plan = replace(strength.plan, closer=closer)
+    trainer.train()
+    assert [strength.ending for strength in trainer.step.strengths.values()] == [6, 6]
+    assert trainer.state.global_step == 9
+
+
 def test_a_stream_is_retained_while_data_are_learnt(tmp_path):
     datasets = pytest.importorskip("datasets")
     objective, forget, retain, learn = three()

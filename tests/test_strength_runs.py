@@ -182,6 +182,8 @@ def test_a_run_that_has_forgotten_ends_early_as_any_run_ends(tmp_path):
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{taken}"]
     resumed = run(tmp_path / "b", None, tmp_path / f"checkpoint-{taken}", **often)
     assert resumed.state.global_step == taken and same(weights(trainer), weights(resumed))
+    longer = run(tmp_path / "c", extend_to=240, **often)  # what is in time is the same where it might have gone on
+    assert longer.state.global_step == taken and same(weights(trainer), weights(longer))
 
 
 def test_a_run_that_has_not_forgotten_goes_on_and_is_resumed_there(tmp_path):

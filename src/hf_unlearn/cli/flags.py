@@ -293,7 +293,8 @@ class TrainingFlags:
             "eval_steps": self.eval_steps or None,
         }
         if others.get("num_train_epochs") is not None:
-            if self.max_train_steps != type(self).max_train_steps:
-                raise ValueError("--max_train_steps and --num_train_epochs both say when to stop: set one of them")
+            if self.max_train_steps != type(self).max_train_steps or self.extend_to is not None:
+                steps = "max_train_steps" if self.extend_to is None else "extend_to"
+                raise ValueError(f"--{steps} and --num_train_epochs both say when to stop: set one of them")
             renamed |= {"max_steps": -1, "extend_to": None}
         return UnlearnConfig(**{**{name: getattr(self, name) for name in same}, **renamed, **others})

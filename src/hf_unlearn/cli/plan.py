@@ -170,7 +170,7 @@ def _strength(run: Any) -> str:
     method, training = run.method, run.training
     if not method.trains:
         return "that of its formula"
-    if method.finds_strength and training.find_strength:
+    if _finds(run):
         return "found in each step, without a learning rate; the run ends once it has forgotten"
     rate = training.own_rate if training.learning_rate is None else training.learning_rate
     return f"learning rate {rate:g}" + ("" if training.learning_rate else f", the default for {method.name}")
@@ -189,9 +189,13 @@ def _time(run: Any, took: dict[str, float]) -> str:
     return f"no earlier run in this folder says; {steps}, each of {gradients}"
 
 
+def _finds(run: Any) -> bool:
+    return run.method.finds_strength and run.training.find_strength
+
+
 def _steps(run: Any) -> str:
     usual, most = run.training.max_train_steps, run.training.most_steps
-    if most > usual and run.method.finds_strength and run.training.find_strength:
+    if most > usual and _finds(run):
         return f"{usual} outer steps are planned, and at most {most} taken while it comes closer"
     return f"at most {usual} outer steps"
 

@@ -82,12 +82,13 @@ def report_trainer(
 
 def _measured(trainer: Any, before: dict[str, float] | None, test: Any) -> Metrics:
     """What the trainer's own sets say: a classifier's shares, else losses, and how far the run came."""
-    forget, retain = trainer.forget_dataset, first_of(trainer.retain_dataset)
+    forget, retain = trainer.forget_dataset, trainer.retain_dataset
     progress = progress_figures(trainer.evaluator.progress())
     if forget is None or retain is None:
         return {"after": progress}
     if "classifier" in trainer.objective.kinds:
-        return _of_classifier(trainer, evaluation_sets(forget, retain, test, _whole_classes(forget, retain)), progress)
+        kept = first_of(retain)
+        return _of_classifier(trainer, evaluation_sets(forget, kept, test, _whole_classes(forget, kept)), progress)
     losses = {"before": before} if before is not None else {}
     found = loss_metrics({**losses, "after": trainer.evaluate()}, trainer.eval_dataset)
     found["after"] |= progress

@@ -17,7 +17,7 @@ from ..common.weights import load_weights, save_weights
 from ..families.base import Objective
 from .config import UnlearnConfig
 from .optim import FastSlow
-from .strength import Strength, planned
+from .strength import Strength, planned_steps
 
 
 class MergeSlowWeights(TrainerCallback):
@@ -48,7 +48,7 @@ class UntilForgotten(TrainerCallback):
     def over(self, args: UnlearnConfig, state: TrainerState) -> bool:
         """Whether all steps are taken."""
         strength, most = self.strength(), state.max_steps
-        last = most if strength is None else strength.last(planned(args, most), most)
+        last = most if strength is None else strength.last(planned_steps(args, most), most)
         return state.global_step >= last
 
     def on_step_end(self, args, state, control, **kwargs):

@@ -222,7 +222,8 @@ def checked_sets(
     method = method.sized(
         *(None if part is None or isinstance(part, RetainStream) else len(part) for part in (forget, retain))
     )
-    _check_finite(objective, {"forget": forget, "retain": retain, "learn": learn})
+    given = {"forget": forget, "retain": retain, "learn": learn}
+    _check_finite(objective, given)
     changed = learn if forget is None else forget
     if changed is not None and objective.conditional:
         lost = set(labels_of(changed) or [])
@@ -232,7 +233,6 @@ def checked_sets(
     pairs = paired(forget, retain, method, args, learn)
     if isinstance(retain, RetainStream) and eval_sets[1] is None and args.eval_strategy != "no":
         raise ValueError("a streaming retain set is unbounded: pass eval_retain_dataset")
-    given = {"forget": forget, "retain": retain, "learn": learn}
     own = {name: part for name, part in given.items() if part is not None and not isinstance(part, RetainStream)}
     if not objective.labels_are_targets:  # of a classifier every sample counts: its accuracy is what is asked for
         own = {name: few_of(part) for name, part in own.items()}

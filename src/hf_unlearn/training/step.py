@@ -21,7 +21,7 @@ from .draws import Draws
 from .fast_steps import FastSteps
 from .guard import DivergenceGuard
 from .reference import Reference
-from .strength import planned
+from .strength import planned_steps
 
 
 class Step(FastSteps):
@@ -93,9 +93,11 @@ class Step(FastSteps):
             self.guard.expect_retain(lambda: self.losses(batch["retain"][0]).mean())
         self.guard.batch = batch
         self.weights.begin()
-        near = all(strength.near for strength in self.strengths.values())
-        for strength in self.strengths.values():
-            strength.begin(number, planned(self.args, total), near, total)
+        if (leading := self.strength) is not None:  # they fade together: once all are near, or the leading one is late
+            length = planned_steps(self.args, total)
+            over = all(strength.near for strength in self.strengths.values()) or leading.late(number, length, total)
+            for strength in self.strengths.values():
+                strength.begin(number, length, over, total)
         self._losses = {}
         if (found := self.method.before_step(self, Batch(**batch))) is not None:
             self._take("before_step", found)

@@ -82,7 +82,7 @@ def extended(args: Any, strengths: Mapping[str, Any]) -> Any:
     return longer
 
 
-def planned(args: Any, total: int) -> int:
+def planned_steps(args: Any, total: int) -> int:
     """The outer steps that a run of at most `total` is planned for: fewer where it may be extended."""
     return args.max_steps if 0 < args.max_steps < total else total
 
@@ -138,19 +138,20 @@ class Strength:
         """Whether the floor is reached."""
         return self.measured >= SMOOTHING and self.level <= self.plan.floor
 
-    def begin(self, number: int, total: int, near: bool | None = None, most: int | None = None) -> None:
+    def begin(self, number: int, total: int, over: bool | None = None, most: int | None = None) -> None:
         """Begin outer step `number`, from 0, of a run that is planned for `total`.
 
         Args:
-            near: whether every controller of the run is at its floor; by default whether this one is.
+            over: whether it is time for the steps of the run to fade; by default whether this controller says so.
             most: the run may be extended to so many steps; by default it may not.
         """
         plan = self.plan
         planned = max(plan.by * total, 1.0)
         self._pace = 1 - plan.floor ** (1 / planned)
         self._planned = plan.floor ** min(number / planned, 1.0)
-        near = self.near if near is None else near
-        if self.ending is None and (near or self._late(number, total, most or total)):
+        if over is None:
+            over = self.near or self.late(number, total, most)
+        if self.ending is None and over:
             self.ending, self.reached = number, self.level <= plan.floor
         self._fade = 1.0
         if self.ending is not None:
@@ -163,17 +164,13 @@ class Strength:
         if self.ending is None:
             return most
         soon = max(2 * self.ending, self.ending + SMOOTHING)
-        if most == total or soon <= total:
-            return min(total, soon)
-        return min(most, max(total, round(self.ending / self.plan.hold)))
+        return soon if soon <= total else min(most, max(total, round(self.ending / self.plan.hold)))
 
-    def _late(self, number: int, total: int, most: int) -> bool:
+    def late(self, number: int, total: int, most: int | None = None) -> bool:
         """Whether it is time to end although the floor was not reached: the rest is for the steps to fade, or a
         stretch of those by which the run is extended did not bring it closer."""
         stretch = self.plan.hold * total
-        if number < stretch or most == total:
-            return number >= stretch
-        if number >= self.plan.hold * most:
+        if self.ending is not None or number >= self.plan.hold * (most or total):
             return True
         if number - self.mark < stretch:
             return False
@@ -265,5 +262,5 @@ class Strength:
         return {self._key: {name: getattr(self, name) for name in (*names, *more)}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state[self._key].items():  # of an earlier version without `mark`: none is known
+        for name, value in state[self._key].items():
             setattr(self, name, value)

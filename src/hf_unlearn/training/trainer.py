@@ -3,7 +3,6 @@
 The trainer's parts are its attributes: step, reference, evaluator, checkpointer, fsdp, publisher, and the callbacks.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -260,14 +259,15 @@ class UnlearnTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        stock = partial(super()._save_checkpoint, model, trial)
-        self.checkpointer.write(folder, stock, self.state.best_model_checkpoint)
+        stock = super()._save_checkpoint
+        self.checkpointer.write(folder, lambda: stock(model, trial), self.state.best_model_checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         self.fsdp.save(super()._save_optimizer_and_scheduler, output_dir, self.step.weights, self.lr_scheduler)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.fsdp.load_weights(partial(super()._load_from_checkpoint, model=model), resume_from_checkpoint)
+        stock = super()._load_from_checkpoint
+        self.fsdp.load_weights(lambda folder: stock(folder, model), resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         stock = super()._load_optimizer_and_scheduler

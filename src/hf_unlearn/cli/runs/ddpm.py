@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from ...data.images import digits
-from ...data.streaming import few_of, first_of
+from ...data.streaming import RetainStream, first_of
 from ...evaluation import (
     DIGITS_DDPM,
     SamplingConfig,
@@ -105,7 +105,7 @@ class DDPMRun(DiffusionRun):
         self.data.say_classes()
         self.objective.class_names = self.data.class_names
         self.classifier = sample_classifier(self.samples, self.data, self.retain, self.objective.conditional)
-        self.eval_retain = few_of(first_of(self.retain))
+        self.eval_retain = first_of(self.retain) if isinstance(self.retain, RetainStream) else None
         digits_of = self.default and bool(self.data.forget_class) and self.samples.eval_samples_per_class > 0
         self.classified = self.classifier is not None or digits_of
         if self.classified:
