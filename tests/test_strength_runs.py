@@ -7,6 +7,10 @@ from families import family_case
 from torch.nn.functional import cross_entropy
 
 from hf_unlearn import Classification, FineTune, NegGradPlus, SFRon, UnlearnConfig, UnlearnTrainer, split_by_label
+from hf_unlearn.cli.commands.classify import ClassifierFlags
+from hf_unlearn.cli.commands.ddpm import DDPMFlags
+from hf_unlearn.cli.commands.dit import DiTFlags
+from hf_unlearn.cli.commands.t2i import DiffusionFlags
 from hf_unlearn.data.images import ArrayDataset
 from hf_unlearn.report.recording import record_run
 from hf_unlearn.saliency.masks import Masks
@@ -202,14 +206,18 @@ def test_a_run_that_has_not_forgotten_goes_on_and_is_resumed_there(tmp_path):
 
 def test_what_only_learns_is_not_extended():
     """It would go on with the new and lose the old: on CIFAR-10 seven points of all that a service knew."""
-    args = UnlearnConfig(use_cpu=True)
+    args = UnlearnConfig(use_cpu=True, extend_to=200)
     assert extended(args, {"learn": Strength(kind="learn")}) is extended(args, {}) is args
     assert extended(args, {"forget": Strength()}).max_steps == 200 and args.max_steps == 50
 
 
-def test_only_a_usual_number_of_steps_is_extended():
+def test_only_the_usual_steps_of_a_class_conditional_unet_are_extended_by_default():
+    """On text to image the same broke what is retained: the README's rocket took 600 steps instead of 300."""
     steps = [(a.max_steps, a.extend_to) for a in (UnlearnConfig(use_cpu=True, max_steps=n) for n in (None, 50, 7))]
-    assert steps == [(50, 200), (50, 50), (7, 7)]
+    assert steps == [(50, 50), (50, 50), (7, 7)]
+    for flags, usual in ((DDPMFlags, 200), (ClassifierFlags, 50), (DiTFlags, 100), (DiffusionFlags, 300)):
+        made = [flags(**given).config(use_cpu=True).extend_to for given in ({}, {"max_train_steps": 7})]
+        assert made == [usual, 7] and flags(extend_to=900).config(use_cpu=True).extend_to == 900
     assert UnlearnConfig(use_cpu=True, num_train_epochs=2).extend_to == -1
     with pytest.raises(ValueError, match="extend_to is 5, below max_steps"):
         UnlearnConfig(use_cpu=True, max_steps=7, extend_to=5)

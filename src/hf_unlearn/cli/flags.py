@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..common.limits import EXTENSION, SEEDS, check_limits
+from ..common.limits import SEEDS, check_limits
 from ..common.processes import is_first
 
 if TYPE_CHECKING:
@@ -168,12 +168,13 @@ class LoraFlags:
 class TrainingFlags:
     """diffusers' names for what UnlearnConfig (transformers' TrainingArguments) calls otherwise."""
 
+    extension: ClassVar[int] = 1  # a run whose steps are not set may take so many times as many
     own_rate: ClassVar[float] = 5e-4  # learning rate of methods that need one, where none is given
 
     output_dir: str = flag("unlearned", "Folder where the result is written.")
     train_batch_size: int = flag(64, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
     max_train_steps: int = flag(50, "Outer steps: each is a forget step with its retain steps.", "max_steps")
-    extend_to: int | None = flag(None, "Go on to so many while it forgets; default 4 times unset max_train_steps.")
+    extend_to: int | None = flag(None, "Go on to so many while it forgets; default max_train_steps, of ddpm's 50 200.")
     learning_rate: float | None = flag(
         None, "Learning rate of the retain steps; without one SFR-on finds its strength itself."
     )
@@ -254,7 +255,7 @@ class TrainingFlags:
     @property
     def most_steps(self) -> int:
         """The outer steps that a run which finds its strength may be extended to."""
-        times = EXTENSION if self.max_train_steps == type(self).max_train_steps else 1
+        times = self.extension if self.max_train_steps == type(self).max_train_steps else 1
         return self.extend_to or times * self.max_train_steps
 
     def config(self, **others: Any) -> "UnlearnConfig":
@@ -294,7 +295,6 @@ class TrainingFlags:
         }
         if others.get("num_train_epochs") is not None:
             if self.max_train_steps != type(self).max_train_steps or self.extend_to is not None:
-                steps = "max_train_steps" if self.extend_to is None else "extend_to"
-                raise ValueError(f"--{steps} and --num_train_epochs both say when to stop: set one of them")
+                raise ValueError("--num_train_epochs says when to stop: leave --max_train_steps and --extend_to out")
             renamed |= {"max_steps": -1, "extend_to": None}
         return UnlearnConfig(**{**{name: getattr(self, name) for name in same}, **renamed, **others})

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 SEEDS = "[0, 4294967295]"  # numpy's range
-EXTENSION = 4  # a run that finds its strength may take so many times the usual outer steps until it has forgotten
+EXTENSION = 4  # times the planned outer steps, where a run that has not forgotten goes on by default
 
 
 def check_limits(values: Any, **limits: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..common.devices import check_joined, is_launched, runs_on_cpu
-from ..common.limits import EXTENSION, SEEDS, check_limits
+from ..common.limits import SEEDS, check_limits
 
 CLASSIFIER_RATE = 1e-4  # the learning rate of `hf-unlearn classify`, and of the first trial of a comparison's search
 # Options of transformers that would act on the weights or the loss behind the method's back: how they are left alone
@@ -48,8 +48,7 @@ class UnlearnConfig(TrainingArguments):
         default=None,
         metadata={
             "help": "A run that finds its strength and has not forgotten after max_steps goes on while it comes "
-            f"closer, to at most so many outer steps. By default {EXTENSION} times max_steps where that is not given, "
-            "else max_steps."
+            "closer, to at most so many outer steps. By default it does not."
         },
     )
     num_train_epochs: float | None = field(  # type: ignore[assignment]
@@ -161,8 +160,6 @@ class UnlearnConfig(TrainingArguments):
             self.use_cpu = True  # for bf16, and to join processes, it must be said where the CPU is the only device
         if self.max_steps is None:
             self.max_steps = STEPS if self.num_train_epochs is None else -1
-            if self.extend_to is None and self.max_steps > 0:
-                self.extend_to = EXTENSION * self.max_steps
         if self.extend_to is None:
             self.extend_to = self.max_steps
         if self.extend_to < self.max_steps:

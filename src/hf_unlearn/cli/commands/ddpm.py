@@ -7,8 +7,9 @@
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ...common.limits import check_limits
+from ...common.limits import EXTENSION, check_limits
 from ..flags import ImageDataFlags, LoraFlags, TrainingFlags, flag
 from ..sample_flags import SampleFlags
 
@@ -41,9 +42,14 @@ class SamplingFlags:
         check_limits(self, guidance_scale="[0, inf)", num_inference_steps="[1, 1000]")
 
 
+@dataclass
+class DDPMFlags(TrainingFlags):
+    extension: ClassVar[int] = EXTENSION
+
+
 def flag_classes() -> tuple[type, ...]:
     """The dataclasses of the command's flags, in the order in which `parse` returns them."""
-    return ModelFlags, ImageDataFlags, SamplingFlags, SampleFlags, LoraFlags, TrainingFlags
+    return ModelFlags, ImageDataFlags, SamplingFlags, SampleFlags, LoraFlags, DDPMFlags
 
 
 def ddpm_command(argv: list[str]) -> None:
