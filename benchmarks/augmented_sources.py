@@ -112,7 +112,7 @@ def cifar_source(folder: str, judge: str) -> Source:
         folder: parquet files with the columns `img` and `label`.
         judge: what benchmarks/cifar_judge.py wrote.
     """
-    parts = _drawn(folder, "train", {"train": POOL}) | _drawn(folder, "test", HELD_OUT)
+    parts = drawn(folder, "train", {"train": POOL}) | drawn(folder, "test", HELD_OUT)
     build = {
         "resnet": functools.partial(build_classifier, "cifar_resnet"),
         "vit": seeded(cifar_vit),
@@ -122,7 +122,7 @@ def cifar_source(folder: str, judge: str) -> Source:
     return Source(build, parts, CIFAR, cifar_judge(judge), 600, 64, 60, 1500, True)
 
 
-def _drawn(folder: str, split: str, counts: dict[str, int]) -> dict[str, ArrayDataset]:
+def drawn(folder: str, split: str, counts: dict[str, int]) -> dict[str, ArrayDataset]:
     """Parts of so many images of a split, decoded once. Its files may be sorted by class, so seed 0 draws them."""
     images, sizes = load_images(folder, 32, 3, "img", "label", split), list(counts.values())
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: sum(sizes)].tolist()

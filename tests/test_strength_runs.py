@@ -12,6 +12,7 @@ from hf_unlearn.cli.commands.ddpm import DDPMFlags
 from hf_unlearn.cli.commands.dit import DiTFlags
 from hf_unlearn.cli.commands.t2i import DiffusionFlags
 from hf_unlearn.data.images import ArrayDataset
+from hf_unlearn.report.loading import recipe_flags
 from hf_unlearn.report.recording import record_run
 from hf_unlearn.saliency.masks import Masks
 from hf_unlearn.saliency.ranks import add_lora, choose_lora
@@ -200,7 +201,11 @@ def test_a_run_that_has_not_forgotten_goes_on_and_is_resumed_there(tmp_path):
     resumed = run(tmp_path / "b", None, tmp_path / "a/checkpoint-6", **values)
     assert same(weights(straight), weights(resumed)) and resumed.state.global_step == 9
     assert strength.state_dict() == resumed.step.strength.state_dict()
-    assert run(tmp_path / "c", max_steps=4, extend_to=9, learning_rate=1e-3).state.global_step == 4
+    recipe = recipe_flags(record_run(straight, "class 1", {}))  # what was asked for, not what was taken
+    assert {"--max_train_steps 4", "--extend_to 9"} <= set(recipe)
+    at_rate = run(tmp_path / "c", max_steps=4, extend_to=9, learning_rate=1e-3)
+    assert at_rate.state.global_step == 4
+    assert not [line for line in recipe_flags(record_run(at_rate, "class 1", {})) if "extend_to" in line]
     assert run(tmp_path / "d", max_steps=4, plan=slow).state.global_step == 4
 
 

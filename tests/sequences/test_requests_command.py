@@ -5,8 +5,10 @@ import json
 import pytest
 import yaml
 
+from hf_unlearn.report.record import FORGOTTEN, NOT_FORGOTTEN, PARTLY_FORGOTTEN
 from hf_unlearn.sequences import Book
 from hf_unlearn.sequences.ledger import Entry, Ledger
+from hf_unlearn.sequences.outcome import readings
 from hf_unlearn.sequences.report import card, listing, page, plot, rows, status
 
 pytestmark = pytest.mark.xdist_group("sequences")
@@ -102,6 +104,40 @@ def test_a_ledger_in_words():
     header, body = rows(ledger())
     assert body[0][:3] == ["1", "learn task 0", "done"] and body[2][2] == "queued" and len(header) == len(body[1])
     assert "failed: <b>|it *broke*</b>" in listing(ledger())
+
+
+def forgot(left: dict[str, float], part: dict, figures: dict | None = None) -> Ledger:
+    """A ledger with one forget request, of which so much is left."""
+    seen = {"known": [0], "classes": {"0": [90, 100], "1": [0, 100]}, "forgotten": left}
+    entry = Entry(1, {"forget": part}, "done", {"forget": 100}, figures=figures or seen)
+    return Ledger({"tasks": [[0, 1]]}, [entry])
+
+
+@pytest.mark.parametrize(
+    ("part", "left", "state"),
+    [
+        ({"classes": [1]}, 0.0, FORGOTTEN),
+        ({"classes": [1]}, 0.05, FORGOTTEN),
+        ({"classes": [1]}, 0.2, PARTLY_FORGOTTEN),
+        ({"classes": [1]}, 0.7, NOT_FORGOTTEN),
+        ({"samples": [4, 5]}, 0.92, FORGOTTEN),  # 90 of 100 test samples are recognised
+        ({"samples": [4, 5]}, 0.96, FORGOTTEN),  # within chance
+        ({"samples": [4, 5]}, 1.0, PARTLY_FORGOTTEN),
+    ],
+)
+def test_a_request_says_whether_it_is_still_forgotten(part, left, state):
+    course = forgot({"1": left}, part)
+    assert readings(course)[1].state == state
+    header, body = rows(course)
+    assert body[0][header.index("now")] == state.lower()
+    assert (state.lower() in status(course)) == (state != FORGOTTEN)
+    assert not readings(forgot({}, part))  # what is known again is not to be forgotten
+
+
+@pytest.mark.parametrize(("left", "state"), [(0.19, FORGOTTEN), (0.4, PARTLY_FORGOTTEN), (0.8, NOT_FORGOTTEN)])
+def test_so_does_one_of_a_diffusion_model(left, state):
+    course = forgot({}, {"classes": [1]}, {"left": {"1": left}, "drift": 0.0})
+    assert readings(course)[1].state == state
 
 
 def test_foreign_text_is_escaped_on_page_and_card():

@@ -65,7 +65,8 @@ def recipe_flags(record: RunRecord) -> list[str]:
     training = record.training
     values: dict[str, Any] = {
         "method": record.method.name,
-        "max_train_steps": training.outer_steps,
+        "max_train_steps": training.planned_steps or training.outer_steps,
+        "extend_to": training.extend_to,
         "learning_rate": training.learning_rate,
         "train_batch_size": training.batch_size,
         "seed": training.seed,

@@ -73,6 +73,10 @@ class TrainingRecord:
     batch_size: Annotated[int | None, "forget samples, and as many retain samples, in a step of all processes"] = None
     seed: Annotated[int | None, "random seed"] = None
     precision: Annotated[str | None, "`fp32`, `bf16` or `fp16`: what a step computed in"] = None
+    planned_steps: Annotated[int | None, "outer steps that were planned; null where the run could not be extended"] = (
+        None
+    )
+    extend_to: Annotated[int | None, "outer steps up to which it could be extended; null where it could not"] = None
 
 
 @dataclass

@@ -147,12 +147,15 @@ def _cut(word: str) -> str:
 
 def _training(trainer: Any) -> TrainingRecord:
     args = trainer.args
+    longer = trainer.step.strength is not None and args.extend_to > args.max_steps > 0
     return TrainingRecord(
         outer_steps=trainer.outer_steps,
         learning_rate=None if trainer.step.strength is not None else args.learning_rate,
         batch_size=args.train_batch_size * args.world_size,
         seed=args.seed,
         precision=trainer.step.precision,
+        planned_steps=args.max_steps if longer else None,
+        extend_to=args.extend_to if longer else None,
     )
 
 

@@ -12,6 +12,7 @@ from ..evaluation.tables import markdown_table
 from ..report.escaping import markdown
 from .figures import NAMES, Course
 from .ledger import Entry, Ledger
+from .outcome import readings, unfinished
 from .picture_course import NAMES as PICTURE_NAMES
 from .picture_course import PictureCourse
 from .picture_course import plot as plot_pictures
@@ -26,8 +27,8 @@ STYLE = (
 
 def rows(ledger: Ledger) -> tuple[list[str], list[list[str]]]:
     """Header and rows of all requests: what was asked and what came of it."""
-    header = ["#", "request", "state", "ended", "samples", "steps", "seconds", "known classes", "weights after"]
-    found = []
+    header = ["#", "request", "state", "now", "ended", "samples", "steps", "seconds", "known classes", "weights after"]
+    found, now = [], readings(ledger)
     for entry in ledger.entries:
         samples = ", ".join(f"{name} {count}" for name, count in entry.samples.items())
         known = " ".join(map(str, entry.figures.get("known", [])))
@@ -36,7 +37,8 @@ def rows(ledger: Ledger) -> tuple[list[str], list[list[str]]]:
         seconds = f"{entry.trained_seconds:.1f}"
         numbers = [str(entry.steps), seconds, known, entry.weights_after] if done else ["", "", "", ""]
         ended = str(entry.times.get("ended", ""))
-        found.append([str(entry.number), entry.asked.text, said, ended, samples, *numbers])
+        state = now[entry.number].state.lower() if entry.number in now else ""
+        found.append([str(entry.number), entry.asked.text, said, state, ended, samples, *numbers])
     return header, found
 
 
@@ -58,13 +60,15 @@ def _draws(ledger: Ledger) -> bool:
 
 
 def status(ledger: Ledger) -> str:
-    """Where the requests stand, in one line."""
+    """Where the requests stand, and what of them is not forgotten, in one line."""
     counts = {
         state: sum(e.state == state for e in ledger.entries) for state in ("done", "running", "failed", "queued")
     }
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no requests"
     following = next(iter(ledger.open), None)
-    return said if following is None else f"{said}; next is {following.number}: {following.asked.text}"
+    said = said if following is None else f"{said}; next is {following.number}: {following.asked.text}"
+    left = unfinished(ledger)
+    return f"{said}. Not forgotten: {left}" if left else said
 
 
 def listing(ledger: Ledger) -> str:
