@@ -5,9 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_pipeline
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from hf_unlearn import NoisePrediction
+from hf_unlearn.evaluation import SamplingConfig
+from hf_unlearn.evaluation.class_pictures import picture
 from hf_unlearn.evaluation.concept_pictures import picture_columns
 from hf_unlearn.evaluation.grids import LAYOUT, SEAM, cell_picture, label_font, read_layout, save_grid, wrap
 from hf_unlearn.evaluation.prompt_files import contact_sheet
@@ -130,3 +134,14 @@ def test_a_picture_shows_prompts_that_fit_with_anchors_from_the_same_noise():
         *(("rocket 0", 0, False), ("nude", 1, True), ("boat", 0, False), ("dressed", 1, False)),
         *(("cat", 4, False), ("dog", 5, False)),
     ]
+
+
+def test_columns_of_classes_have_the_names_of_the_record(tmp_path):
+    """By them the page finds the picture of a class's anchor."""
+    objective, names = NoisePrediction(tiny_pipeline()), {0: "cat", 1: "dog"}
+    objective.class_names = names
+    draw = SamplingConfig(4, num_inference_steps=1)
+    picture({"before": tiny_pipeline()}, tmp_path / "a.png", [1], draw, names)
+    columns = read_layout(Image.open(tmp_path / "a.png")).columns
+    assert columns == [objective.label_name(c) for c in range(len(columns))]
+    assert columns[:3] == ["cat (number 0)", "dog (number 1)", "2"]

@@ -110,11 +110,20 @@ def test_questions_that_are_none(tmp_path, condition, seed, problem):
         pair.draw(condition, seed)
 
 
-def test_where_the_original_is(tmp_path):
+def test_where_the_original_is(tmp_path, monkeypatch):
+    (tmp_path / "models" / "far").mkdir(parents=True)
     (tmp_path / "base").mkdir()
     run = tmp_path / "run"
     assert original_of(run_record(base_model={**BASE, "name": None}), run) == (str(DIGITS_DDPM), None)
     assert original_of(run_record(base_model=BASE), run) == (str(tmp_path / "base"), None)
+    monkeypatch.chdir(tmp_path)
+    far, words = {**BASE, "name": "far"}, ["hf-unlearn", "ddpm", "--pretrained_model_name_or_path"]
+    for command in ([*words, "models/far"], [*words[:2], f"{words[2]}=models/far"]):
+        assert original_of(run_record(base_model=far, command=command), run) == ("models/far", None)
+    for path in ("../models/far", str(tmp_path / "models" / "far")):  # a record may come from elsewhere
+        with pytest.raises(ValueError, match="'far', is not here"):
+            original_of(run_record(base_model=far, command=[*words, path]), run)
+    monkeypatch.undo()
     on_hub = {"name": "user/model", "revision": "v1", "on_hub": True}
     assert original_of(run_record(base_model=on_hub), run) == ("user/model", "v1")
     with pytest.raises(ValueError, match="did not keep it: give one with --original"):

@@ -164,7 +164,8 @@ def side_by_side(run_dir: str | Path, original: str | None = None, drawing: Draw
 def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None]:
     """(folder or Hub id, revision) of the model that a run started from.
 
-    Folders and single files are recorded by name only: one of that name is looked for here and beside the run.
+    Folders and single files are recorded by name only: one of that name is looked for here, beside the run, and where
+    the command of the run had it, if it was said by a path from here.
     """
     name = record.base_model.name
     if record.base_model.on_hub:
@@ -173,7 +174,7 @@ def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None
         return name, record.base_model.revision
     if name and Path(name).name != name:
         raise ValueError(f"base_model {name!r} of the record is a path, not a name: give a folder with --original")
-    for folder in (Path(name), Path(run_dir).resolve().parent / name) if name else ():
+    for folder in (Path(name), Path(run_dir).resolve().parent / name, *_said(record, name)) if name else ():
         if folder.is_dir() or is_single_file(folder):
             return str(folder), None
     if name in (None, DIGITS_DDPM.name) and record.family == "NoisePrediction":
@@ -181,6 +182,13 @@ def original_of(record: RunRecord, run_dir: str | Path) -> tuple[str, str | None
     if name is None:
         raise ValueError("the run trained its original model itself and did not keep it: give one with --original")
     raise ValueError(f"the original model, a folder {name!r}, is not here: say where it is with --original")
+
+
+def _said(record: RunRecord, name: str) -> list[Path]:
+    """Paths of the record's command that end in `name` and lead downwards from here."""
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in record.command or []]
+    found = [Path(value) for value in values if value]
+    return [path for path in found if path.name == name and not path.is_absolute() and ".." not in path.parts]
 
 
 def _kind(model: Any) -> str:

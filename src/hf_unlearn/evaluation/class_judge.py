@@ -1,6 +1,6 @@
 """Measure a class-conditional model with any image classifier that has the same classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,12 @@ def judged_pipelines(
     folder: str | Path,
     draw: SamplingConfig,
     cross_check: Sequence[str] = (),
+    class_names: Mapping[int, str] | None = None,
 ) -> dict[str, GenerationFigures]:
     """Run `compare_pipelines` on `classes` against up to 500 images of `retain`, whose items are in [-1, 1].
 
     Args:
-        cross_check: as in `compare_pipelines`.
+        cross_check, class_names: as in `compare_pipelines`.
 
     Raises:
         ValueError: `retain` has no labels.
@@ -118,5 +119,5 @@ def judged_pipelines(
     chosen = [usable[i] for i in spread(len(usable), REAL)]
     real = torch.stack([retain[i]["pixel_values"] for i in chosen])
     real_labels = torch.tensor([labels[i] for i in chosen])
-    options: dict[str, Any] = {"classes": classes, "cross_check": cross_check}
+    options: dict[str, Any] = {"classes": classes, "cross_check": cross_check, "class_names": class_names}
     return compare_pipelines(pipelines, judge, list(forget_classes), real, real_labels, folder, draw, **options)

@@ -1,7 +1,7 @@
 """Compare class-conditional pipelines, such as before, after and retrained, by numbers and pictures."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..families.load import DIT, prepare_family
 from ..saliency.ranks import NAME
 from ..saving.adapters import set_strengths
 from .generation import GenerationFigures, SamplingConfig, evaluate_classes, sample_classes, sample_unconditional
-from .grids import before_after, save_grid
+from .grids import before_after, in_columns, save_grid
 from .judge import ASSETS
 from .other_sampler import sampled_otherwise
 from .protocols import SampleClassifier
@@ -56,11 +56,13 @@ def compare_pipelines(
     title: str = "",
     classes: Sequence[int] | None = None,
     cross_check: Sequence[str] = (),
+    class_names: Mapping[int, str] | None = None,
 ) -> dict[str, GenerationFigures]:
     """Measure each pipeline and write `figures.json`, `figures.md` and `before_after.png` to `folder`.
 
     Args:
         cross_check: names of the pipelines that are also read under another sampler (`sampled_otherwise`).
+        class_names: what the columns of the picture are called; numbers by default.
     """
     folder = Path(folder)
     classes = sorted(classes or {int(c) for c in real_labels})
@@ -71,15 +73,22 @@ def compare_pipelines(
     for name in cross_check:
         figures[name].other_sampler = sampled_otherwise(pipelines[name], judge, forget_classes, classes, config)
     write_figures(folder, {n: asdict(f) for n, f in figures.items()}, figures_table(figures))
-    before_after(pipelines, classes, forget_classes, folder / "before_after.png", config, title)
+    before_after(pipelines, classes, forget_classes, folder / "before_after.png", config, title, class_names)
     return figures
 
 
-def picture(pipelines: dict[str, Any], path: str | Path, forget_classes: list[int], config: SamplingConfig) -> None:
+def picture(
+    pipelines: dict[str, Any],
+    path: str | Path,
+    forget_classes: list[int],
+    config: SamplingConfig,
+    class_names: Mapping[int, str] | None = None,
+) -> None:
     """Write before_after.png without measuring: the model's classes, or ten columns of unconditional samples."""
     first = next(iter(pipelines.values()))
     if _is_dit(first) or first.unet.config.num_class_embeds:
-        before_after(pipelines, shown_classes(first, forget_classes), forget_classes, path, config)
+        shown = shown_classes(first, forget_classes)
+        before_after(pipelines, shown, forget_classes, path, config, class_names=class_names)
         return
     grids = {name: sample_unconditional(p, 40, config).unflatten(0, (10, 4)) for name, p in pipelines.items()}
     save_grid(grids, [""] * 10, [False] * 10, path)
@@ -91,6 +100,7 @@ def strength_picture(
     forget_classes: list[int],
     config: SamplingConfig,
     strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+    class_names: Mapping[int, str] | None = None,
 ) -> None:
     """Write a PNG with a row for each strength of the pipeline's adapter. Afterwards the strength is 1.
 
@@ -103,7 +113,9 @@ def strength_picture(
         set_strengths(pipeline, {NAME: strength})
         grids[f"{strength:g}"] = sample_classes(pipeline, classes, four).unflatten(0, (len(classes), 4))
     set_strengths(pipeline, {NAME: 1.0})
-    save_grid(grids, [str(c) for c in classes], [c in forget_classes for c in classes], path, "adapter strength")
+    save_grid(
+        grids, in_columns(classes, class_names), [c in forget_classes for c in classes], path, "adapter strength"
+    )
 
 
 def shown_classes(pipeline: Any, forget_classes: list[int]) -> list[int]:

@@ -5,7 +5,7 @@ The PNG says in a text chunk where each cell lies, so that a page can show the c
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..common.files import atomic
+from ..data.class_names import in_words
 from .generation import SamplingConfig, sample_classes
 
 SMALLEST, LARGEST = 256, 512  # pixels of a cell; smaller samples are enlarged, larger ones reduced
@@ -45,7 +46,7 @@ def before_after(
     path: str | Path,
     config: SamplingConfig | None = None,
     title: str = "",
-    class_names: dict[int, str] | None = None,
+    class_names: Mapping[int, str] | None = None,
 ) -> None:
     """Write a PNG with a row for each model, a column for each class and 2x2 samples in each cell.
 
@@ -57,8 +58,12 @@ def before_after(
     for name, pipeline in pipelines.items():
         images = sample_classes(pipeline, list(classes), four)
         grids[name] = images.view(len(classes), 4, *images.shape[1:])
-    names = [str((class_names or {}).get(c, c)) for c in classes]
-    save_grid(grids, names, [c in forget_classes for c in classes], path, title)
+    save_grid(grids, in_columns(classes, class_names), [c in forget_classes for c in classes], path, title)
+
+
+def in_columns(classes: Sequence[int], class_names: Mapping[int, str] | None) -> list[str]:
+    """What columns of classes are called, as in the record: a page finds the anchor's column by it."""
+    return [in_words(c, class_names or {}) for c in classes]
 
 
 def save_grid(

@@ -127,16 +127,16 @@ class DDPMRun(DiffusionRun):
 
     def evaluate(self, trainer: UnlearnTrainer) -> tuple[str, dict[str, Any], Sequence[dict[str, Any]]]:
         forgotten, folder = self.data.classes, self.training.output_dir
-        draw = self.draw
+        draw, names = self.draw, self.data.class_names
         pipelines = {"before": self.original.to(trainer.args.device), "after": self.pipeline}
         if self.classified:
             table, metrics, rows = self.classify(pipelines, forgotten, draw, trainer.args.device)
         else:
             table, rows = losses_table(self.losses, folder), []
             metrics = loss_metrics(self.losses, trainer.eval_dataset)
-            picture(pipelines, f"{folder}/before_after.png", forgotten, draw)
+            picture(pipelines, f"{folder}/before_after.png", forgotten, draw, names)
         if self.lora.use_lora and self.objective.conditional:
-            strength_picture(self.pipeline, f"{folder}/strengths.png", forgotten, draw)
+            strength_picture(self.pipeline, f"{folder}/strengths.png", forgotten, draw, class_names=names)
         return table, metrics, rows
 
     def classify(
@@ -149,17 +149,16 @@ class DDPMRun(DiffusionRun):
                 pipelines["retrained"] = retrained_digits_ddpm(forgotten[0]).to(device)
             except OSError as missing:
                 print(f"the table has no row retrained: {missing}")
-        twice = ("before", "after")  # read under another sampler too
+        names, twice = self.data.class_names, ("before", "after")  # read under another sampler too
         if self.classifier is not None:
             classifier, classes = self.classifier
-            found = judged_pipelines(pipelines, classifier, classes, forgotten, self.retain, folder, draw, twice)
+            found = judged_pipelines(
+                pipelines, classifier, classes, forgotten, self.retain, folder, draw, twice, names
+            )
         else:
             real: Any = digits()
             judge: Any = digits_judge()
             images = (real.pixel_values, real.label_tensor)
             found = compare_pipelines(pipelines, judge, forgotten, *images, folder, draw, cross_check=twice)
-        return (
-            figures_table(found),
-            {name: f.metrics() for name, f in found.items()},
-            class_rows(found, forgotten, self.data.class_names),
-        )
+        metrics = {name: f.metrics() for name, f in found.items()}
+        return figures_table(found), metrics, class_rows(found, forgotten, names)

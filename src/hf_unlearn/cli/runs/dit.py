@@ -109,14 +109,14 @@ class DiTRun(DiffusionRun):
         folder, forgotten = self.training.output_dir, self.data.classes
         table = losses_table(self.losses, folder)
         metrics: dict[str, dict[str, Any]] = loss_metrics(self.losses, trainer.eval_dataset)
-        draw = self.draw
+        draw, names = self.draw, self.data.class_names
         named = {"before": self.original, "after": self.pipeline}
         pipelines = {name: pipeline.to(self.state.device) for name, pipeline in named.items()}
         if self.classifier is None:
-            picture(pipelines, f"{folder}/before_after.png", forgotten, draw)
+            picture(pipelines, f"{folder}/before_after.png", forgotten, draw, names)
             return table, metrics, []
         real = decoded_sets(self.data, self.pipeline)[1]
         classifier, classes = self.classifier
-        found = judged_pipelines(pipelines, classifier, classes, forgotten, real, folder, draw)
+        found = judged_pipelines(pipelines, classifier, classes, forgotten, real, folder, draw, class_names=names)
         metrics = {name: {**found[name].metrics(), **row} for name, row in metrics.items()}
-        return f"{figures_table(found)}\n\n{table}", metrics, class_rows(found, forgotten, self.data.class_names)
+        return f"{figures_table(found)}\n\n{table}", metrics, class_rows(found, forgotten, names)
