@@ -164,6 +164,23 @@ def test_retain_loss_is_compared_with_the_originals(tmp_path, images):
         guard.check_retain(torch.tensor(float("nan")))
 
 
+def test_what_learns_may_lose_the_known_for_some_steps(tmp_path, images):
+    """A new class takes known ones along until repair steps catch up: a small ViT did, and recovered."""
+    guard = trainer_of(tmp_path, images, FineTune(), max_loss_ratio=3.0, guard_steps=0).guard
+    guard.sets, guard.first_retain = {"learn": images}, 2.0
+    for value in [7.0] * 9 + [5.0] + [7.0] * 9:
+        guard.check_retain(torch.tensor(value))
+    other = trainer_of(tmp_path, images, FineTune(), max_loss_ratio=3.0, guard_steps=0).guard
+    other.load_state_dict(guard.state_dict())  # a resumed run goes on counting
+    other.sets = guard.sets
+    for counting in (guard, other):
+        with pytest.raises(DivergenceError, match="retain_loss 7 is over 6"):
+            counting.check_retain(torch.tensor(7.0))
+        counting.high = 0
+        with pytest.raises(DivergenceError, match="retain_loss nan"):
+            counting.check_retain(torch.tensor(float("nan")))
+
+
 def test_a_bar_counts_the_outer_steps(tmp_path, images, monkeypatch):
     made = []
     real = callbacks.bar

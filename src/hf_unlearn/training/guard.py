@@ -1,5 +1,6 @@
 """Numbers that go wrong in a run: found at the step, explained in one line, the last good weights kept."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +22,7 @@ from .config import UnlearnConfig
 from .optim import FastSlow
 
 MAX_OVERFLOWS = 25  # a scaler starts at 2^16 and halves each time: now it is far below 1
+LEARN_STEPS = 10  # of a run that learns: a new class takes the known ones along until the repair steps catch up
 STILL_STEPS = 3  # a loss that measures the distance to the original may be at its minimum in the first one
 
 
@@ -54,6 +56,7 @@ class DivergenceGuard(TrainerCallback):
         self.first_forget: float | None = None
         self.batch: dict = {}  # of the present outer step, to say which samples are at fault
         self.moving, self.still, self.overflows = False, 0, 0
+        self.high = 0  # retain losses in a row that were over the limit
         self.number, self.kept = 0, 0  # outer steps taken, and those before the last snapshot
 
     def attach(self, fast_slow: FastSlow) -> None:
@@ -101,12 +104,14 @@ class DivergenceGuard(TrainerCallback):
                 self.first_retain = global_sum(measure()).item() / world_size()
 
     def check_retain(self, loss: Tensor) -> None:
-        """Compare a retain loss with the original's."""
+        """Compare a retain loss with the original's. One over the limit ends a run, of one that learns ten in a row."""
         value = global_sum(loss).item() / world_size()
         first = self.first_retain if self.first_retain is not None else value
         # A trained classifier loses almost nothing, so many times that is still little: chance level is the floor.
         limit = max(self.args.max_loss_ratio * first, 2 * self.objective.chance_loss)
-        if not value <= limit:
+        self.high = 0 if value <= limit else self.high + 1
+        patience = LEARN_STEPS if self.sets.get("learn") is not None and math.isfinite(value) else 1
+        if self.high >= patience:
             self._fail(f"retain_loss {value:.4g} is over {limit:.4g}, max_loss_ratio times the original's")
 
     def check_forget(self, loss: Tensor, name: str = "forget_loss") -> None:
@@ -175,7 +180,8 @@ class DivergenceGuard(TrainerCallback):
         raise DivergenceError(f"diverged at outer step {self.number + 1}: {reason}; {where}. {mend}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"first_retain": self.first_retain, "first_forget": self.first_forget}
+        return {"first_retain": self.first_retain, "first_forget": self.first_forget, "high": self.high}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.first_retain, self.first_forget = state["first_retain"], state["first_forget"]
+        self.high = state.get("high", 0)  # checkpoints of before it have none
