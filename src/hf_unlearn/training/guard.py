@@ -104,7 +104,7 @@ class DivergenceGuard(TrainerCallback):
                 self.first_retain = global_sum(measure()).item() / world_size()
 
     def check_retain(self, loss: Tensor) -> None:
-        """Compare a retain loss with the original's. One over the limit ends a run, of one that learns ten in a row."""
+        """Compare a retain loss with the original's. One over the limit ends a run; where it learns, ten in a row."""
         value = global_sum(loss).item() / world_size()
         first = self.first_retain if self.first_retain is not None else value
         # A trained classifier loses almost nothing, so many times that is still little: chance level is the floor.
