@@ -4,6 +4,7 @@
     python benchmarks/augmentation.py rates --generator digits-train-part       learning rates, kept for the next one
     python benchmarks/augmentation.py training --generator digits-train-part
     python benchmarks/augmentation.py unlearning --generator digits-train-part
+    python benchmarks/augmentation.py unlearning --generator digits-train-part --forget_class 3
     python benchmarks/augmentation.py picture --generator digits-train-part --output docs/augmentation_digits.png
     python benchmarks/augmentation.py quality --generator digits-train-part     how many samples are read right
     python benchmarks/augmentation.py training --generator cifar-ddpm --data FOLDER --judge cifar-judge.safetensors \\
@@ -110,11 +111,14 @@ def unlearning(options: argparse.Namespace, place: Place) -> str:
     """Table: a row for each share of the retained images and arm."""
     cases = [(1.0, arm) for arm in ("original", *WHOLE)] + [(share, arm) for arm in FEW for share in SHARES]
     cases = [case for case in cases if case[1] in options.stand_ins or case[0] == 1]
-    wanted = [(place, options.method, seed, *case) for seed, case in product(options.seeds, cases)]
-    found = computed(options.results, wanted, unlearned_key, unlearned, 1)
+    found = computed(
+        options.results,
+        [_unlearning(options, place, seed, *case) for seed, case in product(options.seeds, cases)],
+        *(unlearned_key, unlearned, 1),
+    )
     rows = []
     for share, arm in cases:
-        cells = [found[unlearned_key(place, options.method, seed, share, arm)] for seed in options.seeds]
+        cells = [found[unlearned_key(*_unlearning(options, place, seed, share, arm))] for seed in options.seeds]
         stand_ins = sum(one["stand_ins"] for one in cells) / len(cells)
         shown = [interval([(1 if name == "average_gap" else 100) * one[name] for one in cells], 2) for name in FIGURES]
         classes = "/".join(str(one["classes"]) for one in cells)
@@ -125,12 +129,18 @@ def unlearning(options: argparse.Namespace, place: Place) -> str:
     return markdown_table(["retained", "with", "images more", "classes", *named], rows)
 
 
+def _unlearning(options: argparse.Namespace, place: Place, seed: int, share: float, arm: str) -> tuple:
+    """What `unlearned` is called with. The class comes last and only if there is one: older cells have none."""
+    label = () if options.forget_class is None else (options.forget_class,)
+    return place, options.method, seed, share, arm, *label
+
+
 def _differences(options: argparse.Namespace, place: Place, found: dict[str, Any], arm: str) -> list[str]:
     """The mean differences of an arm to the plain retain set, seed by seed, with their intervals."""
     shown = []
     for name in FIGURES:
         pairs = [
-            [found[unlearned_key(place, options.method, seed, 1.0, a)][name] for a in (arm, WHOLE[0])]
+            [found[unlearned_key(*_unlearning(options, place, seed, 1.0, a))][name] for a in (arm, WHOLE[0])]
             for seed in options.seeds
         ]
         scale = 1 if name == "average_gap" else 100
@@ -200,6 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stand_ins", nargs="+", choices=FEW, default=list(FEW))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--method", default="sfron", help="how a model is unlearned")
+    parser.add_argument("--forget_class", type=int, help="forget a class; by default a random tenth")
     parser.add_argument("--output", default="augmentation_digits.png", help="where the picture goes")
     options = parser.parse_args(argv)
     if options.data != "digits" and not Path(options.judge).is_file():

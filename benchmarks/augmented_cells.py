@@ -95,7 +95,9 @@ def early_of(place: Place, name: str, optimizer: str, rate: float, seed: int) ->
     source = place.source
     values: dict[str, Any] = {"learning_rate": rate, "per_device_train_batch_size": source.batch}
     early, epoch, _ = train_early(
-        lambda: source.build[name](seed), few(place, seed), EPOCHS, seed, optimizer, **values
+        *(lambda: source.build[name](seed), few(place, seed)),
+        *(EPOCHS * source.longer.get(name, 1), seed, optimizer),
+        **values,
     )
     return early, epoch
 
@@ -116,7 +118,7 @@ def trained(place: Place, name: str, optimizer: str, rate: float, seed: int, arm
         model = copy.deepcopy(early) if arm == "continued" else model
     prepared = time.process_time()
     rho = 0.05 if arm == "sam" else 0.0
-    fit(model, source.training(train), seed, optimizer, rho, **_length(source, rate))
+    fit(model, source.training(train), seed, optimizer, rho, **_length(source, name, rate))
     ended = time.process_time()
     return {
         "accuracy": accuracy(predictions(model, _held_out(place))).number,
@@ -140,14 +142,15 @@ def rate_of(place: Place, name: str, optimizer: str, rate: float) -> dict[str, A
     """Accuracy at a learning rate, on training images that no arm uses, from a seed that no arm has."""
     source = place.source
     model = source.build[name](1000)
-    fit(model, source.training(few(place, 1000)), 1000, optimizer, **_length(source, rate))
+    fit(model, source.training(few(place, 1000)), 1000, optimizer, **_length(source, name, rate))
     return {"accuracy": accuracy(predictions(model, subset(_rest(place, 1000), range(500)))).number}
 
 
-def _length(source: Source, rate: float) -> dict[str, Any]:
+def _length(source: Source, name: str, rate: float) -> dict[str, Any]:
     """What says how a training on a few images goes."""
-    sizes = {"max_steps": source.steps, "per_device_train_batch_size": source.batch, "warmup_steps": source.warmup}
-    return {"learning_rate": rate, **sizes}
+    longer = source.longer.get(name, 1)
+    steps = {"max_steps": longer * source.steps, "warmup_steps": longer * source.warmup}
+    return {"learning_rate": rate, "per_device_train_batch_size": source.batch, **steps}
 
 
 def rates() -> list[tuple[str, str, float]]:
@@ -157,11 +160,12 @@ def rates() -> list[tuple[str, str, float]]:
 
 # ---- unlearning ----------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=1)
-def _models(place: Place, seed: int) -> tuple[Any, Any, Any, Any]:
-    """(original, retrained, forget set, retain set); a random tenth of the training images is forgotten."""
+def _models(place: Place, seed: int, label: int | None) -> tuple[Any, Any, Any, Any]:
+    """(original, retrained, forget set, retain set); a class or a random tenth of the training images is forgotten."""
     source = place.source
     train = source.parts["train"]
-    forget, retain = split_by_index(train, random_subset(len(train), 0.1, seed))
+    found = [i for i, own in enumerate(labels_of(train) or []) if own == label]
+    forget, retain = split_by_index(train, random_subset(len(train), 0.1, seed) if label is None else found)
     models = []
     for data in (train, retain):
         models.append(source.build["resnet"](seed))
@@ -174,7 +178,9 @@ def _left(retain: Any, share: float, seed: int) -> Any:
     return subset(retain, sorted(order[: max(1, round(share * len(retain)))]))
 
 
-def _kept(place: Place, original: Any, retain: Any, share: float, arm: str, seed: int) -> tuple[Any, int]:
+def _kept(
+    place: Place, original: Any, retain: Any, share: float, arm: str, seed: int, label: int | None
+) -> tuple[Any, int]:
     """(what the run retains, how many images stand in)."""
     if share == 1:
         if arm in ("original", "all retained"):
@@ -188,25 +194,33 @@ def _kept(place: Place, original: Any, retain: Any, share: float, arm: str, seed
     if arm == "variants":
         made = _varied(place, left, list(range(len(left))), 1 + -(-STAND_INS // len(left)), (0.3, 0.5, 0.7))[1]
     else:
-        grey = blanks(generator_at(place.generator), range(10))
-        made = _varied(place, grey, list(range(10)), 1 + STAND_INS // 10, 1.0, new_images=True)[1]
+        stay = [own for own in range(10) if own != label]
+        grey = blanks(generator_at(place.generator), stay)
+        made = _varied(place, grey, list(range(len(stay))), 1 + STAND_INS // 10, 1.0, new_images=True)[1]
     return standing_in(left, made), len(made)
 
 
-def unlearned(place: Place, method: str, seed: int, share: float, arm: str) -> dict[str, Any]:
-    """Unlearn with `share` of the retained images, as an arm says, and measure on all of them."""
-    original, retrained, forget, retain = _models(place, seed)
-    kept, stand_ins = _kept(place, original, retain, share, arm, seed)
+def unlearned(
+    place: Place, method: str, seed: int, share: float, arm: str, label: int | None = None
+) -> dict[str, Any]:
+    """Unlearn with `share` of the retained images, as an arm says, and measure on all of them.
+
+    Args:
+        label: the class that is forgotten; None forgets a random tenth. Test images are then of the other classes.
+    """
+    original, retrained, forget, retain = _models(place, seed, label)
+    kept, stand_ins = _kept(place, original, retain, share, arm, seed, label)
     model = copy.deepcopy(original)
     parts = place.source.parts
     if arm != "original":
         with tempfile.TemporaryDirectory() as folder:
             config = UnlearnConfig.quiet(output_dir=folder, max_steps=OUTER_STEPS, seed=seed)
-            chosen = METHODS[method]()
-            trainer = UnlearnTrainer(model, config, chosen, forget, kept, holdout_dataset=parts["validation"])
+            chosen, holdout = METHODS[method](), parts["validation"] if label is None else None
+            trainer = UnlearnTrainer(model, config, chosen, forget, kept, holdout_dataset=holdout)
             trainer.train()
     probes = _varied(place, forget, list(range(len(forget))), 2, 0.5)[1]
-    sets = {"forget": forget, "retain": retain, "test": parts["test"], "forget_variants": probes}
+    stay = [i for i, own in enumerate(labels_of(parts["test"]) or []) if own != label]
+    sets = {"forget": forget, "retain": retain, "test": subset(parts["test"], stay), "forget_variants": probes}
     found = classifier_figures(model, sets, retrained, seed=seed)
     names = ("retain_accuracy", "test_accuracy", "forget_accuracy", "forget_variants_accuracy", "average_gap")
     return {"stand_ins": stand_ins, "classes": len(set(labels_of(kept) or [])), **{n: found[n].number for n in names}}

@@ -70,6 +70,7 @@ class Source:
     """Data, the classifiers that learn it, and how long they train.
 
     steps, batch, warmup: of the training of a classifier on a few images.
+    longer: {classifier: how many times as long it trains}.
     original_steps: of the training of the model that is unlearned, on all images of `train`.
     moved: whether images are flipped and shifted in training.
     """
@@ -83,6 +84,7 @@ class Source:
     warmup: int
     original_steps: int
     moved: bool
+    longer: dict[str, int]
 
     @property
     def channels(self) -> int:
@@ -102,7 +104,7 @@ def digits_source() -> Source:
         "swin": seeded(swin, 1, 8, [2, 2], 2),
     }
     names = [str(label) for label in range(10)]
-    return Source(build, digits_splits(), names, digits_judge(), 100, 32, 10, 300, False)
+    return Source(build, digits_splits(), names, digits_judge(), 100, 32, 10, 300, False, {"vit": 10, "swin": 4})
 
 
 def cifar_source(folder: str, judge: str) -> Source:
@@ -119,7 +121,7 @@ def cifar_source(folder: str, judge: str) -> Source:
         "convnext": seeded(convnext, 3, [32, 64, 128], [1, 2, 1]),
         "swin": seeded(swin, 3, 32, [2, 2, 2], 4),
     }
-    return Source(build, parts, CIFAR, cifar_judge(judge), 600, 64, 60, 1500, True)
+    return Source(build, parts, CIFAR, cifar_judge(judge), 600, 64, 60, 1500, True, {})
 
 
 def drawn(folder: str, split: str, counts: dict[str, int]) -> dict[str, ArrayDataset]:
