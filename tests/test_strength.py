@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hf_unlearn import SFRon
 from hf_unlearn.training.directions import conflict, directions, step_along
 from hf_unlearn.training.optim import FastSlow
-from hf_unlearn.training.strength import MEMORY, SMOOTHING, Plan, Strength
+from hf_unlearn.training.strength import MEMORY, SMOOTHING, Plan, Strength, strengths_of
 
 T = 30  # outer steps, of which the plan takes 10
 
@@ -133,11 +134,12 @@ def test_the_end_begins_at_the_hold_where_the_floor_is_not_reached():
     assert (strength.ending, strength.reached, strength.last(T)) == (20, False, T)
 
 
-def levels(values, total=T, most=None):
+def levels(values, total=T, most=None, drift=0.0):
     """A controller after one outer step at each of these levels."""
     strength = Strength()
     for number, value in enumerate(values):
         strength.begin(number, total, most=most)
+        strength.drift = drift
         strength.measure(value, 1.0, 1.0)
         strength.level = value
     return strength
@@ -152,7 +154,28 @@ def test_an_extended_run_goes_on_while_it_comes_closer():
     assert (found.ending, found.reached, found.last(T, 120)) == (60, False, 90)
     assert levels(falling[:111], most=120).ending == 80
     assert levels(falling[:111], most=120).last(T, 120) == 120
-    assert levels([1.0] * 21, most=120).ending == 20 and levels([1.0] * 21, most=120).last(T, 120) == T
+    held = levels([1.0] * 21, most=120, drift=1.0)
+    assert held.gain < 1 and held.ending == 20 and held.last(T, 120) == T
+
+
+def test_a_stretch_in_which_the_gain_rises_to_its_most_is_no_reason_to_end():
+    """A small Swin stood still until then, and forgot after."""
+    assert levels([1.0] * 20, most=120).gain == Plan().gain[1]
+    assert levels([1.0] * 21, most=120).ending is None
+    stalled = levels([1.0] * 41, most=120)
+    assert stalled.ending == 40 and stalled.last(T, 120) == 60
+
+
+def test_batches_differ_so_a_little_farther_is_not_too_long():
+    """Of a classifier a loss up to a quarter over the original's lets the gain rise; a generator's is as it was."""
+    for above, rises in ((1.0, False), (1.25, True)):
+        control = Strength(Plan(above=above))
+        for number in range(10):
+            control.begin(number, T)
+            control.measure(1.2 if number else 1.0, 1.0, 1.0)
+        assert (control.gain > 1) == rises
+    assert strengths_of(SFRon(forget_loss="unseen"))["forget"].plan.above == 1.25
+    assert strengths_of(SFRon(forget_loss="match"))["forget"].plan.above == 1.0
 
 
 def test_an_extended_run_that_has_forgotten_ends_as_another_and_later_fades_for_half_its_steps():

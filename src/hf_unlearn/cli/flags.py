@@ -174,7 +174,7 @@ class TrainingFlags:
     output_dir: str = flag("unlearned", "Folder where the result is written.")
     train_batch_size: int = flag(64, "Forget samples, and retain samples, per device.", "per_device_train_batch_size")
     max_train_steps: int = flag(50, "Outer steps: each is a forget step with its retain steps.", "max_steps")
-    extend_to: int | None = flag(None, "Go on to so many while it forgets; default max_train_steps, of ddpm's 50 200.")
+    extend_to: int | None = flag(None, "Most steps while it comes closer; of ddpm and classify 200, else none more.")
     learning_rate: float | None = flag(
         None, "Learning rate of the retain steps; without one SFR-on finds its strength itself."
     )

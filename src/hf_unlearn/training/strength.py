@@ -53,6 +53,7 @@ class Plan:
     equal_steps: that rate times the root mean square of d, so that a retain step, which Adam makes of nearly the rate
         in every weight, is as long as the forget step.
     holds_rate: the retain steps keep the largest rate so far until the steps fade.
+    above: over so many times the original's loss a step was too long. Batches differ, and so do the means of two.
     alone: whether no steps of another kind move the weights: then a loss above the original's says that the steps are
         too long, and the retained side's drift is theirs.
     """
@@ -69,6 +70,7 @@ class Plan:
     retain_ratio: float = 1.0
     equal_steps: bool = False
     holds_rate: bool = False
+    above: float = 1.0
     alone: bool = True
 
 
@@ -91,10 +93,11 @@ def strengths_of(method: Method) -> "dict[str, Strength]":
     """The controllers of a run of `method` by what steps they are for, forget first; none where these have a rate."""
     floors = method.floors if method.finds_strength else {}
     both = "forget" in floors and "learn" in floors
+    own: dict[str, Any] = {"equal_steps": True, "above": 1.25} if method.equal_steps else {}
     plans = {
         kind: Plan(floor=floor, drift=floor, holds_rate=True)
         if kind == "learn"
-        else Plan(floor=floor, equal_steps=method.equal_steps, alone=not both)
+        else Plan(floor=floor, alone=not both, **own)
         for kind, floor in floors.items()
     }
     return {kind: Strength(plan, kind) for kind, plan in plans.items()}
@@ -131,6 +134,7 @@ class Strength:
         self.ending: int | None = None
         self.reached = False
         self.mark, self.marked = 0, 1.0  # an outer step, and how far it was from the end then
+        self.topped = False  # whether the gain was at its most then
         self._want = 0.0
 
     @property
@@ -168,14 +172,16 @@ class Strength:
 
     def late(self, number: int, total: int, most: int | None = None) -> bool:
         """Whether it is time to end although the floor was not reached: the rest is for the steps to fade, or a
-        stretch of those by which the run is extended did not bring it closer."""
+        stretch of those by which the run is extended did not bring it closer. One in which the gain rises to its most
+        does not count: what that does is not seen yet."""
         stretch = self.plan.hold * total
         if self.ending is not None or number >= self.plan.hold * (most or total):
             return True
         if number - self.mark < stretch:
             return False
-        closer = self.level <= self.plan.closer * self.marked
-        self.mark, self.marked = number, self.level
+        topped = self.gain >= self.plan.gain[1]
+        closer = self.level <= self.plan.closer * self.marked or (topped and not self.topped)
+        self.mark, self.marked, self.topped = number, self.level, topped
         return not closer
 
     def measure(self, distance: float, whole: float, unit: float) -> None:
@@ -190,7 +196,7 @@ class Strength:
         self.level += (ratio - self.level) / min(self.measured, SMOOTHING)
         least, most = plan.gain
         behind = max(ratio, plan.floor / 10) / self._planned
-        if ratio > 1 and plan.alone:  # farther than the original was: the steps are too long
+        if ratio > plan.above and plan.alone:  # farther than the original was: the steps are too long
             behind = 1 / ratio
         if self.drift > plan.drift and plan.alone:
             behind = min(behind, plan.drift / self.drift)
@@ -257,6 +263,7 @@ class Strength:
             "reached",
             "mark",
             "marked",
+            "topped",
         )
         more = ("peak",) if self.plan.holds_rate else ()
         return {self._key: {name: getattr(self, name) for name in (*names, *more)}}

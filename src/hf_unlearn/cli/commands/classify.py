@@ -12,6 +12,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ...common.limits import EXTENSION
 from ...training.config import CLASSIFIER_RATE, UnlearnConfig
 from ..augment_flags import AugmentFlags
 from ..classifier_flags import ClassifierDataFlags
@@ -59,6 +60,7 @@ class DataFlags(AugmentFlags, ClassifierDataFlags):
 @dataclass
 class ClassifierFlags(TrainingFlags):
     own_rate: ClassVar[float] = CLASSIFIER_RATE
+    extension: ClassVar[int] = EXTENSION
 
 
 def _other_arguments() -> type:
