@@ -177,7 +177,7 @@ def plot(runs: dict[str, dict[str, Any]], path: str) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), dpi=130, sharex=True)
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), dpi=130, sharex=True, layout="constrained")
     for label, kept in runs.items():
         rows = emoji_rows(kept)
         numbers = range(1, len(rows) + 1)
@@ -191,11 +191,10 @@ def plot(runs: dict[str, dict[str, Any]], path: str) -> None:
         axis.axhline(-3, color="#57606a", lw=0.8, ls="--")
         axis.set_ylim(top=max(2, axis.get_ylim()[1]))
     axes[0].set_ylim(top=101)
-    axes[0].legend(fontsize=8, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     for axis in axes:
         axis.set_xlabel("request")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)

@@ -216,11 +216,11 @@ def test_what_only_learns_is_not_extended():
     assert extended(args, {"forget": Strength()}).max_steps == 200 and args.max_steps == 50
 
 
-def test_only_the_usual_steps_of_a_class_conditional_unet_are_extended_by_default():
+def test_only_the_usual_steps_of_a_class_conditional_unet_or_classifier_are_extended_by_default():
     """On text to image the same broke what is retained: the README's rocket took 600 steps instead of 300."""
     steps = [(a.max_steps, a.extend_to) for a in (UnlearnConfig(use_cpu=True, max_steps=n) for n in (None, 50, 7))]
     assert steps == [(50, 50), (50, 50), (7, 7)]
-    for flags, usual in ((DDPMFlags, 200), (ClassifierFlags, 50), (DiTFlags, 100), (DiffusionFlags, 300)):
+    for flags, usual in ((DDPMFlags, 200), (ClassifierFlags, 200), (DiTFlags, 100), (DiffusionFlags, 300)):
         made = [flags(**given).config(use_cpu=True).extend_to for given in ({}, {"max_train_steps": 7})]
         assert made == [usual, 7] and flags(extend_to=900).config(use_cpu=True).extend_to == 900
     assert UnlearnConfig(use_cpu=True, num_train_epochs=2).extend_to == -1
