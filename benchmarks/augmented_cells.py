@@ -185,7 +185,7 @@ def _kept(
     if share == 1:
         if arm in ("original", "all retained"):
             return retain, 0
-        slow = find_slow_learnt(original, retain, seed=seed)
+        slow = find_slow_learnt(original, retain, seed=seed, classes=[own for own in range(10) if own != label])
         made = None if arm == "seen more" else _varied(place, retain, slow.positions, 2, 0.5)[1]
         return repairing(retain, slow, made, 3), 0 if made is None else len(made)
     left = _left(retain, share, seed)
