@@ -23,8 +23,8 @@ STEPS, EPS, TAKEN = 6, 1e-4, [0, 2, 3, 5, 9]
 class Controller:
     """κ of each step, with everything it depends on kept as lists."""
 
-    def __init__(self, floor):
-        self.floor, self.gain, self.drift = floor, 1.0, 0.0
+    def __init__(self, floor, above):
+        self.floor, self.above, self.gain, self.drift = floor, above, 1.0, 0.0
         self.wholes, self.units, self.lengths, self.negative = [], [], [], 0
 
     def kappa(self, t, above, whole, unit, slope, d, p):
@@ -33,7 +33,7 @@ class Controller:
         start, planned = mean(self.wholes), STEPS / 3
         ratio = above / start
         behind = max(ratio, self.floor / 10) / self.floor ** min(t / planned, 1)
-        behind = 1 / ratio if ratio > 1 else behind
+        behind = 1 / ratio if ratio > self.above else behind
         behind = min(behind, 0.25 / self.drift) if self.drift > 0.25 else behind
         self.gain = min(max(self.gain * behind**0.2, 0.05), 10.0)
         want = self.gain * (1 - self.floor ** (1 / planned)) * max(above - start * self.floor / 2, 0)
@@ -64,12 +64,12 @@ def masks_of(objective, sets):
     return {p: (f[n] > 0) & (f[n] >= r[n]) for n, p in objective.network.named_parameters()}
 
 
-def by_hand(trainer, network, masks, forget, retain):
+def by_hand(trainer, network, masks, forget, retain, above=1.0):
     """Six outer steps on `network`: Adam's direction with a learning rate of 0, Polyak's length, retain steps at it.
 
     forget(batch): (the loss, how far it and the original's are above the end, the latter in the retain loss's unit).
     """
-    weights, control = list(network.parameters()), Controller(trainer.step.method.floor)
+    weights, control = list(network.parameters()), Controller(trainer.step.method.floor, above)
     forget_adam = torch.optim.AdamW(weights, lr=0.0, eps=EPS, weight_decay=0.0)
     retain_adam = torch.optim.AdamW(weights, lr=0.0, eps=EPS, weight_decay=0.0)
     queue = iter(trainer.seen)
@@ -332,5 +332,5 @@ def test_a_classifier_as_if_never_seen(tmp_path, samples):
         return apart(was, now, batch["labels"]).mean()
 
     everything = {p: torch.ones_like(p) for p in hand.parameters()}  # no mask unless one is asked for
-    control = by_hand(trainer, hand, everything, forget, retain)
+    control = by_hand(trainer, hand, everything, forget, retain, above=1.25)
     agree(trainer, hand, start, control)

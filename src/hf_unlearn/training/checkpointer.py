@@ -107,6 +107,7 @@ class Checkpointer:
         self.reference.keep_original()  # the checkpoint's weights are loaded after this
         self.reference.begin_method()
         state.setdefault("earlier", {"steps": 0, "log": []})  # versions before 0.3 wrote those of a first call only
+        state.setdefault("high", 0)  # of the guard, which ended a run at the first retain loss over its limit
         described = self.described()
         kept = [key for part in self.parts for key in part.state_dict()]
         lacks = sorted({*described, *kept} - state.keys())

@@ -184,4 +184,4 @@ class DivergenceGuard(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.first_retain, self.first_forget = state["first_retain"], state["first_forget"]
-        self.high = state.get("high", 0)  # checkpoints of before it have none
+        self.high = state["high"]
